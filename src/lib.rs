@@ -1,7 +1,5 @@
 //! Evaluation arena for LLM inference servers.
 
-#[cfg(feature = "reference")]
-pub mod reference;
 pub mod adapters;
 pub mod artifact;
 pub mod cli;
@@ -13,6 +11,8 @@ pub mod measure;
 pub mod model;
 pub mod pipeline;
 pub mod ports;
+#[cfg(feature = "reference")]
+pub mod reference;
 pub mod report;
 pub mod round;
 pub mod schedule;

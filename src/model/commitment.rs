@@ -1,0 +1,97 @@
+//! What stands on the chain, and what of it can be evaluated.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, Hotkey, ImageReference};
+
+/// One commitment as found, with what became of it: a row of `commitments`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommitmentRow {
+    /// The round that read it.
+    pub round_id: String,
+    /// Place in the source, from 0.
+    pub position: u32,
+    /// Hotkey as written, cut to 80 characters; empty where none could be read.
+    pub hotkey: String,
+    /// Block of the commitment, where the source gives one.
+    pub block: Option<i64>,
+    /// Image as written, cut to 255 characters.
+    pub image: Option<String>,
+    /// Digest as written, cut to 80 characters.
+    pub digest: Option<String>,
+    /// Whether it became a submission.
+    pub is_accepted: bool,
+    /// Code of why it was ignored; see [`IgnoreReason`].
+    pub ignored_code: Option<String>,
+    /// The same in words for the miner.
+    pub ignored_reason: Option<String>,
+}
+
+/// Why a commitment was ignored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IgnoreReason {
+    /// The entry is not an object with the fields of a commitment.
+    #[error("the payload is not a commitment: {0}")]
+    Payload(String),
+    /// A field is there but wrong.
+    #[error("{0}")]
+    Identity(#[from] super::InvalidIdentity),
+    /// An earlier commitment of the same hotkey is superseded by a later one.
+    #[error("superseded by this hotkey's later commitment at block {later_block}")]
+    Superseded {
+        /// Block of the commitment that counts.
+        later_block: i64,
+    },
+    /// Somebody committed the same digest before.
+    #[error("the digest was committed earlier by {first} at block {first_block}: the first one counts")]
+    DuplicateDigest {
+        /// Who committed it first.
+        first: Hotkey,
+        /// And when.
+        first_block: i64,
+    },
+}
+
+impl IgnoreReason {
+    /// The stable code in the `commitments` table.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Payload(_) => "bad-payload",
+            Self::Identity(_) => "bad-field",
+            Self::Superseded { .. } => "superseded",
+            Self::DuplicateDigest { .. } => "duplicate-digest",
+        }
+    }
+}
+
+/// A commitment that is evaluated: parsed and pinned by digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    /// Who committed it; its identity within a round.
+    pub hotkey: Hotkey,
+    /// The chain's uid of the hotkey, where known.
+    pub uid: Option<u32>,
+    /// Block of the commitment: ties go to the earlier one.
+    pub block: i64,
+    /// Image without tag.
+    pub image: ImageReference,
+    /// The digest that is run.
+    pub digest: Digest,
+}
+
+/// A row of `submissions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubmissionRow {
+    /// The round.
+    pub round_id: String,
+    /// Hotkey.
+    pub hotkey: String,
+    /// The chain's uid, where known.
+    pub uid: Option<u32>,
+    /// Block of the commitment.
+    pub block: i64,
+    /// Image without tag.
+    pub image: String,
+    /// Digest.
+    pub digest: String,
+}

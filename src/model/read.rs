@@ -1,0 +1,135 @@
+//! The read: one fresh launch of one image on one machine, the unit of measurement.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, Hotkey, ImageReference};
+
+/// Which side of a comparison a read belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arm {
+    /// The pinned baseline.
+    Baseline,
+    /// A submission.
+    Candidate,
+}
+
+impl Arm {
+    /// The word used in files and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Candidate => "candidate",
+        }
+    }
+}
+
+impl fmt::Display for Arm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A planned read: one leg of the measuring matrix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadSpec {
+    /// Identity of the leg, for example `0003-candidate-5Grwva`; sorts in the order of measurement.
+    pub key: String,
+    /// Side of the comparison.
+    pub arm: Arm,
+    /// The submission's hotkey; none for the baseline.
+    pub hotkey: Option<Hotkey>,
+    /// Image to boot.
+    pub image: ImageReference,
+    /// Digest to boot.
+    pub digest: Digest,
+    /// Place in the order of measurement, from 0.
+    pub position: u32,
+    /// Reads with one value run in order on one runner.
+    pub sequence: String,
+}
+
+/// How a read ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadStatus {
+    /// Benchmarked to the end; single requests may have failed.
+    Measured,
+    /// Did not come to its end; the reason says whose fault it is.
+    Failed,
+    /// Measured, but the client was not healthy: not scored.
+    Void,
+}
+
+impl ReadStatus {
+    /// The word used in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Failed => "failed",
+            Self::Void => "void",
+        }
+    }
+}
+
+/// A row of `reads`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReadRow {
+    /// The round.
+    pub round_id: String,
+    /// Key of the leg.
+    pub read_key: String,
+    /// `baseline` or `candidate`.
+    pub arm: String,
+    /// Submission, none for the baseline.
+    pub hotkey: Option<String>,
+    /// Image booted.
+    pub image: String,
+    /// Digest booted.
+    pub digest: String,
+    /// Place in the order of measurement.
+    pub position: u32,
+    /// Sequence the read ran in.
+    pub sequence: String,
+    /// Attempt whose data this is, from 1.
+    pub attempt: u32,
+    /// Runner that ran it.
+    pub runner: String,
+    /// Identity of the launch.
+    pub boot_id: Option<String>,
+    /// From launch to the first healthy answer.
+    pub boot_ns: Option<i64>,
+    /// Time spent in warm-up.
+    pub warm_up_ns: Option<i64>,
+    /// From the first request's send to the last one's end.
+    pub benchmark_ns: Option<i64>,
+    /// Wall time of the leg's start, microseconds since 1970 UTC.
+    pub started_at_us: i64,
+    /// `measured`, `failed` or `void`.
+    pub status: String,
+    /// Whose fault, where it failed.
+    pub fault: Option<String>,
+    /// Reason code, where it failed.
+    pub reason: Option<String>,
+    /// Reason in words, where it failed.
+    pub detail: Option<String>,
+    /// Requests sent.
+    pub requests: u32,
+    /// Requests that did not end `ok`.
+    pub failed_requests: u32,
+    /// Median of how late the client's own timer fired while it measured.
+    pub client_lag_p50_ns: Option<i64>,
+    /// 99th percentile of the same.
+    pub client_lag_p99_ns: Option<i64>,
+    /// CPU time of the client's process over the benchmark.
+    pub client_cpu_ns: Option<i64>,
+    /// Processor model of the machine.
+    pub machine_cpu: Option<String>,
+    /// Logical processors of the machine.
+    pub machine_cpus: Option<u32>,
+    /// Memory of the machine.
+    pub machine_memory_bytes: Option<i64>,
+}
