@@ -1,1 +1,24 @@
-//! TODO
+//! L1, how a round lies on disk: bytes in, bytes out.
+//!
+//! Tables are Parquet ([`encode`], [`decode`]), the journal is JSON lines that notice damage
+//! ([`journal`]), `round.json` says what the round was made of ([`RoundFile`]), `SEAL` lists what all of
+//! it hashes to ([`seal`]), and [`layout`] says which file is where. Nothing here opens a file: reading
+//! and writing is `adapters::store`'s business, and what the rows mean is `model`'s.
+#![deny(clippy::disallowed_methods)]
+
+mod cell;
+pub mod digest;
+mod error;
+pub mod journal;
+pub mod layout;
+mod parquet_file;
+mod round_file;
+pub mod seal;
+mod table;
+
+pub use error::ArtifactError;
+pub use journal::{JournalEvent, JournalLine, PublishedTable, Replay, Tail};
+pub use parquet_file::{TableContext, decode, encode};
+pub use round_file::RoundFile;
+pub use seal::{Seal, SealDifference, SealEntry};
+pub use table::{TABLE_NAMES, Table, TableInfo, tables};

@@ -1,0 +1,175 @@
+//! How a value of Rust lies in a column of Arrow.
+//!
+//! Plain types only (no dictionaries, no fixed-size binaries): they mean the same in every reader.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{ListBuilder, StringBuilder};
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType, UInt16Type, UInt32Type};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    UInt16Array, UInt32Array,
+};
+use arrow_schema::{DataType, Field, TimeUnit};
+
+/// The ending that makes an `i64` column an instant: microseconds since 1970 UTC.
+const INSTANT: &str = "_at_us";
+
+/// A value that is always there.
+pub(super) trait Scalar: Sized {
+    /// Arrow type of a column of this name.
+    fn data_type(column: &str) -> DataType;
+    /// The column from its values.
+    fn array<'a>(column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef
+    where
+        Self: 'a;
+    /// The values of a column; none if the column has another type.
+    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>>;
+}
+
+/// A field of a row: a [`Scalar`] or an `Option` of one.
+pub(super) trait Cell: Sized {
+    /// Whether the column may lack values.
+    const IS_NULLABLE: bool;
+    /// Its value when present.
+    type Scalar: Scalar;
+    /// The value, if there is one.
+    fn scalar(&self) -> Option<&Self::Scalar>;
+    /// From a value that may be absent; none where it must not be.
+    fn from_scalar(value: Option<Self::Scalar>) -> Option<Self>;
+}
+
+impl<T: Scalar> Cell for T {
+    const IS_NULLABLE: bool = false;
+    type Scalar = T;
+
+    fn scalar(&self) -> Option<&T> {
+        Some(self)
+    }
+
+    fn from_scalar(value: Option<T>) -> Option<Self> {
+        value
+    }
+}
+
+impl<T: Scalar> Cell for Option<T> {
+    const IS_NULLABLE: bool = true;
+    type Scalar = T;
+
+    fn scalar(&self) -> Option<&T> {
+        self.as_ref()
+    }
+
+    fn from_scalar(value: Option<T>) -> Option<Self> {
+        Some(value)
+    }
+}
+
+macro_rules! number {
+    ($rust:ty, $arrow:ident, $array:ident, $primitive:ident) => {
+        impl Scalar for $rust {
+            fn data_type(_column: &str) -> DataType {
+                DataType::$arrow
+            }
+
+            fn array<'a>(_column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
+                Arc::new(values.map(Option::<&Self>::copied).collect::<$array>())
+            }
+
+            fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
+                Some(array.as_primitive_opt::<$primitive>()?.iter().collect())
+            }
+        }
+    };
+}
+
+number!(u16, UInt16, UInt16Array, UInt16Type);
+number!(u32, UInt32, UInt32Array, UInt32Type);
+number!(f64, Float64, Float64Array, Float64Type);
+
+impl Scalar for i64 {
+    fn data_type(column: &str) -> DataType {
+        if column.ends_with(INSTANT) {
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+        } else {
+            DataType::Int64
+        }
+    }
+
+    fn array<'a>(column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
+        let values = values.map(Option::<&Self>::copied);
+        if column.ends_with(INSTANT) {
+            Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+        } else {
+            Arc::new(values.collect::<Int64Array>())
+        }
+    }
+
+    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
+        if let Some(instants) = array.as_primitive_opt::<TimestampMicrosecondType>() {
+            return Some(instants.iter().collect());
+        }
+        Some(array.as_primitive_opt::<Int64Type>()?.iter().collect())
+    }
+}
+
+impl Scalar for bool {
+    fn data_type(_column: &str) -> DataType {
+        DataType::Boolean
+    }
+
+    fn array<'a>(_column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
+        Arc::new(values.map(Option::<&Self>::copied).collect::<BooleanArray>())
+    }
+
+    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
+        Some(array.as_boolean_opt()?.iter().collect())
+    }
+}
+
+impl Scalar for String {
+    fn data_type(_column: &str) -> DataType {
+        DataType::Utf8
+    }
+
+    fn array<'a>(_column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
+        Arc::new(values.collect::<StringArray>())
+    }
+
+    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
+        Some(array.as_string_opt::<i32>()?.iter().map(|value| value.map(str::to_owned)).collect())
+    }
+}
+
+/// The item of a list column, named as the Parquet specification asks.
+fn list_item() -> Arc<Field> {
+    Arc::new(Field::new("element", DataType::Utf8, false))
+}
+
+impl Scalar for Vec<String> {
+    fn data_type(_column: &str) -> DataType {
+        DataType::List(list_item())
+    }
+
+    fn array<'a>(_column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
+        let mut builder = ListBuilder::new(StringBuilder::new()).with_field(list_item());
+        for list in values {
+            for item in list.into_iter().flatten() {
+                builder.values().append_value(item);
+            }
+            builder.append(list.is_some());
+        }
+        Arc::new(builder.finish())
+    }
+
+    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
+        let lists = array.as_list_opt::<i32>()?.iter();
+        lists
+            .map(|list| match list {
+                None => Some(None),
+                Some(items) => String::values(&items)?.into_iter().collect::<Option<Vec<_>>>().map(Some),
+            })
+            .collect()
+    }
+}

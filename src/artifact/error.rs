@@ -1,0 +1,147 @@
+//! What can be wrong with an artifact.
+
+use arrow_schema::{ArrowError, DataType};
+use parquet::errors::ParquetError;
+
+/// Why bytes are not the artifact they should be, or cannot be made into one.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// Rows could not be laid out as columns.
+    #[error("the rows of table `{table}` cannot be laid out as columns")]
+    Columns {
+        /// Table.
+        table: &'static str,
+        /// What the Arrow library says.
+        source: ArrowError,
+    },
+    /// Columns could not be written as Parquet.
+    #[error("table `{table}` cannot be written as Parquet")]
+    Write {
+        /// Table.
+        table: &'static str,
+        /// What the Parquet library says.
+        source: ParquetError,
+    },
+    /// The file is not Parquet, or is damaged.
+    #[error("table `{table}` is not a readable Parquet file: {source}")]
+    Read {
+        /// Table.
+        table: &'static str,
+        /// What the Parquet library says.
+        source: ParquetError,
+    },
+    /// A page of the file is damaged.
+    #[error("table `{table}` has a damaged page: {source}")]
+    Page {
+        /// Table.
+        table: &'static str,
+        /// What the Arrow library says.
+        source: ArrowError,
+    },
+    /// The file is so damaged that the Parquet library gave up in the middle of a thought.
+    #[error("table `{table}` is damaged beyond what the Parquet reader can describe")]
+    Damaged {
+        /// Table.
+        table: &'static str,
+    },
+    /// The file says that it is another table.
+    #[error("want table `{table}`, the file holds `{found}`")]
+    OtherTable {
+        /// Table that was asked for.
+        table: &'static str,
+        /// Table named in the file.
+        found: String,
+    },
+    /// The file has a version of the schema that this program does not know.
+    #[error("table `{table}` has schema version `{found}`, this program reads version {expected}")]
+    OtherVersion {
+        /// Table.
+        table: &'static str,
+        /// Version in the file.
+        found: String,
+        /// Version of this program.
+        expected: u32,
+    },
+    /// A column is not there.
+    #[error("table `{table}` lacks the column `{column}`")]
+    MissingColumn {
+        /// Table.
+        table: &'static str,
+        /// Column.
+        column: &'static str,
+    },
+    /// A column should not be there.
+    #[error("table `{table}` has a column `{column}` that is not in its schema")]
+    UnexpectedColumn {
+        /// Table.
+        table: &'static str,
+        /// Column.
+        column: String,
+    },
+    /// A column has another type.
+    #[error("column `{column}` of table `{table}` has type {found}, want {expected}")]
+    ColumnType {
+        /// Table.
+        table: &'static str,
+        /// Column.
+        column: &'static str,
+        /// Type in the file.
+        found: Box<DataType>,
+        /// Type of the schema.
+        expected: Box<DataType>,
+    },
+    /// A column that always has a value lacks one.
+    #[error("column `{column}` of table `{table}` has no value in some row, and must have one in all")]
+    NullValue {
+        /// Table.
+        table: &'static str,
+        /// Column.
+        column: &'static str,
+    },
+    /// More than this program is willing to hold.
+    #[error("table `{table}` is too large: more than {limit} {unit}")]
+    TooLarge {
+        /// Table.
+        table: &'static str,
+        /// The bound.
+        limit: u64,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// An event could not be written as JSON.
+    #[error("a journal event cannot be written as JSON")]
+    JournalWrite(#[source] serde_json::Error),
+    /// An event could be written, but not read again.
+    #[error("a journal event could not be read back: {why}")]
+    JournalEvent {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A line of the journal is damaged and others follow it: this is not a write that was cut short.
+    #[error("line {line} of the journal is damaged ({why}) and is not the last: repair or remove the round")]
+    JournalDamaged {
+        /// Line from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// `round.json` is not what it should be.
+    #[error("`round.json` is not a round: {0}")]
+    RoundFile(#[source] serde_json::Error),
+    /// `round.json` has another schema.
+    #[error("`round.json` has schema {found}, this program reads {expected}")]
+    RoundFileVersion {
+        /// Schema in the file.
+        found: u32,
+        /// Schema of this program.
+        expected: u32,
+    },
+    /// `SEAL` is not what it should be.
+    #[error("line {line} of SEAL is not a seal: {why}")]
+    Seal {
+        /// Line from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}

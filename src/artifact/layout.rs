@@ -1,0 +1,105 @@
+//! Which file is where: the names inside a round's directory.
+//!
+//! All paths are relative, with `/`, and safe: what comes from outside (a leg's key) is encoded here.
+
+use std::fmt::Write as _;
+
+use super::digest::sha256;
+use crate::model::RoundId;
+
+/// What the round was made of; see [`super::RoundFile`].
+pub const ROUND_FILE: &str = "round.json";
+/// What happened; see [`super::journal`].
+pub const JOURNAL_FILE: &str = "journal.jsonl";
+/// Digests of all of it; see [`super::seal`].
+pub const SEAL_FILE: &str = "SEAL";
+/// Held by the process that runs the round; not part of its results.
+pub const LOCK_FILE: &str = "lock";
+/// The round for people.
+pub const SUMMARY_FILE: &str = "summary.md";
+/// Start of the name of a file that is still being written.
+pub const PARTIAL_PREFIX: &str = ".part-";
+
+/// Directory of all rounds, below the data directory.
+pub const ROUNDS_DIR: &str = "rounds";
+/// Longest name that is written out; longer ones are cut and told apart by a digest.
+const NAME_BYTES: usize = 100;
+
+/// Name of a round's directory: a Hive partition, so that query engines read the round from the path.
+pub fn round_dir(round: &RoundId) -> String {
+    format!("round={round}")
+}
+
+/// The round whose directory has this name.
+pub fn round_of_dir(name: &str) -> Option<RoundId> {
+    name.strip_prefix("round=")?.parse().ok()
+}
+
+/// Where a table lies.
+pub fn table_path(table: &str) -> String {
+    format!("results/{table}.parquet")
+}
+
+/// Where an attempt of a leg keeps its files: `jobs/<job>/<leg>/attempt-<n>`. The only leg of a job without
+/// a matrix, whose key is empty, is `_`.
+pub fn attempt_path(job: &str, leg: &str, attempt: u32) -> String {
+    let leg = if leg.is_empty() { "_".to_owned() } else { file_name(leg) };
+    format!("jobs/{}/{leg}/attempt-{attempt}", file_name(job))
+}
+
+/// Any text as one harmless file name, different for different texts.
+///
+/// Letters, digits, `_`, `-` and inner `.` stand for themselves, other bytes are percent-encoded. A long name
+/// is cut and ends in `~` and 16 digits of its digest.
+pub fn file_name(text: &str) -> String {
+    let mut name = String::new();
+    for (place, byte) in text.bytes().enumerate() {
+        if byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || (byte == b'.' && place > 0) {
+            name.push(char::from(byte));
+        } else {
+            write!(name, "%{byte:02X}").expect("writes to a string");
+        }
+    }
+    if name.len() > NAME_BYTES {
+        let digest = sha256(text.as_bytes());
+        let hex = digest.as_str().trim_start_matches("sha256:");
+        name.truncate(NAME_BYTES - 17);
+        name.push('~');
+        name.push_str(&hex[..16]);
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names() {
+        let check = |input: &str, expected: &str| assert_eq!(file_name(input), expected);
+        check("0003-candidate-5Grwva", "0003-candidate-5Grwva");
+        check("a.b", "a.b");
+        check("..", "%2E.");
+        check("../x", "%2E.%2Fx");
+        check("a b\n", "a%20b%0A");
+        check("50%", "50%25");
+        check("é", "%C3%A9");
+        check("~", "%7E");
+    }
+
+    #[test]
+    fn long_names_stay_apart() {
+        let long = |last: char| format!("{}{last}", "/".repeat(500));
+        assert_eq!(file_name(&long('a')).len(), NAME_BYTES);
+        assert_ne!(file_name(&long('a')), file_name(&long('b')));
+    }
+
+    #[test]
+    fn paths() {
+        assert_eq!(attempt_path("rank", "", 1), "jobs/rank/_/attempt-1");
+        assert_eq!(attempt_path("m", "a/b", 2), "jobs/m/a%2Fb/attempt-2");
+        assert_eq!(round_of_dir("round=demo-1").map(|id| round_dir(&id)).as_deref(), Some("round=demo-1"));
+        assert_eq!(round_of_dir("round=../x"), None);
+        assert_eq!(round_of_dir("demo-1"), None);
+    }
+}

@@ -1,0 +1,360 @@
+//! Rows to Parquet bytes and back.
+//!
+//! The same rows give the same bytes: sorted, one row group layout, no clock in the metadata. What comes
+//! back is checked as a stranger's file: bounded in bytes and rows, each column by name and type.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arrow_schema::Schema;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use super::{ArtifactError, Table};
+use crate::model::RoundId;
+
+/// Rows of a row group: small enough to skip by statistics, large enough to compress.
+const GROUP_ROWS: usize = 50_000;
+/// Compression level of zstd: the file is written once and read often.
+const ZSTD_LEVEL: i32 = 6;
+/// Who wrote the file, in the form that Parquet readers parse.
+const CREATED_BY: &str = concat!("cacheon version ", env!("CARGO_PKG_VERSION"));
+const KEY_ROUND: &str = "cacheon.round_id";
+const KEY_VERSION: &str = "cacheon.schema_version";
+const KEY_TABLE: &str = "cacheon.table";
+
+/// Rows decoded at a time: bounds what one crafted page can unfold into.
+const BATCH_ROWS: usize = 4096;
+/// Largest file that is decoded.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Most rows of one file.
+const MAX_ROWS: u64 = 50_000_000;
+/// Most memory that the columns of one file may take.
+const MAX_DECODED_BYTES: u64 = 8 << 30;
+
+/// What the metadata of a file says besides its columns.
+#[derive(Debug, Clone)]
+pub struct TableContext<'a> {
+    /// The round whose results these are.
+    pub round_id: &'a RoundId,
+}
+
+/// A table as the bytes of its file: sorted, zstd, deterministic. No rows give a file with a schema.
+///
+/// # Errors
+/// When Arrow or Parquet refuse the rows, which takes more than 2 GiB of text in 50,000 of them.
+pub fn encode<T: Table>(rows: &[T], context: &TableContext<'_>) -> Result<Vec<u8>, ArtifactError> {
+    let mut sorted: Vec<&T> = rows.iter().collect();
+    sorted.sort_by(|left, right| T::compare(left, right));
+    let write = |source: ParquetError| ArtifactError::Write { table: T::NAME, source };
+    let options =
+        ArrowWriterOptions::new().with_properties(properties::<T>(context)?).with_skip_arrow_metadata(true);
+    let mut bytes = Vec::new();
+    let mut writer =
+        ArrowWriter::try_new_with_options(&mut bytes, Arc::new(T::schema()), options).map_err(write)?;
+    for group in sorted.chunks(GROUP_ROWS) {
+        writer.write(&T::to_batch(group)?).map_err(write)?;
+        writer.flush().map_err(write)?;
+    }
+    writer.close().map_err(write)?;
+    Ok(bytes)
+}
+
+fn properties<T: Table>(context: &TableContext<'_>) -> Result<WriterProperties, ArtifactError> {
+    let level =
+        ZstdLevel::try_new(ZSTD_LEVEL).map_err(|source| ArtifactError::Write { table: T::NAME, source })?;
+    let metadata = vec![
+        KeyValue::new(KEY_ROUND.to_owned(), context.round_id.to_string()),
+        KeyValue::new(KEY_VERSION.to_owned(), T::VERSION.to_string()),
+        KeyValue::new(KEY_TABLE.to_owned(), T::NAME.to_owned()),
+    ];
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_created_by(CREATED_BY.to_owned())
+        .set_key_value_metadata(Some(metadata))
+        .build())
+}
+
+/// The rows of a file that anybody may have written.
+///
+/// # Errors
+/// When the bytes are no Parquet file, or one of another table, version or schema, or beyond the bounds.
+pub fn decode<T: Table>(bytes: &[u8]) -> Result<Vec<T>, ArtifactError> {
+    bound::<T>(bytes.len() as u64, MAX_FILE_BYTES, "bytes")?;
+    // The Parquet reader asserts some of what it reads; a crafted file must not end the program.
+    catch_unwind(AssertUnwindSafe(|| decode_unguarded(Bytes::copy_from_slice(bytes))))
+        .unwrap_or(Err(ArtifactError::Damaged { table: T::NAME }))
+}
+
+fn decode_unguarded<T: Table>(bytes: Bytes) -> Result<Vec<T>, ArtifactError> {
+    let read = |source: ParquetError| ArtifactError::Read { table: T::NAME, source };
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(read)?;
+    check_identity::<T>(builder.metadata().file_metadata().key_value_metadata())?;
+    check_schema::<T>(builder.schema())?;
+    let claimed = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX);
+    bound::<T>(claimed, MAX_ROWS, "rows")?;
+    let mut rows = Vec::new();
+    let mut decoded_bytes = 0;
+    for batch in builder.with_batch_size(BATCH_ROWS).build().map_err(read)? {
+        let batch = batch.map_err(|source| ArtifactError::Page { table: T::NAME, source })?;
+        decoded_bytes += batch.get_array_memory_size() as u64;
+        bound::<T>(decoded_bytes, MAX_DECODED_BYTES, "bytes in memory")?;
+        rows.extend(T::from_batch(&batch)?);
+        bound::<T>(rows.len() as u64, MAX_ROWS, "rows")?;
+    }
+    Ok(rows)
+}
+
+fn bound<T: Table>(value: u64, limit: u64, unit: &'static str) -> Result<(), ArtifactError> {
+    if value > limit { Err(ArtifactError::TooLarge { table: T::NAME, limit, unit }) } else { Ok(()) }
+}
+
+/// What the file says it is; a file that says nothing is judged by its columns alone.
+fn check_identity<T: Table>(metadata: Option<&Vec<KeyValue>>) -> Result<(), ArtifactError> {
+    let said = |key: &str| {
+        let pair = metadata.into_iter().flatten().find(|pair| pair.key == key)?;
+        Some(pair.value.clone().unwrap_or_default().chars().take(80).collect::<String>())
+    };
+    if let Some(found) = said(KEY_TABLE).filter(|found| found != T::NAME) {
+        return Err(ArtifactError::OtherTable { table: T::NAME, found });
+    }
+    if let Some(found) = said(KEY_VERSION).filter(|found| *found != T::VERSION.to_string()) {
+        return Err(ArtifactError::OtherVersion { table: T::NAME, found, expected: T::VERSION });
+    }
+    Ok(())
+}
+
+/// Refuses columns that the table does not have; missing ones and other types show when rows are made.
+fn check_schema<T: Table>(found: &Schema) -> Result<(), ArtifactError> {
+    let expected = T::schema();
+    for field in found.fields() {
+        if expected.field_with_name(field.name()).is_err() {
+            let column = field.name().chars().take(80).collect();
+            return Err(ArtifactError::UnexpectedColumn { table: T::NAME, column });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use arrow_array::{ArrayRef, RecordBatch};
+    use arrow_schema::DataType;
+    use parquet::file::metadata::RowGroupMetaData;
+    use proptest::prelude::*;
+
+    use super::super::cell::Scalar as _;
+    use super::*;
+    use crate::model::{
+        CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, RequestRow, StepAttemptRow, SubmissionRow,
+        TokenRow, VerdictRow, WeightRow,
+    };
+
+    /// A value of each type that a column can have, and whether a nullable column has none.
+    type Values = (bool, u16, u32, i64, f64, String, Vec<String>);
+
+    /// Rows of any table, drawn from the values by place, so that neighbouring columns differ.
+    fn rows<T: Table>(values: &[Values]) -> Vec<T> {
+        let schema = T::schema();
+        let columns = schema.fields().iter().enumerate().map(|(place, field)| -> ArrayRef {
+            let drawn: Vec<&Values> =
+                (0..values.len()).map(|row| &values[(row + 3 * place) % values.len()]).collect();
+            macro_rules! column {
+                ($rust:ty, $part:tt) => {
+                    <$rust>::array(
+                        field.name(),
+                        drawn.iter().map(|value| (!field.is_nullable() || value.0).then_some(&value.$part)),
+                    )
+                };
+            }
+            match field.data_type() {
+                DataType::Boolean => column!(bool, 0),
+                DataType::UInt16 => column!(u16, 1),
+                DataType::UInt32 => column!(u32, 2),
+                DataType::Int64 | DataType::Timestamp(..) => column!(i64, 3),
+                DataType::Float64 => column!(f64, 4),
+                DataType::Utf8 => column!(String, 5),
+                DataType::List(_) => column!(Vec<String>, 6),
+                other => panic!("no column has type {other}"),
+            }
+        });
+        let batch =
+            RecordBatch::try_new(Arc::new(schema.clone()), columns.collect()).expect("fits the schema");
+        T::from_batch(&batch).expect("fits the table")
+    }
+
+    fn round_id() -> RoundId {
+        "demo-1".parse().expect("an id")
+    }
+
+    fn file<T: Table>(rows: &[T]) -> Vec<u8> {
+        encode(rows, &TableContext { round_id: &round_id() }).expect("encodes")
+    }
+
+    fn round_trip<T: Table + Clone + PartialEq + Debug>(values: &[Values]) {
+        let mut rows = rows::<T>(values);
+        let bytes = file(&rows);
+        T::sort(&mut rows);
+        assert_eq!(decode::<T>(&bytes).expect("decodes"), rows);
+        assert_eq!(file(&rows), bytes, "same rows, same bytes");
+    }
+
+    /// For each table: the macro's argument is what to do with it.
+    macro_rules! with_each_table {
+        ($act:ident($($argument:expr),*)) => {{
+            $act::<CommitmentRow>($($argument),*);
+            $act::<SubmissionRow>($($argument),*);
+            $act::<ReadRow>($($argument),*);
+            $act::<RequestRow>($($argument),*);
+            $act::<TokenRow>($($argument),*);
+            $act::<VerdictRow>($($argument),*);
+            $act::<DecisionRow>($($argument),*);
+            $act::<LeaderboardRow>($($argument),*);
+            $act::<WeightRow>($($argument),*);
+            $act::<StepAttemptRow>($($argument),*);
+        }};
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn what_is_written_is_read(values in prop::collection::vec(any::<Values>(), 0..12)) {
+            with_each_table!(round_trip(&values));
+        }
+
+        #[test]
+        fn junk_is_an_error(junk in prop::collection::vec(any::<u8>(), 0..256)) {
+            prop_assert!(decode::<TokenRow>(&junk).is_err());
+        }
+    }
+
+    fn weights(count: u32) -> Vec<WeightRow> {
+        let row = |number: u32| WeightRow {
+            round_id: "demo-1".to_owned(),
+            netuid: 14,
+            hotkey: format!("{:05}", count - number),
+            uid: number.is_multiple_of(2).then_some(number),
+            share: 1.0 / f64::from(number + 1),
+            weight: (number % 65536) as u16,
+            is_dry_run: true,
+            receipt: None,
+        };
+        (0..count).map(row).collect()
+    }
+
+    #[test]
+    fn an_empty_table_has_its_schema() {
+        let bytes = file::<RequestRow>(&[]);
+        assert_eq!(decode::<RequestRow>(&bytes).expect("decodes"), []);
+        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).expect("opens");
+        assert_eq!(reader.schema().fields(), RequestRow::schema().fields());
+    }
+
+    #[test]
+    fn the_file_says_what_it_is() {
+        let reader =
+            ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file(&weights(120_000)))).expect("opens");
+        let metadata = reader.metadata().file_metadata();
+        assert_eq!(metadata.created_by(), Some(CREATED_BY));
+        let groups: Vec<i64> =
+            reader.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect();
+        assert_eq!(groups, [50_000, 50_000, 20_000]);
+        let pairs = metadata.key_value_metadata().expect("has some").iter();
+        let pairs: Vec<_> =
+            pairs.map(|pair| (pair.key.as_str(), pair.value.as_deref().unwrap_or(""))).collect();
+        assert_eq!(pairs, [(KEY_ROUND, "demo-1"), (KEY_VERSION, "1"), (KEY_TABLE, "weights")]);
+    }
+
+    #[test]
+    fn rows_are_sorted_whatever_their_order() {
+        let rows = weights(1000);
+        let mut reversed = rows.clone();
+        reversed.reverse();
+        assert_eq!(file(&rows), file(&reversed));
+        assert_eq!(decode::<WeightRow>(&file(&rows)).expect("decodes")[0].hotkey, "00001");
+    }
+
+    #[test]
+    fn another_table_is_refused_by_name() {
+        let error = decode::<TokenRow>(&file(&weights(1))).expect_err("weights");
+        assert_eq!(error.to_string(), "want table `tokens`, the file holds `weights`");
+    }
+
+    /// A file that says nothing of itself, as any other tool would write it.
+    fn foreign(fields: Vec<arrow_schema::Field>, columns: Vec<ArrayRef>) -> Vec<u8> {
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("a batch");
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).expect("opens");
+        writer.write(&batch).expect("writes");
+        writer.close().expect("closes");
+        bytes
+    }
+
+    #[test]
+    fn another_schema_is_refused_by_column() {
+        let check = |change: fn(&mut Vec<arrow_schema::Field>, &mut Vec<ArrayRef>), expected: &str| {
+            let refs = weights(2);
+            let batch = WeightRow::to_batch(&refs.iter().collect::<Vec<_>>()).expect("a batch");
+            let mut fields: Vec<_> = batch.schema().fields().iter().map(|field| (**field).clone()).collect();
+            let mut columns = batch.columns().to_vec();
+            change(&mut fields, &mut columns);
+            let result = decode::<WeightRow>(&foreign(fields, columns));
+            assert_eq!(result.map_err(|error| error.to_string()).err().unwrap_or_default(), expected);
+        };
+        check(|_, _| (), "");
+        check(
+            |fields, columns| {
+                fields.remove(2);
+                columns.remove(2);
+            },
+            "table `weights` lacks the column `hotkey`",
+        );
+        check(
+            |fields, columns| {
+                fields.push(arrow_schema::Field::new("bribe", DataType::UInt32, false));
+                columns.push(columns[1].clone());
+            },
+            "table `weights` has a column `bribe` that is not in its schema",
+        );
+        check(
+            |fields, columns| {
+                fields[5] = arrow_schema::Field::new("weight", DataType::UInt32, false);
+                columns[5] = columns[1].clone();
+            },
+            "column `weight` of table `weights` has type UInt32, want UInt16",
+        );
+        check(
+            |fields, columns| {
+                fields[1] = arrow_schema::Field::new("netuid", DataType::UInt32, true);
+                columns[1] = u32::array("netuid", [None, None].into_iter());
+            },
+            "column `netuid` of table `weights` has no value in some row, and must have one in all",
+        );
+    }
+
+    #[test]
+    fn damage_at_any_byte_unwinds_nobody() {
+        let bytes = file(&weights(3));
+        for cut in (0..bytes.len()).step_by(7) {
+            assert!(decode::<WeightRow>(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        for place in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= [0x01, 0x80, 0xff][place % 3];
+            // A flipped value may read as another value: telling those apart is the seal's work.
+            drop(decode::<WeightRow>(&damaged));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The schema of every table: which columns a row struct has, in which order, sorted by what.
+//!
+//! The struct in `model` is the definition; the macro below only repeats its field names, and the
+//! compiler refuses a list that is not complete. A column of type `i64` whose name ends in `_at_us` is an
+//! instant in UTC. A change of a published table raises its version.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use arrow_array::{Array as _, ArrayRef, RecordBatch};
+use arrow_schema::{Field, Schema};
+
+use super::ArtifactError;
+use super::cell::{Cell, Scalar as _};
+use crate::model::{
+    CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, RequestRow, StepAttemptRow, SubmissionRow, TokenRow,
+    VerdictRow, WeightRow,
+};
+
+/// A row that is published as a Parquet table.
+pub trait Table: Sized {
+    /// Name of the table: its file is `results/<NAME>.parquet`.
+    const NAME: &'static str;
+    /// Version of the schema, raised with every change.
+    const VERSION: u32;
+
+    /// Columns in the order of the struct's fields.
+    fn schema() -> Schema;
+
+    /// The published order: by round, then by what identifies a row in it.
+    fn compare(left: &Self, right: &Self) -> Ordering;
+
+    /// Rows as columns.
+    ///
+    /// # Errors
+    /// When Arrow refuses them, which takes more than 2 GiB of text in one batch.
+    fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError>;
+
+    /// Columns as rows.
+    ///
+    /// # Errors
+    /// When a column is missing, has another type, or lacks a value.
+    fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, ArtifactError>;
+
+    /// Sorts rows as they are published; equal rows keep their order.
+    fn sort(rows: &mut [Self]) {
+        rows.sort_by(Self::compare);
+    }
+}
+
+/// What the public may know of a table without reading one.
+#[derive(Debug, Clone)]
+pub struct TableInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Version of its schema.
+    pub version: u32,
+    /// Its columns.
+    pub schema: Schema,
+}
+
+/// The column's declaration; `_get` only tells its type.
+fn field<R, C: Cell>(column: &str, _get: fn(&R) -> &C) -> Field {
+    Field::new(column, C::Scalar::data_type(column), C::IS_NULLABLE)
+}
+
+/// The column's values.
+fn array<R, C: Cell>(column: &str, rows: &[&R], get: fn(&R) -> &C) -> ArrayRef {
+    C::Scalar::array(column, rows.iter().map(|row| get(row).scalar()))
+}
+
+/// The column's values back; `_get` only tells their type.
+fn values<R: Table, C: Cell>(
+    column: &'static str,
+    batch: &RecordBatch,
+    _get: fn(&R) -> &C,
+) -> Result<std::vec::IntoIter<C>, ArtifactError> {
+    let array =
+        batch.column_by_name(column).ok_or(ArtifactError::MissingColumn { table: R::NAME, column })?;
+    let expected = C::Scalar::data_type(column);
+    let values =
+        (*array.data_type() == expected).then(|| C::Scalar::values(array)).flatten().ok_or_else(|| {
+            let found = Box::new(array.data_type().clone());
+            ArtifactError::ColumnType { table: R::NAME, column, found, expected: Box::new(expected) }
+        })?;
+    let cells: Option<Vec<C>> = values.into_iter().map(C::from_scalar).collect();
+    Ok(cells.ok_or(ArtifactError::NullValue { table: R::NAME, column })?.into_iter())
+}
+
+macro_rules! tables {
+    ($( $row:ident = $name:literal v $version:literal by ($($key:ident),+) { $($column:ident),+ $(,)? } )+) => {
+        $(
+            impl Table for $row {
+                const NAME: &'static str = $name;
+                const VERSION: u32 = $version;
+
+                fn schema() -> Schema {
+                    Schema::new(vec![$( field(stringify!($column), |row: &Self| &row.$column) ),+])
+                }
+
+                fn compare(left: &Self, right: &Self) -> Ordering {
+                    left.round_id.cmp(&right.round_id)$( .then_with(|| left.$key.cmp(&right.$key)) )+
+                }
+
+                fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError> {
+                    let columns = vec![$( array(stringify!($column), rows, |row: &Self| &row.$column) ),+];
+                    RecordBatch::try_new(Arc::new(Self::schema()), columns)
+                        .map_err(|source| ArtifactError::Columns { table: Self::NAME, source })
+                }
+
+                fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, ArtifactError> {
+                    $( let mut $column = values(stringify!($column), batch, |row: &Self| &row.$column)?; )+
+                    let row = |_| Some(Self { $( $column: $column.next()? ),+ });
+                    Ok((0..batch.num_rows()).map_while(row).collect())
+                }
+            }
+        )+
+
+        /// Names of all tables, in the order of the straight line.
+        pub const TABLE_NAMES: [&str; [$($name),+].len()] = [$($name),+];
+
+        /// All tables with their schemas, in the order of [`TABLE_NAMES`].
+        pub fn tables() -> Vec<TableInfo> {
+            vec![$( TableInfo { name: $name, version: $version, schema: $row::schema() } ),+]
+        }
+    };
+}
+
+tables! {
+    CommitmentRow = "commitments" v 1 by (position) {
+        round_id, position, hotkey, block, image, digest, is_accepted, ignored_code, ignored_reason,
+    }
+    SubmissionRow = "submissions" v 1 by (block, hotkey) { round_id, hotkey, uid, block, image, digest }
+    ReadRow = "reads" v 1 by (position, read_key, attempt) {
+        round_id, read_key, arm, hotkey, image, digest, position, sequence, attempt, runner, boot_id, boot_ns,
+        warm_up_ns, benchmark_ns, started_at_us, status, fault, reason, detail, requests, failed_requests,
+        client_lag_p50_ns, client_lag_p99_ns, client_cpu_ns, machine_cpu, machine_cpus, machine_memory_bytes,
+    }
+    RequestRow = "requests" v 1 by (read_key, prompt_index) {
+        round_id, read_key, prompt_index, prompt_sha256, status, flags, http_status, send_offset_ns, sent_ns,
+        headers_ns, first_byte_ns, first_event_ns, ttft_ns, e2e_ns, finish_ns, done_ns, end_ns, tpot_ns, mdt_ns,
+        stall_ns, tokens, logprob_tokens, usage_tokens, finish_reason, events, body_bytes, text,
+    }
+    TokenRow = "tokens" v 1 by (read_key, prompt_index, position) {
+        round_id, read_key, prompt_index, position, token_id, is_end, server_logprob, scorer_logprob,
+        scorer_rank, scorer_top_logprob, arrival_ns,
+    }
+    VerdictRow = "verdicts" v 1 by (read_key, check) {
+        round_id, read_key, hotkey, check, outcome, value, control_value, threshold, samples, reason, evidence,
+    }
+    DecisionRow = "decisions" v 1 by (hotkey, component) {
+        round_id, hotkey, component, log_ratio, standard_error, lower, upper, bar, prompts, outcome, reason,
+    }
+    LeaderboardRow = "leaderboard" v 1 by (rank, hotkey) {
+        round_id, rank, hotkey, uid, block, image, digest, score, share, speedup_e2e, speedup_ttft, standing,
+        fault, reason, detail,
+    }
+    WeightRow = "weights" v 1 by (netuid, hotkey) {
+        round_id, netuid, hotkey, uid, share, weight, is_dry_run, receipt,
+    }
+    StepAttemptRow = "step_attempts" v 1 by (job, leg, attempt, step_index) {
+        round_id, job, leg, attempt, step_index, step, stage, outcome, conclusion, fault, reason, detail,
+        started_at_us, duration_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn every_schema() {
+        let mut text = String::new();
+        for table in tables() {
+            writeln!(text, "{} v{}", table.name, table.version).expect("writes to a string");
+            for field in table.schema.fields() {
+                let null = if field.is_nullable() { " null" } else { "" };
+                writeln!(text, "  {}: {}{null}", field.name(), field.data_type())
+                    .expect("writes to a string");
+            }
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names = TABLE_NAMES.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE_NAMES.len());
+    }
+}
