@@ -1,1 +1,403 @@
-//! TODO
+//! L4, one round: the only event loop.
+//!
+//! Everything that happens (attempts ending, steps going by, waits running out, a wish to stop) becomes an
+//! [`Event`] for the scheduler or a line of the journal; what the scheduler decides is done here. The loop owns
+//! the tasks, joined to empty before it returns, and is the only writer of the journal.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json, json};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::process::ProcessEngine;
+use crate::adapters::store::{RoundDirectory, StoreError};
+use crate::artifact::{JournalEvent, RoundFile, digest};
+use crate::error::{Error, ExitCode};
+use crate::job::{JobRun, run_attempt};
+use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed, StepAttemptRow};
+use crate::pipeline::definition::{Action as StepAction, Pipeline};
+use crate::pipeline::runner::{Engine, RunnerSpec};
+use crate::pipeline::stage::StageName;
+use crate::ports::{ContainerEngine, Progress};
+use crate::schedule::{Action, AttemptEnd, AttemptOrder, Event, Placement, RunnerSlot, Scheduler, SchedulerSettings};
+use crate::stages::{RoundContext, RunnerContext};
+
+/// What a round is made of; all that enters it from outside.
+pub struct RoundSettings {
+    /// The checked pipeline.
+    pub pipeline: Arc<Pipeline>,
+    /// Inputs, defaults filled in.
+    pub inputs: Map<String, Json>,
+    /// The runners there are, with the text each was read from.
+    pub runners: Vec<RunnerSpec>,
+    /// Directory of all rounds.
+    pub data_dir: PathBuf,
+    /// Name of this round.
+    pub round_id: RoundId,
+    /// Root of all randomness.
+    pub seed: Seed,
+    /// This executable.
+    pub program: PathBuf,
+    /// The clock.
+    pub now: fn() -> jiff::Timestamp,
+}
+
+/// How somebody stops a round.
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    /// Ask everything to end.
+    pub cancel: CancellationToken,
+    /// End everything now.
+    pub kill: CancellationToken,
+}
+
+/// What a watcher sees.
+#[derive(Debug, Clone)]
+pub enum View {
+    /// Something was journalled.
+    Journal(JournalEvent),
+    /// A step came further.
+    Progress(Progress),
+}
+
+/// How a round ended.
+#[derive(Debug)]
+pub struct RoundEnd {
+    /// What the program ends with.
+    pub exit_code: ExitCode,
+    /// Why, where it is not done.
+    pub reason: Option<Reason>,
+    /// The round's directory.
+    pub directory: PathBuf,
+}
+
+/// What ended inside the loop's tasks.
+enum Done {
+    Attempt { job: usize, leg: usize, end: AttemptEnd },
+    Retry { job: usize, leg: usize },
+}
+
+/// Runs a round to its end and leaves its directory whole.
+///
+/// # Errors
+/// Where the round's directory cannot be made or written; everything started is stopped first.
+pub async fn run_round(settings: RoundSettings, control: Control, view: UnboundedSender<View>) -> Result<RoundEnd, Error> {
+    let directory = RoundDirectory::create(&settings.data_dir, &settings.round_id)?;
+    let lock = directory.lock()?;
+    let round_file = round_file(&settings)?;
+    directory.write_once(Path::new(crate::artifact::layout::ROUND_FILE), &round_file.encode()?)?;
+    let path = directory.path().to_owned();
+    let round =
+        Arc::new(RoundContext { round_id: settings.round_id.clone(), directory, seed: settings.seed.clone() });
+    let (journal, journal_events) = unbounded_channel();
+    let (progress, progress_events) = unbounded_channel();
+    let mut event_loop = EventLoop {
+        scheduler: Scheduler::new(scheduler_settings(&settings)),
+        settings: &settings,
+        round,
+        control,
+        view,
+        journal,
+        journal_events,
+        progress,
+        progress_events,
+        tasks: JoinSet::new(),
+        stops: BTreeMap::new(),
+        has_published: false,
+        steps: Vec::new(),
+    };
+    event_loop.record(JournalEvent::RoundStarted {
+        round_id: settings.round_id.clone(),
+        pipeline: settings.pipeline.name.clone(),
+        pipeline_digest: round_file.pipeline_digest,
+        runner: settings.runners.iter().map(|runner| runner.name.as_str()).collect::<Vec<_>>().join(","),
+        seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
+    })?;
+    let outcome = event_loop.run().await;
+    // Whatever went wrong, nothing that was started outlives the round.
+    event_loop.control.cancel.cancel();
+    while event_loop.tasks.join_next().await.is_some() {}
+    let (exit_code, reason) = outcome?;
+    event_loop.finish(exit_code)?;
+    drop(lock);
+    Ok(RoundEnd { exit_code, reason, directory: path })
+}
+
+fn round_file(settings: &RoundSettings) -> Result<RoundFile, Error> {
+    let source = &settings.pipeline.source;
+    let runner_texts: Vec<&str> = settings.runners.iter().map(|runner| &*runner.source.text).collect();
+    let runner_paths: Vec<&str> = settings.runners.iter().map(|runner| &*runner.source.path).collect();
+    let tool_digest = std::fs::read(&settings.program).ok().map(|bytes| digest::sha256(&bytes));
+    Ok(RoundFile {
+        schema: RoundFile::SCHEMA,
+        round_id: settings.round_id.clone(),
+        pipeline_path: source.path.to_string(),
+        pipeline_text: source.text.to_string(),
+        pipeline_digest: digest::sha256(source.text.as_bytes()),
+        runner_path: runner_paths.join(","),
+        runner_text: runner_texts.join("\n---\n"),
+        inputs: settings.inputs.clone().into_iter().collect(),
+        seed_hex: settings.seed.to_hex(),
+        images: BTreeMap::new(),
+        model_digest: settings.runners.iter().find_map(model_digest),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        tool_digest,
+        started_at: (settings.now)().to_string(),
+    })
+}
+
+/// Digest over the files of a runner's model directory: names and contents in the order of names.
+fn model_digest(runner: &RunnerSpec) -> Option<Digest> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(runner.model_dir.as_ref()?)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json" || extension == "safetensors"))
+        .collect();
+    files.sort();
+    let mut listing = String::new();
+    for path in files {
+        let digest = digest::sha256(&std::fs::read(&path).ok()?);
+        listing.push_str(&format!("{digest}  {}\n", path.file_name()?.to_string_lossy()));
+    }
+    Some(digest::sha256(listing.as_bytes()))
+}
+
+fn scheduler_settings(settings: &RoundSettings) -> SchedulerSettings {
+    let run = json!({"id": settings.round_id.as_str()});
+    SchedulerSettings {
+        pipeline: Arc::clone(&settings.pipeline),
+        contexts: BTreeMap::from([
+            ("inputs".to_owned(), Json::Object(settings.inputs.clone())),
+            ("run".to_owned(), run),
+        ]),
+        seed: settings.seed.clone(),
+        runners: settings
+            .runners
+            .iter()
+            .map(|runner| RunnerSlot {
+                name: runner.name.clone(),
+                labels: runner.labels.clone(),
+                capacity: runner.capacity,
+            })
+            .collect(),
+    }
+}
+
+struct EventLoop<'a> {
+    scheduler: Scheduler,
+    settings: &'a RoundSettings,
+    round: Arc<RoundContext>,
+    control: Control,
+    view: UnboundedSender<View>,
+    /// Handed to jobs; the loop keeps one end so that the channel never closes under it.
+    journal: UnboundedSender<JournalEvent>,
+    journal_events: UnboundedReceiver<JournalEvent>,
+    progress: UnboundedSender<Progress>,
+    progress_events: UnboundedReceiver<Progress>,
+    tasks: JoinSet<Done>,
+    /// Stops the legs of one job, for `fail-fast`.
+    stops: BTreeMap<usize, CancellationToken>,
+    has_published: bool,
+    /// Ended steps, for their table.
+    steps: Vec<StepAttemptRow>,
+}
+
+impl EventLoop<'_> {
+    async fn run(&mut self) -> Result<(ExitCode, Option<Reason>), Error> {
+        let mut has_ended = self.on_event(Event::Started)?;
+        let mut is_cancelled = false;
+        while !has_ended {
+            tokio::select! {
+                biased;
+                Some(event) = self.journal_events.recv() => self.record(event)?,
+                Some(progress) = self.progress_events.recv() => self.show(View::Progress(progress)),
+                () = self.control.cancel.cancelled(), if !is_cancelled => {
+                    is_cancelled = true;
+                    self.record(JournalEvent::Interrupted { signal: "SIGINT".to_owned() })?;
+                    has_ended = self.on_event(Event::CancelRequested)?;
+                }
+                Some(done) = self.tasks.join_next() => {
+                    // What the attempt said before it ended comes before its end.
+                    while let Ok(event) = self.journal_events.try_recv() {
+                        self.record(event)?;
+                    }
+                    let event = match done {
+                        Ok(Done::Attempt { job, leg, end }) => Event::AttemptEnded { job, leg, end },
+                        Ok(Done::Retry { job, leg }) => Event::RetryDue { job, leg },
+                        Err(error) => std::panic::resume_unwind(error.into_panic()),
+                    };
+                    has_ended = self.on_event(event)?;
+                }
+            }
+        }
+        Ok(self.exit_code(is_cancelled))
+    }
+
+    /// Feeds the scheduler and does what it says; true when the round is over.
+    fn on_event(&mut self, event: Event) -> Result<bool, Error> {
+        for action in self.scheduler.on_event(event) {
+            match action {
+                Action::Record(event) => self.record(event)?,
+                Action::StartAttempt(order) => self.start(*order),
+                Action::WaitForRetry { job, leg, delay } => {
+                    let cancel = self.control.cancel.clone();
+                    self.tasks.spawn(async move {
+                        tokio::select! {
+                            () = cancel.cancelled() => {}
+                            () = tokio::time::sleep(delay) => {}
+                        }
+                        Done::Retry { job, leg }
+                    });
+                }
+                Action::StopLegs { job } => {
+                    if let Some(stop) = self.stops.get(&job) {
+                        stop.cancel();
+                    }
+                }
+                Action::EndRound => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn start(&mut self, order: AttemptOrder) {
+        let is_after_cancel = self.control.cancel.is_cancelled();
+        let parent = if is_after_cancel { &self.control.kill } else { &self.control.cancel };
+        let stop = self.stops.entry(order.job).or_insert_with(|| parent.child_token());
+        let (job, leg) = (order.job, order.leg);
+        let run = JobRun {
+            runner: self.runner(order.placement),
+            order,
+            pipeline: Arc::clone(&self.settings.pipeline),
+            round: Arc::clone(&self.round),
+            cancel: stop.child_token(),
+            kill: self.control.kill.clone(),
+            journal: self.journal.clone(),
+            progress: self.progress.clone(),
+            started_at_us: (self.settings.now)().as_microsecond(),
+        };
+        self.tasks.spawn(async move { Done::Attempt { job, leg, end: run_attempt(run).await } });
+    }
+
+    fn runner(&self, placement: Placement) -> RunnerContext {
+        let Placement::Runner(index) = placement else {
+            return RunnerContext {
+                name: "controller".to_owned(),
+                engine: None,
+                model_dir: PathBuf::new(),
+                max_log_bytes: 0,
+            };
+        };
+        let spec = &self.settings.runners[index];
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let engine: Option<Arc<dyn ContainerEngine>> = match spec.engine {
+            Engine::Process => {
+                let images = spec.images.as_deref().map(absolute).unwrap_or_default();
+                Some(Arc::new(ProcessEngine::new(images, self.settings.program.clone())))
+            }
+            Engine::Docker => None,
+        };
+        RunnerContext {
+            name: spec.name.clone(),
+            engine,
+            model_dir: spec.model_dir.as_deref().map(absolute).unwrap_or_default(),
+            max_log_bytes: spec.limits.log_kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024)),
+        }
+    }
+
+    fn record(&mut self, event: JournalEvent) -> Result<(), StoreError> {
+        self.round.directory.append_journal(&(self.settings.now)().to_string(), &event)?;
+        if let JournalEvent::StepEnded { stage, conclusion: Conclusion::Success, .. } = &event {
+            self.has_published |= stage == StageName::Publish.as_str();
+        }
+        self.keep_step(&event);
+        self.show(View::Journal(event));
+        Ok(())
+    }
+
+    fn keep_step(&mut self, event: &JournalEvent) {
+        let JournalEvent::StepEnded { job, leg, attempt, index, step, stage, outcome, conclusion, reason, duration_ns, .. } = event
+        else {
+            return;
+        };
+        let ended_at_us = (self.settings.now)().as_microsecond();
+        self.steps.push(StepAttemptRow {
+            round_id: self.settings.round_id.to_string(),
+            job: job.clone(),
+            leg: leg.clone(),
+            attempt: *attempt,
+            step_index: *index,
+            step: step.clone(),
+            stage: stage.clone(),
+            outcome: outcome.as_str().to_owned(),
+            conclusion: conclusion.as_str().to_owned(),
+            fault: reason.as_ref().map(|reason| reason.fault.to_string()),
+            reason: reason.as_ref().map(|reason| reason.code.clone()),
+            detail: reason.as_ref().map(|reason| reason.message.clone()),
+            started_at_us: ended_at_us - duration_ns / 1000,
+            duration_ns: *duration_ns,
+        });
+    }
+
+    fn show(&self, view: View) {
+        // Nobody may be watching.
+        let _ = self.view.send(view);
+    }
+
+    /// What the program ends with: submissions may fail on their own, anything else leaves the round undone.
+    fn exit_code(&self, is_cancelled: bool) -> (ExitCode, Option<Reason>) {
+        if is_cancelled {
+            let reason = Reason::new(Fault::Operator, "cancelled", "the round was interrupted; everything it started was stopped");
+            return (ExitCode::Interrupted, Some(reason));
+        }
+        let outcome = self.scheduler.outcome();
+        let undone = outcome.iter().find_map(|(job, conclusion, reason, legs)| {
+            let is_bad = *conclusion == Some(Conclusion::Failure)
+                && !legs.iter().filter(|leg| leg.result == Conclusion::Failure).all(|leg| {
+                    leg.reason.as_ref().is_some_and(|reason| reason.fault == Fault::Submission)
+                })
+                || *conclusion == Some(Conclusion::Failure) && legs.is_empty();
+            is_bad.then(|| {
+                let bad = legs.iter().filter_map(|leg| leg.reason.as_ref()).find(|reason| reason.fault != Fault::Submission);
+                let reason = bad.or(*reason).cloned();
+                reason.unwrap_or_else(|| Reason::new(Fault::Unknown, "job-failed", format!("job `{}` failed", job.id)))
+            })
+        });
+        let publishes = |step: &crate::pipeline::definition::Step| {
+            matches!(step.action, StepAction::Stage { stage: StageName::Publish, .. })
+        };
+        let is_meant_to_publish = outcome.iter().any(|(job, ..)| job.steps.iter().any(publishes));
+        if self.has_published || !is_meant_to_publish {
+            // A read that infrastructure spoilt holds its submission; that the rest was published is the
+            // pipeline's decision.
+            return if is_meant_to_publish || undone.is_none() { (ExitCode::Done, None) } else { (ExitCode::Incomplete, undone) };
+        }
+        let held = || Reason::new(Fault::Unknown, "held", "nothing was published: see which submissions are held, and why");
+        (ExitCode::Incomplete, Some(undone.unwrap_or_else(held)))
+    }
+
+    /// Writes what comes last: the table of steps, the journal's end, and the seal over all.
+    fn finish(&mut self, exit_code: ExitCode) -> Result<(), Error> {
+        while let Ok(event) = self.journal_events.try_recv() {
+            self.record(event)?;
+        }
+        if self.has_published {
+            let steps = std::mem::take(&mut self.steps);
+            crate::stages::publish_table(&self.round, &steps)?;
+        }
+        let conclusion = match exit_code {
+            ExitCode::Done => Conclusion::Success,
+            ExitCode::Interrupted => Conclusion::Cancelled,
+            _ => Conclusion::Failure,
+        };
+        self.record(JournalEvent::RoundEnded { conclusion, exit_code: exit_code.code() })?;
+        if exit_code == ExitCode::Done {
+            self.round.directory.seal()?;
+        }
+        Ok(())
+    }
+}

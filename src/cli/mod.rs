@@ -1,1 +1,185 @@
-//! TODO
+//! The command line: clap types, one file a verb.
+//!
+//! stdout is data, stderr is talk. A verb turns arguments into a call of the library and its result into text;
+//! it decides nothing.
+
+mod launch;
+mod lint;
+mod plan;
+mod query;
+mod rounds;
+mod run;
+mod show;
+mod watch;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::error::{Error, ExitCode};
+use crate::pipeline::diagnostic::Color;
+use crate::pipeline::source::Source;
+use crate::report::TextStyle;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; submissions may have failed on their own
+  1    a bug in this program
+  2    the command line is wrong
+  3    invalid pipeline, runner or data; nothing ran
+  4    the round is incomplete or held; nothing was published
+  5    the chain or the place of publication refused
+  6    a comparison that was asked for does not hold
+  130  interrupted; everything started was torn down";
+
+/// Evaluation arena for LLM inference servers: boots them, measures them, verifies their answers, ranks them.
+#[derive(Debug, Parser)]
+#[command(name = "cacheon", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    /// Directory in which rounds live.
+    #[arg(long, global = true, env = "CACHEON_DATA", default_value = "data", value_name = "DIR")]
+    data: PathBuf,
+    /// Whether output is coloured.
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    color: ColorChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a round of a pipeline, here and now.
+    Run(run::Arguments),
+    /// Finds the mistakes in pipelines and runners before anything runs.
+    Lint(lint::Arguments),
+    /// Shows what a pipeline would do, in which order, without doing it.
+    Plan(plan::Arguments),
+    /// Lists the rounds in the data directory.
+    Rounds(rounds::Arguments),
+    /// Shows one round: its jobs, its leaderboard, each verdict's reason.
+    Show(show::Arguments),
+    /// Asks all rounds' tables a question in SQL.
+    Query(query::Arguments),
+    /// The built-in reference server: a small real model behind the API that a submission must serve.
+    #[cfg(feature = "reference")]
+    #[command(subcommand)]
+    Reference(crate::reference::ReferenceCommand),
+    /// Becomes a program that ends when its parent does; used by the process engine.
+    #[command(hide = true)]
+    Launch(launch::Arguments),
+}
+
+/// What all verbs know.
+#[derive(Debug)]
+struct Session {
+    data: PathBuf,
+    color: ColorChoice,
+}
+
+impl Session {
+    fn is_coloured(&self, is_terminal: bool) -> bool {
+        match self.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
+    }
+
+    /// How diagnostics look on stderr.
+    fn diagnostics(&self) -> Color {
+        if self.is_coloured(std::io::stderr().is_terminal()) { Color::Always } else { Color::Never }
+    }
+
+    /// How tables look on stdout.
+    fn style(&self) -> TextStyle {
+        TextStyle { width: terminal_width(), is_coloured: self.is_coloured(std::io::stdout().is_terminal()) }
+    }
+}
+
+/// Columns of the terminal, `COLUMNS`, or 100 where there is none.
+fn terminal_width() -> usize {
+    let given = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let measured = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    given.or_else(measured).filter(|width| *width > 0).map_or(100, |width| width.clamp(60, 240))
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// [`Error`] where it could not be done; its exit code is documented.
+pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
+    let session = Session { data: cli.data, color: cli.color };
+    match cli.command {
+        Command::Run(arguments) => run::run(arguments, &session).await,
+        Command::Lint(arguments) => lint::run(&arguments, &session),
+        Command::Plan(arguments) => plan::run(&arguments, &session),
+        Command::Rounds(arguments) => rounds::run(&arguments, &session),
+        Command::Show(arguments) => show::run(&arguments, &session),
+        Command::Query(arguments) => query::run(&arguments, &session),
+        #[cfg(feature = "reference")]
+        Command::Reference(command) => {
+            crate::reference::run(command).await?;
+            Ok(ExitCode::Done)
+        }
+        Command::Launch(arguments) => Err(launch::run(&arguments)),
+    }
+}
+
+/// Writes data to stdout; a reader that has gone away is no error.
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::Machine { attempted: "write to standard output", source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says something on stderr.
+fn say(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    // Nobody to tell is not worth ending for.
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.write_all(b"\n"));
+}
+
+/// A file named on the command line may not be larger than this; a pipeline is a few KiB.
+const MAX_SOURCE_BYTES: u64 = 1024 * 1024 + 1;
+
+/// Reads a pipeline or runner file.
+fn read_source(path: &Path) -> Result<Source, Error> {
+    use std::io::Read as _;
+    let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(unreadable)?.take(MAX_SOURCE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("not UTF-8 text from byte {place} on")))
+    })?;
+    Ok(Source::new(&path.to_string_lossy(), &text))
+}
+
+/// The YAML files of a folder in the order of their names.
+fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let unreadable = |source| Error::Unreadable { path: folder.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,1 +1,13 @@
-//! TODO
+//! L1, what happens next: decides, never acts.
+//!
+//! [`Scheduler::on_event`] takes what happened and returns what is to be done; sockets, clocks and files are
+//! elsewhere, so every decision is tested without them. The rules are GitHub's (needs, `if`, matrix,
+//! `max-parallel`, `fail-fast`) and ours: retry by fault, sequences, seeded order.
+
+mod legs;
+mod placement;
+mod scheduler;
+
+pub use placement::{PlacementError, Placement, RunnerSlot, place};
+pub(crate) use scheduler::{fault_of, scope_of};
+pub use scheduler::{Action, AttemptEnd, AttemptOrder, Event, Scheduler, SchedulerSettings};

@@ -1,0 +1,47 @@
+//! `cacheon plan`: what a pipeline would do, without doing it.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::run::{bind, load_pipeline};
+use super::{Session, print};
+use crate::error::{Error, ExitCode};
+use crate::pipeline::plan::Plan;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The pipeline.
+    pipeline: PathBuf,
+    /// Sets an input of the pipeline; may be repeated.
+    #[arg(short, long = "input", value_name = "NAME=VALUE")]
+    inputs: Vec<String>,
+    /// Print a graph instead.
+    #[arg(long, value_enum)]
+    graph: Option<Graph>,
+    /// Print JSON.
+    #[arg(long, conflicts_with = "graph")]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Graph {
+    /// Text that Mermaid draws.
+    Mermaid,
+}
+
+pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
+    let pipeline = load_pipeline(&arguments.pipeline, session)?;
+    let inputs = bind(&pipeline, &arguments.inputs)?;
+    let plan = Plan::new(&pipeline, &inputs);
+    let text = match arguments.graph {
+        Some(Graph::Mermaid) => plan.mermaid(),
+        None if arguments.json => {
+            let json = serde_json::to_string_pretty(&plan).unwrap_or_default();
+            format!("{json}\n")
+        }
+        None => plan.text(),
+    };
+    print(&text)?;
+    Ok(ExitCode::Done)
+}

@@ -1,0 +1,51 @@
+//! `cacheon query`: SQL over all rounds.
+
+use clap::{Args, ValueEnum};
+
+use super::{Session, print, say};
+use crate::adapters::query::query;
+use crate::error::{Error, ExitCode};
+use crate::report::{JsonLayout, to_csv, to_json, to_table};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Tables: commitments, submissions, reads, requests, tokens, verdicts, decisions, leaderboard, weights,
+step_attempts; each holds the rows of all rounds, told apart by `round_id`.
+
+Examples:
+  cacheon query \"SELECT rank, hotkey, score, detail FROM leaderboard ORDER BY round_id, rank\"
+  cacheon query --format csv \"SELECT read_key, prompt_index, ttft_ns FROM requests\" > ttft.csv")]
+pub(super) struct Arguments {
+    /// The question, in Polars' SQL.
+    sql: String,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// The answer as JSON; the same as `--format json`.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// An array of objects.
+    Json,
+}
+
+pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
+    let result = query(&session.data, &arguments.sql)?;
+    for warning in &result.warnings {
+        say(&format!("warning: {warning}"));
+    }
+    let text = match if arguments.json { Format::Json } else { arguments.format } {
+        Format::Table => to_table(&result, session.style()),
+        Format::Csv => to_csv(&result),
+        Format::Json => to_json(&result, JsonLayout::Pretty),
+    };
+    print(&text)?;
+    Ok(ExitCode::Done)
+}

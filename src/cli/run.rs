@@ -1,0 +1,199 @@
+//! `cacheon run`: one round, here and now.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::JoinSet;
+
+use super::{Session, print, read_source, say, watch, yaml_files};
+use crate::adapters::store::RoundDirectory;
+use crate::artifact::{decode, layout};
+use crate::error::{Error, ExitCode};
+use crate::model::{LeaderboardRow, RoundId, Seed};
+use crate::pipeline::definition::Pipeline;
+use crate::pipeline::inputs::bind_inputs;
+use crate::pipeline::runner::RunnerSpec;
+use crate::pipeline::source::Source;
+use crate::report::leaderboard_table;
+use crate::round::{Control, RoundEnd, RoundSettings, run_round};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The pipeline.
+    pipeline: PathBuf,
+    /// Sets an input of the pipeline; may be repeated.
+    #[arg(short, long = "input", value_name = "NAME=VALUE")]
+    inputs: Vec<String>,
+    /// Text from which all randomness is drawn; the same text gives the same prompts. Drawn anew where absent.
+    #[arg(long, value_name = "TEXT")]
+    seed: Option<String>,
+    /// Name of the round: lower-case letters, digits and `-`. Made from the pipeline's name and the time where absent.
+    #[arg(long, value_name = "ID")]
+    round: Option<RoundId>,
+    /// Folder of runner files.
+    #[arg(long, value_name = "DIR", default_value = "runners")]
+    runners: PathBuf,
+    /// Print the round's result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitCode, Error> {
+    let pipeline = load_pipeline(&arguments.pipeline, session)?;
+    let runners = load_runners(&arguments.runners, session)?;
+    let inputs = bind(&pipeline, &arguments.inputs)?;
+    let random = random_bytes()?;
+    let seed = arguments.seed.as_deref().map_or_else(|| Seed::from_text(&hex::encode(random)), Seed::from_text);
+    let now = jiff::Timestamp::now;
+    let round_id = match arguments.round.clone() {
+        Some(round_id) => round_id,
+        None => default_round_id(&pipeline.name, now(), &random)?,
+    };
+    let program = std::env::current_exe()
+        .map_err(|source| Error::Machine { attempted: "find this program's own file", source })?;
+    let settings = RoundSettings {
+        pipeline: Arc::new(pipeline),
+        inputs,
+        runners,
+        data_dir: session.data.clone(),
+        round_id: round_id.clone(),
+        seed,
+        program,
+        now,
+    };
+    let control = Control::default();
+    let mut helpers = JoinSet::new();
+    helpers.spawn(listen_for_signals(control.clone())?);
+    let (view, views) = unbounded_channel();
+    let is_live = std::io::stderr().is_terminal();
+    let watching = tokio::task::spawn(watch::watch(views, is_live, round_id.clone()));
+    let outcome = run_round(settings, control, view).await;
+    // The round dropped its end of the channel: the watcher ends by itself.
+    let _ = watching.await;
+    report(&arguments, session, &round_id, outcome?)
+}
+
+/// Reads and checks a pipeline; warnings are said, errors end.
+pub(super) fn load_pipeline(path: &Path, session: &Session) -> Result<Pipeline, Error> {
+    let source = read_source(path)?;
+    let parsed = Pipeline::parse(&source).map_err(|errors| {
+        let count = errors.items.len();
+        let rendered = errors.render(session.diagnostics());
+        let plural = if count == 1 { "" } else { "s" };
+        Error::Invalid(format!("{rendered}\nerror: `{}` has {count} finding{plural}; nothing ran", path.display()))
+    })?;
+    if parsed.warnings.items.iter().any(|item| item.severity != crate::pipeline::diagnostic::Severity::Note) {
+        say(&parsed.warnings.render(session.diagnostics()));
+    }
+    Ok(parsed.value)
+}
+
+/// Reads and checks all runners of a folder.
+pub(super) fn load_runners(folder: &Path, session: &Session) -> Result<Vec<(RunnerSpec, Source)>, Error> {
+    let mut runners = Vec::new();
+    for file in yaml_files(folder)? {
+        let source = read_source(&file)?;
+        let parsed = RunnerSpec::parse(&source)
+            .map_err(|errors| Error::Invalid(errors.render(session.diagnostics())))?;
+        runners.push((parsed.value, source));
+    }
+    Ok(runners)
+}
+
+/// Types the `-i` arguments by the pipeline's declarations.
+pub(super) fn bind(pipeline: &Pipeline, given: &[String]) -> Result<Map<String, Value>, Error> {
+    let mut inputs = BTreeMap::new();
+    for text in given {
+        let (name, value) =
+            text.split_once('=').ok_or_else(|| Error::Usage(format!("`-i {text}`: want NAME=VALUE")))?;
+        inputs.insert(name.to_owned(), value.to_owned());
+    }
+    bind_inputs(&pipeline.inputs, &inputs).map_err(|error| Error::Usage(error.to_string()))
+}
+
+fn random_bytes() -> Result<[u8; 32], Error> {
+    let mut bytes = [0; 32];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|source| Error::Machine { attempted: "draw a seed from /dev/urandom", source })?;
+    Ok(bytes)
+}
+
+/// `<pipeline>-<utc time>-<4 digits>`.
+fn default_round_id(pipeline: &str, now: jiff::Timestamp, random: &[u8; 32]) -> Result<RoundId, Error> {
+    let name: String = pipeline
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+        .take(32)
+        .collect();
+    let name = name.trim_matches('-');
+    let name = if name.is_empty() { "round" } else { name };
+    let time = now.strftime("%Y%m%dt%H%M%Sz");
+    format!("{name}-{time}-{}", hex::encode(&random[30..])).parse().map_err(|error| Error::Usage(format!("{error}")))
+}
+
+/// The first Ctrl-C (or SIGTERM) stops gently, the second kills, the third ends the program on the spot.
+fn listen_for_signals(control: Control) -> Result<impl Future<Output = ()>, Error> {
+    let failed = |source| Error::Machine { attempted: "listen for signals", source };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        for count in 1.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            match count {
+                1 => {
+                    say("stopping: servers are asked to end; again to kill them");
+                    control.cancel.cancel();
+                }
+                2 => {
+                    say("killing what still runs; again to end at once");
+                    control.kill.cancel();
+                }
+                // The kernel kills what we started when we end.
+                _ => std::process::exit(i32::from(ExitCode::Interrupted.code())),
+            }
+        }
+    })
+}
+
+fn report(arguments: &Arguments, session: &Session, round_id: &RoundId, end: RoundEnd) -> Result<ExitCode, Error> {
+    let directory = RoundDirectory::open(&session.data, round_id)?;
+    let path = directory.path().join(layout::table_path("leaderboard"));
+    let leaderboard: Option<Vec<LeaderboardRow>> = match std::fs::read(&path) {
+        Ok(bytes) => Some(decode(&bytes)?),
+        Err(_) => None,
+    };
+    if arguments.json {
+        let result = json!({
+            "round_id": round_id.as_str(),
+            "directory": directory.path(),
+            "exit_code": end.exit_code.code(),
+            "reason": end.reason,
+            "leaderboard": leaderboard,
+        });
+        print(&format!("{result:#}\n"))?;
+    } else if let Some(rows) = &leaderboard {
+        print(&leaderboard_table(rows, session.style()))?;
+    }
+    let show = format!("cacheon show {round_id}");
+    let data = if session.data == Path::new("data") { String::new() } else { format!(" --data {}", session.data.display()) };
+    match (&end.reason, end.exit_code) {
+        (_, ExitCode::Done) => say(&format!(
+            "round {round_id} is done: {}\nnext:  {show}{data}\n       cacheon query{data} \"SELECT * FROM verdicts WHERE outcome = 'fail'\"",
+            end.directory.display()
+        )),
+        (Some(reason), _) => say(&format!("round {round_id} is not done: {reason}\nsee:  {show}{data}")),
+        (None, _) => say(&format!("round {round_id} is not done\nsee:  {show}{data}")),
+    }
+    Ok(end.exit_code)
+}

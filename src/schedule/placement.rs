@@ -1,0 +1,76 @@
+//! Which runner a job goes to.
+
+/// A runner as placement sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerSlot {
+    /// Its name, which is also a label.
+    pub name: String,
+    /// Its other labels.
+    pub labels: Vec<String>,
+    /// Jobs it takes at a time.
+    pub capacity: u32,
+}
+
+/// Where a job goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// The process that runs the round; it boots no servers and takes any number of jobs.
+    Controller,
+    /// The runner of this number.
+    Runner(usize),
+}
+
+/// Why a job can go nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlacementError {
+    /// No runner has all the labels.
+    #[error("no runner has the labels {wanted}; there are: {known}")]
+    NoRunner {
+        /// The labels asked for.
+        wanted: String,
+        /// The runners there are.
+        known: String,
+    },
+}
+
+/// The first runner that has all labels; `controller` alone is the controller.
+///
+/// # Errors
+/// Where no runner has all of them.
+pub fn place(labels: &[String], runners: &[RunnerSlot]) -> Result<Placement, PlacementError> {
+    if labels.is_empty() || labels.iter().all(|label| label.eq_ignore_ascii_case("controller")) {
+        return Ok(Placement::Controller);
+    }
+    let has = |runner: &RunnerSlot, label: &String| {
+        runner.name.eq_ignore_ascii_case(label) || runner.labels.iter().any(|own| own.eq_ignore_ascii_case(label))
+    };
+    let found = runners.iter().position(|runner| labels.iter().all(|label| has(runner, label)));
+    found.map(Placement::Runner).ok_or_else(|| PlacementError::NoRunner {
+        wanted: labels.join(", "),
+        known: runners.iter().map(|runner| runner.name.as_str()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_must_all_match() {
+        let runner = |name: &str, labels: &[&str]| RunnerSlot {
+            name: name.to_owned(),
+            labels: labels.iter().map(|&label| label.to_owned()).collect(),
+            capacity: 1,
+        };
+        let runners = [runner("a", &["gpu"]), runner("b", &["gpu", "h200"])];
+        let check = |labels: &[&str], expected: Option<Placement>| {
+            let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+            assert_eq!(place(&labels, &runners).ok(), expected, "{labels:?}");
+        };
+        check(&[], Some(Placement::Controller));
+        check(&["controller"], Some(Placement::Controller));
+        check(&["gpu"], Some(Placement::Runner(0)));
+        check(&["H200", "gpu"], Some(Placement::Runner(1)));
+        check(&["a", "h200"], None);
+    }
+}

@@ -1,0 +1,156 @@
+//! `verify-logprobs`: scores the sealed answers by teacher forcing and judges them against the baseline's own.
+//!
+//! It runs when all candidates are gone. The trusted scorer is asked, for every token of every answer that was
+//! timed, how probable the model finds it; the baseline's answers go through the same scorer in the same
+//! round and are the control. The scorer sees token ids in an order drawn from the seed and never learns whose
+//! they are; two identical questions are asked once. A scorer that fails voids, it never fails a miner.
+
+use std::collections::BTreeMap;
+
+use rand_chacha::rand_core::Rng as _;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{JobContext, StageError, read_rows, relative, write_table};
+use crate::adapters::scorer::{Scorer, TokenScore};
+use crate::judge::{JudgedRead, VerifyPolicy, judge_answers};
+use crate::model::{Arm, LegSummary, ReadSpec, RequestRow, TokenRow, VerdictRow};
+
+/// Parameters of the stage.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Parameters {
+    /// `http://host:port` of the trusted scorer.
+    pub endpoint: String,
+    /// The measured legs, as `needs.<job>.legs`.
+    pub reads: Vec<LegSummary>,
+    /// Thresholds of the checks.
+    #[serde(default)]
+    pub policy: VerifyPolicy,
+}
+
+/// The sealed answers of one read.
+pub(super) struct SealedRead {
+    pub(super) spec: ReadSpec,
+    pub(super) requests: Vec<RequestRow>,
+    pub(super) answers: Vec<TokenRow>,
+}
+
+/// Reads back what the benchmark of each measured leg left; legs that were not measured are left out.
+pub(super) fn sealed_reads(legs: &[LegSummary], context: &JobContext<'_>) -> Result<Vec<SealedRead>, StageError> {
+    let mut reads = Vec::new();
+    for leg in legs {
+        let Some(data) = leg.outputs.get("data").and_then(Value::as_str) else { continue };
+        reads.push(SealedRead {
+            spec: read_spec(leg)?,
+            requests: read_rows(context, data, "requests.parquet")?,
+            answers: read_rows(context, data, "answers.parquet")?,
+        });
+    }
+    Ok(reads)
+}
+
+/// The planned read a leg stands for.
+pub(super) fn read_spec(leg: &LegSummary) -> Result<ReadSpec, StageError> {
+    let spec = leg.matrix.get("read").cloned().unwrap_or_default();
+    serde_json::from_value(spec)
+        .map_err(|error| StageError::Parameter(format!("leg `{}` has no `matrix.read` from `plan-reads`: {error}", leg.key)))
+}
+
+pub(super) async fn run(
+    parameters: Parameters,
+    context: &mut JobContext<'_>,
+) -> Result<Map<String, Value>, StageError> {
+    let scorer = Scorer::new(super::http_client()?, &parameters.endpoint, &context.server()?.model_name);
+    let mut reads = sealed_reads(&parameters.reads, context)?;
+    let questions = questions(&reads);
+    let scores = ask(&scorer, &questions, context).await?;
+    for read in &mut reads {
+        for (prompt_index, rows) in answers_of(&mut read.answers) {
+            let ids: Vec<u32> = rows.iter().map(|row| row.token_id).collect();
+            let Some(scores) = scores.get(&(prompt_index, ids)) else { continue };
+            for (row, score) in rows.iter_mut().zip(scores) {
+                row.scorer_logprob = Some(score.logprob);
+                row.scorer_rank = Some(score.rank);
+                row.scorer_top_logprob = Some(score.top_logprob);
+            }
+        }
+    }
+    let verdicts = verdicts(&parameters.policy, &reads);
+    let failed = verdicts.iter().filter(|verdict| verdict.outcome == "fail").count();
+    write_table(context, verdicts)?;
+    write_table(context, reads.into_iter().flat_map(|read| read.answers).collect())?;
+    let mut outputs = Map::new();
+    outputs.insert("data".to_owned(), relative(context, "").to_string_lossy().trim_end_matches('/').into());
+    outputs.insert("failed".to_owned(), json!(failed));
+    Ok(outputs)
+}
+
+type Question = (u32, Vec<u32>);
+
+/// Every different answer once: the prompt's number and the answer's token ids.
+fn questions(reads: &[SealedRead]) -> Vec<Question> {
+    let mut answers: BTreeMap<(usize, u32), Vec<u32>> = BTreeMap::new();
+    for (index, read) in reads.iter().enumerate() {
+        for row in &read.answers {
+            answers.entry((index, row.prompt_index)).or_default().push(row.token_id);
+        }
+    }
+    let mut questions: Vec<Question> = answers.into_iter().map(|((_, prompt), ids)| (prompt, ids)).collect();
+    questions.sort_unstable();
+    questions.dedup();
+    questions
+}
+
+/// The rows of each answer of a read; rows lie in the order of prompts and positions.
+fn answers_of(rows: &mut [TokenRow]) -> impl Iterator<Item = (u32, &mut [TokenRow])> {
+    rows.chunk_by_mut(|left, right| left.prompt_index == right.prompt_index)
+        .filter_map(|rows| Some((rows.first()?.prompt_index, rows)))
+}
+
+async fn ask(
+    scorer: &Scorer,
+    questions: &[Question],
+    context: &JobContext<'_>,
+) -> Result<BTreeMap<Question, Vec<TokenScore>>, StageError> {
+    let count = questions.iter().map(|(prompt, _)| prompt + 1).max().unwrap_or(0);
+    let mut prompt_tokens = Vec::new();
+    for prompt in super::benchmark::prompts(context, count) {
+        let tokens = scorer.prompt_tokens(&prompt.text).await;
+        prompt_tokens.push(tokens.map_err(|error| StageError::Scorer(error.to_string()))?);
+    }
+    let mut order: Vec<&Question> = questions.iter().collect();
+    let mut generator = context.round.seed.derive(&["verify-logprobs", "order"]).generator();
+    for end in (1..order.len()).rev() {
+        // The bias of the remainder is below 2^-40 for any number of answers a round has.
+        order.swap(end, (generator.next_u64() % (end as u64 + 1)) as usize);
+    }
+    let mut scores = BTreeMap::new();
+    for (done, question) in order.into_iter().enumerate() {
+        context.tell("score answers", done, questions.len());
+        let (prompt, ids) = question;
+        let Some(prompt_ids) = prompt_tokens.get(*prompt as usize) else { continue };
+        let answer = scorer.score(prompt_ids, ids).await;
+        scores.insert(question.clone(), answer.map_err(|error| StageError::Scorer(error.to_string()))?);
+    }
+    Ok(scores)
+}
+
+/// Judges every candidate's read against all of the baseline's answers.
+fn verdicts(policy: &VerifyPolicy, reads: &[SealedRead]) -> Vec<VerdictRow> {
+    let is_baseline = |read: &&SealedRead| read.spec.arm == Arm::Baseline;
+    let control_requests: Vec<RequestRow> =
+        reads.iter().filter(is_baseline).flat_map(|read| read.requests.clone()).collect();
+    let control_answers: Vec<TokenRow> =
+        reads.iter().filter(is_baseline).flat_map(|read| read.answers.clone()).collect();
+    let control = JudgedRead { requests: &control_requests, tokens: &control_answers };
+    let mut verdicts = Vec::new();
+    for read in reads.iter().filter(|read| !is_baseline(read)) {
+        let candidate = JudgedRead { requests: &read.requests, tokens: &read.answers };
+        for mut verdict in judge_answers(policy, &control, &candidate) {
+            verdict.hotkey = read.spec.hotkey.as_ref().map(ToString::to_string);
+            verdicts.push(verdict);
+        }
+    }
+    verdicts
+}

@@ -1,0 +1,7 @@
+//! The program as a whole: its layers, its command line, its reference server.
+
+mod cli;
+mod demo;
+mod layers;
+#[cfg(feature = "reference")]
+mod reference;
