@@ -1,1 +1,3 @@
-//! TODO
+//! L3, the outside world: each heavy crate is named in one file only.
+
+pub mod store;

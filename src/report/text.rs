@@ -65,6 +65,12 @@ pub fn excerpt(text: &str, limit: usize) -> String {
     text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// An error and what lies beneath it, as one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    plain(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+}
+
 /// A hotkey by its ends, `5Grwva…KutQY`: what miners compare by eye.
 pub fn short_hotkey(hotkey: &str) -> String {
     let characters: Vec<char> = plain(hotkey).chars().collect();
