@@ -1,1 +1,111 @@
-//! TODO
+//! What can end the program, and the exit code it ends with.
+
+use std::path::PathBuf;
+
+/// How the program ends. The list is the whole contract with scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    /// Done; submissions may have failed on their own.
+    Done,
+    /// A bug in this program.
+    Bug,
+    /// The command line is wrong.
+    Usage,
+    /// A pipeline, runner or data file is invalid; nothing ran.
+    Invalid,
+    /// The round is incomplete or held; nothing was published.
+    Incomplete,
+    /// The chain or the place of publication refused.
+    Refused,
+    /// A comparison that was asked for does not hold.
+    Differs,
+    /// Interrupted; everything started was torn down.
+    Interrupted,
+}
+
+impl ExitCode {
+    /// All of them, for the help text.
+    pub const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Bug,
+        Self::Usage,
+        Self::Invalid,
+        Self::Incomplete,
+        Self::Refused,
+        Self::Differs,
+        Self::Interrupted,
+    ];
+
+    /// The number.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Bug => 1,
+            Self::Usage => 2,
+            Self::Invalid => 3,
+            Self::Incomplete => 4,
+            Self::Refused => 5,
+            Self::Differs => 6,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code.code())
+    }
+}
+
+/// What ended the program before its work was done: one variant a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A pipeline or runner file has mistakes; the text shows each of them in its place.
+    #[error("{0}")]
+    Invalid(String),
+    /// A file named on the command line cannot be read.
+    #[error("cannot read `{path}`: {source}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An argument has no meaning here.
+    #[error("{0}")]
+    Usage(String),
+    /// The round's directory.
+    #[error(transparent)]
+    Store(#[from] crate::adapters::store::StoreError),
+    /// A table or journal.
+    #[error(transparent)]
+    Artifact(#[from] crate::artifact::ArtifactError),
+    /// A query.
+    #[error(transparent)]
+    Query(#[from] crate::adapters::query::QueryError),
+    /// The reference server.
+    #[cfg(feature = "reference")]
+    #[error(transparent)]
+    Reference(#[from] crate::reference::ReferenceError),
+    /// The machine failed.
+    #[error("{attempted}: {source}")]
+    Machine {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The exit code this error ends the program with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::Usage,
+            Self::Invalid(_) | Self::Unreadable { .. } | Self::Query(_) => ExitCode::Invalid,
+            Self::Store(_) | Self::Artifact(_) | Self::Machine { .. } => ExitCode::Incomplete,
+            #[cfg(feature = "reference")]
+            Self::Reference(_) => ExitCode::Bug,
+        }
+    }
+}

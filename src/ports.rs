@@ -1,1 +1,219 @@
-//! TODO
+//! L2, the seams to the outside: what the program asks of an engine that runs servers, of a chain that
+//! holds commitments, and how each may fail.
+//!
+//! Deliberately absent: stages (a closed enum, not a trait), and the store (a plain directory so far).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::model::{Digest, Fault, ImageReference, Reason};
+
+/// Starts servers from images: Docker, or plain processes.
+pub trait ContainerEngine: Send + Sync {
+    /// Makes the image present on the machine and checks that its bytes have the digest.
+    ///
+    /// # Errors
+    /// [`EngineError`] where the image is absent, is not what the digest says, or is no image.
+    fn pull<'a>(&'a self, image: &'a ImageReference, digest: &'a Digest) -> BoxFuture<'a, Result<(), EngineError>>;
+
+    /// Starts a server. It is not ready yet; the caller polls its health.
+    ///
+    /// # Errors
+    /// [`EngineError`] where the image is absent or cannot be started.
+    fn launch<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<Box<dyn Server>, EngineError>>;
+}
+
+/// What to start and with what.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Image to start.
+    pub image: ImageReference,
+    /// Digest it must have.
+    pub digest: Digest,
+    /// Directory of the model, absolute; mounted read-only where the engine can.
+    pub model_dir: PathBuf,
+    /// Name the server must serve the model under.
+    pub model_name: String,
+    /// File that receives stdout and stderr.
+    pub log_path: PathBuf,
+    /// Bytes of log kept; the rest is counted and dropped.
+    pub max_log_bytes: u64,
+    /// Scratch directory, the server's working directory.
+    pub scratch_dir: PathBuf,
+}
+
+/// A started server. Dropping it kills it.
+pub trait Server: Send {
+    /// Where it listens, once it does.
+    fn address(&self) -> SocketAddr;
+
+    /// Identity of this launch, unique within the machine.
+    fn boot_id(&self) -> &str;
+
+    /// The last lines of its log, at most a few KiB, control characters removed.
+    fn log_tail(&self) -> String;
+
+    /// Waits until the server has ended by itself.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; it can be called again.
+    fn exited(&mut self) -> BoxFuture<'_, Exit>;
+
+    /// Stops the server and all it started: asks, waits for `grace`, then kills. Returns when all are gone.
+    fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// How a server ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code, if it exited.
+    pub code: Option<i32>,
+    /// Signal number, if it was killed.
+    pub signal: Option<i32>,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "exit code {code}"),
+            (None, Some(signal)) => write!(f, "signal {signal}"),
+            (None, None) => f.write_str("unknown exit"),
+        }
+    }
+}
+
+/// Why an engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No such image.
+    #[error("image `{image}` is not there")]
+    ImageAbsent {
+        /// What was asked for.
+        image: ImageReference,
+    },
+    /// The bytes are not the committed ones.
+    #[error("image `{image}` has digest {found}, committed was {wanted}")]
+    DigestMismatch {
+        /// What was asked for.
+        image: ImageReference,
+        /// What was committed.
+        wanted: Digest,
+        /// What is there.
+        found: Digest,
+    },
+    /// The image is there and whole, but it is no image.
+    #[error("image `{image}` cannot be used: {why}")]
+    ImageInvalid {
+        /// What was asked for.
+        image: ImageReference,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The machine's own failure.
+    #[error("{attempted} `{path}`: {source}")]
+    Machine {
+        /// What was attempted.
+        attempted: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+impl EngineError {
+    /// Whose fault this is and the published reason.
+    pub fn reason(&self) -> Reason {
+        let (fault, code) = match self {
+            Self::ImageAbsent { .. } => (Fault::Submission, "image-unavailable"),
+            Self::DigestMismatch { .. } => (Fault::Submission, "digest-mismatch"),
+            Self::ImageInvalid { .. } => (Fault::Submission, "image-invalid"),
+            Self::Machine { .. } => (Fault::Infra, "machine-io"),
+        };
+        Reason::new(fault, code, self.to_string())
+    }
+}
+
+/// Reads the commitments of a subnet.
+pub trait ChainSource: Send + Sync {
+    /// The commitments as found, in the order of the source, and the block they stand at.
+    ///
+    /// # Errors
+    /// [`ChainError`] where the source cannot be read; a bad entry is data, not an error.
+    fn commitments(&self) -> BoxFuture<'_, Result<ChainView, ChainError>>;
+}
+
+/// What a source holds at one block.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChainView {
+    /// Hash or name of the block the view was taken at.
+    pub block: String,
+    /// Entries as found; each is judged on its own.
+    pub entries: Vec<serde_json::Value>,
+}
+
+/// Why the commitments could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The file cannot be read.
+    #[error("read commitments from `{path}`: {source}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than a source may be.
+    #[error("commitments file `{path}` has {bytes} bytes, at most {limit} are read")]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The file is not a list of commitments at all.
+    #[error("commitments file is not valid:\n{0}")]
+    Malformed(String),
+}
+
+impl ChainError {
+    /// Whose fault this is and the published reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Unreadable { .. } => Reason::new(Fault::Operator, "commitments-unreadable", self.to_string()),
+            Self::TooLarge { .. } => Reason::new(Fault::Operator, "commitments-too-large", self.to_string()),
+            Self::Malformed(_) => Reason::new(Fault::Operator, "commitments-malformed", self.to_string()),
+        }
+    }
+}
+
+/// The machine a leg runs on, as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MachineFacts {
+    /// Processor model.
+    pub cpu: Option<String>,
+    /// Logical processors.
+    pub cpus: Option<u32>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<i64>,
+}
+
+/// How far a step has come, for people who watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Job.
+    pub job: String,
+    /// Leg; empty for a job without matrix.
+    pub leg: String,
+    /// What is being done, for example `benchmark`.
+    pub doing: String,
+    /// Units done.
+    pub done: usize,
+    /// Units in all; 0 where nobody knows.
+    pub total: usize,
+}

@@ -1,3 +1,9 @@
-//! L3, the outside world: each heavy crate is named in one file only.
+//! L3, the outside world: each heavy crate is named in one file here and nowhere else.
+//!
+//! Deliberately absent: decisions. An adapter does what it is asked and says what happened.
 
+pub mod chain_file;
+pub mod machine;
+pub mod process;
+pub mod scorer;
 pub mod store;

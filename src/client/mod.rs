@@ -1,1 +1,12 @@
-//! TODO
+//! L2, the load client: HTTP requests to a server under test, every byte kept with the time it came.
+//!
+//! One request is one [`Capture`]: what was sent when, what came when, how it ended. Nothing is parsed
+//! here: the stamping path reads and stamps, `measure::observe` judges afterwards. A failing request is a
+//! capture too, never an error, and nothing is retried.
+
+mod exchange;
+mod load;
+mod stamped;
+
+pub use exchange::{Deadline, Target};
+pub use load::{ClientHealth, LoadPlan, LoadResult, run_single_stream};

@@ -5,9 +5,11 @@
 //! [`Hotkey`], [`ImageReference`]) can only be made from text that passed their one door.
 #![deny(clippy::disallowed_methods)]
 
+mod admission;
 mod commitment;
 mod fault;
 mod identity;
+mod leg;
 mod outcome;
 mod read;
 mod request;
@@ -15,9 +17,11 @@ mod seed;
 mod standing;
 mod verdict;
 
+pub use admission::{Admission, admit};
 pub use commitment::{CommitmentRow, IgnoreReason, Submission, SubmissionRow};
 pub use fault::{Fault, Reason};
 pub use identity::{Digest, Hotkey, ImageReference, InvalidIdentity, RoundId};
+pub use leg::LegSummary;
 pub use outcome::{Conclusion, StepAttemptRow};
 pub use read::{Arm, ReadRow, ReadSpec, ReadStatus};
 pub use request::{RequestRow, RequestStatus, TokenRow};

@@ -1,1 +1,365 @@
-//! TODO
+//! L3, the stages: the built-in actions that a step names by `uses:`.
+//!
+//! A closed enum with typed parameters, not a trait: a wrong `with:` key fails in `lint`, and a new stage is
+//! one variant, one file, one match arm. A stage leaves rows of a table as `<table>.parquet` in its attempt's
+//! directory, and hands small values on as outputs. Deliberately absent: what happens next (`schedule`), and
+//! any judgement (`judge`).
+
+mod benchmark;
+mod boot;
+mod exec;
+mod fetch_commitments;
+mod plan_reads;
+mod publish;
+mod pull;
+mod rank;
+mod set_weights;
+mod verify_logprobs;
+mod warm_up;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+pub use boot::{BootError, BootedServer};
+pub use exec::{ExecError, ShellStep, run_shell};
+
+use crate::adapters::store::{RoundDirectory, StoreError};
+use crate::artifact::{ArtifactError, Table, TableContext};
+use crate::model::{Arm, Fault, Reason, RoundId, Seed};
+use crate::pipeline::stage::StageName;
+use crate::ports::{ChainError, ContainerEngine, EngineError, Progress};
+
+/// What all jobs of a round share.
+pub struct RoundContext {
+    /// The round.
+    pub round_id: RoundId,
+    /// Its directory.
+    pub directory: RoundDirectory,
+    /// Root of all its randomness.
+    pub seed: Seed,
+}
+
+/// The place a job runs at.
+#[derive(Clone)]
+pub struct RunnerContext {
+    /// Name of the runner.
+    pub name: String,
+    /// Engine that boots servers there.
+    pub engine: Arc<dyn ContainerEngine>,
+    /// Directory of the model, absolute.
+    pub model_dir: PathBuf,
+    /// Most bytes of server log kept.
+    pub max_log_bytes: u64,
+}
+
+/// What one attempt of a leg works with; it owns the booted server.
+pub struct JobContext<'a> {
+    /// The round.
+    pub round: &'a RoundContext,
+    /// The place.
+    pub runner: &'a RunnerContext,
+    /// Job id.
+    pub job: String,
+    /// Key of the leg; empty for a job without matrix.
+    pub leg: String,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// Directory of the attempt; what is left there is kept.
+    pub attempt_dir: PathBuf,
+    /// Directory that is removed when the job ends.
+    pub scratch_dir: PathBuf,
+    /// Wall time of the attempt's start, microseconds since 1970 UTC.
+    pub started_at_us: i64,
+    /// The server this job booted.
+    pub server: Option<BootedServer>,
+    /// What later stages of the job need to know of earlier ones.
+    pub notes: Notes,
+    /// Ends the stage early.
+    pub cancel: CancellationToken,
+    /// Where progress is told.
+    pub progress: UnboundedSender<Progress>,
+}
+
+/// What later stages of a job need to know of earlier ones.
+#[derive(Debug, Clone, Default)]
+pub struct Notes {
+    /// Identity of the launch and how long it took to be ready.
+    pub boot: Option<(String, Duration)>,
+    /// How long the warm-up took.
+    pub warm_up: Option<Duration>,
+}
+
+impl JobContext<'_> {
+    fn tell(&self, doing: &str, done: usize, total: usize) {
+        let progress =
+            Progress { job: self.job.clone(), leg: self.leg.clone(), doing: doing.to_owned(), done, total };
+        // Nobody may be watching.
+        let _ = self.progress.send(progress);
+    }
+
+    fn server(&self) -> Result<&BootedServer, StageError> {
+        let missing = || StageError::Parameter("no server is booted in this job: put a `boot` step before".to_owned());
+        self.server.as_ref().ok_or_else(missing)
+    }
+}
+
+/// A stage with its parameters, checked.
+#[derive(Debug, Clone)]
+pub enum StageCall {
+    /// Reads the commitments of a subnet.
+    FetchCommitments(fetch_commitments::Parameters),
+    /// Puts the reads of a round in order.
+    PlanReads(plan_reads::Parameters),
+    /// Makes an image present.
+    Pull(pull::Parameters),
+    /// Starts a server.
+    Boot(boot::Parameters),
+    /// Conditions a server.
+    WarmUp(warm_up::Parameters),
+    /// Measures a server.
+    Benchmark(benchmark::Parameters),
+    /// Scores sealed answers.
+    VerifyLogprobs(verify_logprobs::Parameters),
+    /// Decides and ranks.
+    Rank(rank::Parameters),
+    /// Writes the round's tables.
+    Publish(publish::Parameters),
+    /// Computes weights.
+    SetWeights(set_weights::Parameters),
+}
+
+impl StageCall {
+    /// Types the evaluated `with:` of a step.
+    ///
+    /// # Errors
+    /// [`StageError::Parameter`] names the key that is wrong.
+    pub fn decode(stage: StageName, with: Map<String, Value>) -> Result<Self, StageError> {
+        fn typed<T: for<'de> Deserialize<'de>>(stage: StageName, with: Map<String, Value>) -> Result<T, StageError> {
+            serde_json::from_value(Value::Object(with))
+                .map_err(|error| StageError::Parameter(format!("`with:` of `{stage}`: {error}")))
+        }
+        Ok(match stage {
+            StageName::FetchCommitments => Self::FetchCommitments(typed(stage, with)?),
+            StageName::PlanReads => Self::PlanReads(typed(stage, with)?),
+            StageName::Pull => Self::Pull(typed(stage, with)?),
+            StageName::Boot => Self::Boot(typed(stage, with)?),
+            StageName::WarmUp => Self::WarmUp(typed(stage, with)?),
+            StageName::Benchmark => Self::Benchmark(typed(stage, with)?),
+            StageName::VerifyLogprobs => Self::VerifyLogprobs(typed(stage, with)?),
+            StageName::Rank => Self::Rank(typed(stage, with)?),
+            StageName::Publish => Self::Publish(typed(stage, with)?),
+            StageName::SetWeights => Self::SetWeights(typed(stage, with)?),
+        })
+    }
+
+    /// Whose image the stage handles.
+    fn arm(&self) -> Arm {
+        match self {
+            Self::Pull(parameters) => parameters.arm,
+            Self::Boot(parameters) => parameters.arm,
+            Self::Benchmark(parameters) => parameters.read.arm,
+            _ => Arm::Candidate,
+        }
+    }
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// The reason, with whose fault it is: a failure around the baseline's image is never a submission's.
+    ///
+    /// # Cancel safety
+    /// Stops by `context.cancel`; a booted server stays with the context, which stops it.
+    pub async fn run(self, context: &mut JobContext<'_>) -> Result<Map<String, Value>, Reason> {
+        let arm = self.arm();
+        let cancel = context.cancel.clone();
+        let work = async {
+            match self {
+                Self::FetchCommitments(parameters) => fetch_commitments::run(parameters, context).await,
+                Self::PlanReads(parameters) => plan_reads::run(&parameters, context),
+                Self::Pull(parameters) => pull::run(parameters, context).await,
+                Self::Boot(parameters) => boot::run(parameters, context).await,
+                Self::WarmUp(parameters) => warm_up::run(parameters, context).await,
+                Self::Benchmark(parameters) => benchmark::run(parameters, context).await,
+                Self::VerifyLogprobs(parameters) => verify_logprobs::run(parameters, context).await,
+                Self::Rank(parameters) => rank::run(&parameters, context),
+                Self::Publish(parameters) => publish::run(&parameters, context),
+                Self::SetWeights(parameters) => set_weights::run(&parameters, context),
+            }
+        };
+        let result = tokio::select! {
+            biased;
+            result = work => result,
+            () = cancel.cancelled() => Err(StageError::Cancelled),
+        };
+        result.map_err(|error| {
+            let mut reason = error.reason();
+            if arm == Arm::Baseline && reason.fault == Fault::Submission {
+                reason.fault = Fault::Infra;
+            }
+            reason
+        })
+    }
+}
+
+/// Why a stage failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A parameter is wrong.
+    #[error("{0}")]
+    Parameter(String),
+    /// The engine could not.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The commitments could not be read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The server did not become ready.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The round's directory could not be written or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A table or capture is damaged.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// A value could not be written as JSON.
+    #[error("write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The machine failed.
+    #[error("{attempted}: {source}")]
+    Machine {
+        /// What was attempted.
+        attempted: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The model's tokenizer cannot be used.
+    #[error("the pinned tokenizer `{path}` cannot be used: {why}")]
+    Tokenizer {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The control-plane client could not be made.
+    #[error("make an HTTP client: {0}")]
+    HttpClient(reqwest::Error),
+    /// The client itself was too slow to measure.
+    #[error("the client was {lag:?} late (99th percentile), at most {limit:?} is a measurement")]
+    ClientLag {
+        /// Measured lateness.
+        lag: Duration,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The baseline failed requests: there is nothing to compare with.
+    #[error("the baseline failed {failed} of {requests} requests: {first}")]
+    BaselineFailed {
+        /// How many failed.
+        failed: usize,
+        /// Of how many.
+        requests: usize,
+        /// The first failure.
+        first: String,
+    },
+    /// The scorer did not answer as a scorer does.
+    #[error("the scorer: {0}")]
+    Scorer(String),
+    /// The shell step failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The stage was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl StageError {
+    /// Whose fault this is and the published reason: every variant, no default.
+    pub fn reason(&self) -> Reason {
+        let (fault, code) = match self {
+            Self::Engine(error) => return error.reason(),
+            Self::Chain(error) => return error.reason(),
+            Self::Exec(error) => return error.reason(),
+            Self::Parameter(_) => (Fault::Pipeline, "bad-parameter"),
+            Self::Boot(BootError::Exited { .. }) => (Fault::Submission, "server-exited-before-ready"),
+            Self::Boot(BootError::NotReady { .. }) => (Fault::Submission, "not-ready-in-time"),
+            Self::Store(_) => (Fault::Infra, "round-directory"),
+            Self::Artifact(_) => (Fault::Infra, "damaged-artifact"),
+            Self::Json(_) => (Fault::Unknown, "json"),
+            Self::Machine { .. } => (Fault::Infra, "machine"),
+            Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),
+            Self::HttpClient(_) => (Fault::Infra, "http-client"),
+            Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
+            Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
+            Self::Scorer(_) => (Fault::Infra, "scorer"),
+            Self::Cancelled => (Fault::Operator, "cancelled"),
+        };
+        Reason::new(fault, code, self.to_string())
+    }
+}
+
+/// A span of time written as `90s`, `2m`, `1h30m`, or as a number of seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let duration = match Value::deserialize(deserializer)? {
+            Value::String(text) => text
+                .parse::<jiff::SignedDuration>()
+                .ok()
+                .and_then(|span| Duration::try_from(span).ok())
+                .ok_or_else(|| D::Error::custom(format!("`{text}` is not a duration such as `90s` or `2m`")))?,
+            Value::Number(seconds) => seconds
+                .as_f64()
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                .ok_or_else(|| D::Error::custom(format!("`{seconds}` is not a number of seconds")))?,
+            other => return Err(D::Error::custom(format!("`{other}` is not a duration such as `90s` or `2m`"))),
+        };
+        Ok(Self(duration))
+    }
+}
+
+fn candidate() -> Arm {
+    Arm::Candidate
+}
+
+/// A client for health checks and the scorer: loopback only, so no proxy, no redirects.
+fn http_client() -> Result<reqwest::Client, StageError> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(StageError::HttpClient)
+}
+
+/// Leaves rows of a table in the attempt's directory.
+fn write_table<T: Table>(context: &JobContext<'_>, rows: Vec<T>) -> Result<(), StageError> {
+    write_rows(context, &format!("{}.parquet", T::NAME), rows)
+}
+
+/// Leaves rows under a name of the caller's.
+fn write_rows<T: Table>(context: &JobContext<'_>, name: &str, rows: Vec<T>) -> Result<(), StageError> {
+    let table = TableContext { round_id: context.round.round_id.to_string() };
+    let bytes = crate::artifact::encode(rows, &table)?;
+    write_file(context, name, &bytes)
+}
+
+/// Leaves a whole file in the attempt's directory.
+fn write_file(context: &JobContext<'_>, name: &str, bytes: &[u8]) -> Result<(), StageError> {
+    let path = relative(context, name);
+    Ok(context.round.directory.write_whole(&path, bytes)?)
+}
+
+/// Path of a file of this attempt, relative to the round's directory.
+fn relative(context: &JobContext<'_>, name: &str) -> PathBuf {
+    let path = context.attempt_dir.join(name);
+    path.strip_prefix(context.round.directory.path()).map(Path::to_owned).unwrap_or(path)
+}

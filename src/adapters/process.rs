@@ -1,0 +1,329 @@
+//! The process engine: an image is a manifest file, a server a process of this machine.
+//!
+//! It needs nothing but the build, so it runs the demo and the tests. It isolates nothing: a runner that
+//! names it trusts its images. An image `embedded/turbo` is the file `embedded/turbo.json` below the
+//! runner's images folder, its digest the SHA-256 of that file's bytes:
+//! `{"command": ["cacheon", "reference", "serve"], "args": [..], "env": {..}}`, where the program
+//! `cacheon` is this very executable. The server is told its port, model directory and model name by
+//! `CACHEON_PORT`, `CACHEON_MODEL_DIR` and `CACHEON_MODEL_NAME`.
+//!
+//! A server is started in a process group of its own through `cacheon launch`, which asks the kernel to kill
+//! it when we die and then becomes the program. So no way of our ending leaves a server behind.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+use crate::model::{Digest, ImageReference};
+use crate::ports::{ContainerEngine, EngineError, Exit, Launch, Server};
+
+/// A manifest larger than this is no manifest.
+const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
+/// How much of the log is kept in memory for messages.
+const TAIL_BYTES: usize = 4096;
+
+/// Starts servers as processes from manifest files.
+#[derive(Debug, Clone)]
+pub struct ProcessEngine {
+    images_dir: PathBuf,
+    program: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    command: Vec<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default, rename = "description")]
+    _description: String,
+}
+
+impl ProcessEngine {
+    /// An engine over a folder of manifests; `program` is what `cacheon` in a manifest means.
+    pub fn new(images_dir: PathBuf, program: PathBuf) -> Self {
+        Self { images_dir, program }
+    }
+
+    /// Reads a manifest and checks its digest: the one door to an image.
+    async fn manifest(&self, image: &ImageReference, digest: &Digest) -> Result<Manifest, EngineError> {
+        let path = self.images_dir.join(format!("{image}.json"));
+        let machine = |source| EngineError::Machine { attempted: "read image manifest", path: path.clone(), source };
+        let file = match tokio::fs::File::open(&path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(EngineError::ImageAbsent { image: image.clone() });
+            }
+            Err(error) => return Err(machine(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes).await.map_err(machine)?;
+        let invalid = |why: String| EngineError::ImageInvalid { image: image.clone(), why };
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(invalid(format!("its manifest is larger than {MAX_MANIFEST_BYTES} bytes")));
+        }
+        let found = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+        if found != digest.as_str() {
+            let found = found.parse().map_err(|error| invalid(format!("{error}")))?;
+            return Err(EngineError::DigestMismatch { image: image.clone(), wanted: digest.clone(), found });
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        if manifest.command.is_empty() {
+            return Err(invalid("its `command` is empty".to_owned()));
+        }
+        Ok(manifest)
+    }
+
+    fn command(&self, manifest: &Manifest, launch: &Launch, port: u16) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("launch").arg("--parent").arg(std::process::id().to_string()).arg("--");
+        let mut words = manifest.command.iter().chain(&manifest.args);
+        match words.next() {
+            Some(word) if word == "cacheon" => command.arg(&self.program),
+            Some(word) => command.arg(word),
+            None => &mut command,
+        };
+        command.args(words);
+        command.env_clear().envs(&manifest.env);
+        for (name, value) in launch_environment(launch, port) {
+            command.env(name, value);
+        }
+        command.current_dir(&launch.scratch_dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).process_group(0);
+        command
+    }
+}
+
+/// What a server is told: where to listen, what to serve, and a search path. Nothing else of ours.
+fn launch_environment(launch: &Launch, port: u16) -> Vec<(&'static str, OsString)> {
+    vec![
+        ("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())),
+        ("HOME", launch.scratch_dir.clone().into()),
+        ("CACHEON_HOST", Ipv4Addr::LOCALHOST.to_string().into()),
+        ("CACHEON_PORT", port.to_string().into()),
+        ("CACHEON_MODEL_DIR", launch.model_dir.clone().into()),
+        ("CACHEON_MODEL_NAME", launch.model_name.clone().into()),
+    ]
+}
+
+impl ContainerEngine for ProcessEngine {
+    fn pull<'a>(&'a self, image: &'a ImageReference, digest: &'a Digest) -> BoxFuture<'a, Result<(), EngineError>> {
+        async move { self.manifest(image, digest).await.map(drop) }.boxed()
+    }
+
+    fn launch<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<Box<dyn Server>, EngineError>> {
+        async move {
+            let manifest = self.manifest(&launch.image, &launch.digest).await?;
+            let machine = |attempted, path: &Path| {
+                let path = path.to_owned();
+                move |source| EngineError::Machine { attempted, path, source }
+            };
+            tokio::fs::create_dir_all(&launch.scratch_dir)
+                .await
+                .map_err(machine("create scratch directory", &launch.scratch_dir))?;
+            let log = tokio::fs::File::create(&launch.log_path)
+                .await
+                .map_err(machine("create server log", &launch.log_path))?;
+            let port = free_port().map_err(machine("find a free port for", &launch.scratch_dir))?;
+            let mut child =
+                self.command(&manifest, launch, port).spawn().map_err(machine("start a process by", &self.program))?;
+            let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+            let boot_id = format!("{}-{port}", child.id().unwrap_or_default());
+            let tail = Arc::new(Mutex::new(VecDeque::new()));
+            let mut log_task = JoinSet::new();
+            let streams = (child.stdout.take(), child.stderr.take());
+            log_task.spawn(keep_log(streams, log, launch.max_log_bytes, Arc::clone(&tail)));
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            Ok(Box::new(ProcessServer { child, group, boot_id, address, tail, log_task }) as Box<dyn Server>)
+        }
+        .boxed()
+    }
+}
+
+/// A port nobody listens on now. The server binds it a moment later; if somebody else was faster, its
+/// boot fails and is seen to fail.
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Copies both streams into the log until they end, keeping at most `limit` bytes there and the last
+/// [`TAIL_BYTES`] in memory; beyond the limit it still drains, so that the server never blocks on its log.
+async fn keep_log(
+    (stdout, stderr): (Option<tokio::process::ChildStdout>, Option<tokio::process::ChildStderr>),
+    mut log: tokio::fs::File,
+    limit: u64,
+    tail: Arc<Mutex<VecDeque<u8>>>,
+) {
+    let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else { return };
+    let (mut out, mut err) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    let (mut is_out_open, mut is_err_open) = (true, true);
+    let (mut kept, mut dropped) = (0_u64, 0_u64);
+    while is_out_open || is_err_open {
+        let bytes = tokio::select! {
+            read = stdout.read(&mut out), if is_out_open => match read {
+                Ok(count) if count > 0 => &out[..count],
+                _ => { is_out_open = false; continue }
+            },
+            read = stderr.read(&mut err), if is_err_open => match read {
+                Ok(count) if count > 0 => &err[..count],
+                _ => { is_err_open = false; continue }
+            },
+        };
+        {
+            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.extend(bytes);
+            let surplus = tail.len().saturating_sub(TAIL_BYTES);
+            tail.drain(..surplus);
+        }
+        let room = usize::try_from(limit - kept).unwrap_or(usize::MAX).min(bytes.len());
+        if room > 0 && log.write_all(&bytes[..room]).await.is_ok() {
+            kept += room as u64;
+        }
+        dropped += (bytes.len() - room) as u64;
+    }
+    if dropped > 0 {
+        let note = format!("\n[cacheon: {dropped} more bytes were not kept]\n");
+        // The log is evidence but not the verdict: a full disk shows itself where results are written.
+        let _ = log.write_all(note.as_bytes()).await;
+    }
+    let _ = log.flush().await;
+}
+
+struct ProcessServer {
+    child: Child,
+    /// The process group: the server and all it started, as long as they did not leave it.
+    group: Option<Pid>,
+    boot_id: String,
+    address: SocketAddr,
+    tail: Arc<Mutex<VecDeque<u8>>>,
+    /// Ends with the server's streams; aborted on drop.
+    log_task: JoinSet<()>,
+}
+
+impl ProcessServer {
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // The group may be gone already: that is what was wanted.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for ProcessServer {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+impl Server for ProcessServer {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    fn log_tail(&self) -> String {
+        let bytes: Vec<u8> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+    }
+
+    fn exited(&mut self) -> BoxFuture<'_, Exit> {
+        async move {
+            let status = self.child.wait().await;
+            // What the server wrote before it ended belongs to the reason; its streams are closed by now
+            // unless it left a child behind, so the wait is bounded.
+            let _ = tokio::time::timeout(Duration::from_millis(500), self.log_task.join_next()).await;
+            match status {
+                Ok(status) => Exit { code: status.code(), signal: status.signal() },
+                Err(_) => Exit { code: None, signal: None },
+            }
+        }
+        .boxed()
+    }
+
+    fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
+        async move {
+            if self.child.try_wait().ok().flatten().is_none() {
+                self.signal(Signal::TERM);
+                let _ = tokio::time::timeout(grace, self.child.wait()).await;
+            }
+            self.signal(Signal::KILL);
+            let _ = self.child.wait().await;
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.log_task.join_next()).await;
+        }
+        .boxed()
+    }
+}
+
+/// Becomes the program of an image, to be killed by the kernel when the process `parent` ends.
+///
+/// # Errors
+/// Returns only if the program could not be started.
+pub fn become_program(parent: u32, argv: &[OsString]) -> std::io::Error {
+    use std::os::unix::process::CommandExt as _;
+    let Some((program, arguments)) = argv.split_first() else {
+        return std::io::Error::new(std::io::ErrorKind::InvalidInput, "no program given");
+    };
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
+        return error.into();
+    }
+    // The parent may have ended before the kernel was told to watch it.
+    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent.cast_signed()) {
+        return std::io::Error::other("the parent has ended");
+    }
+    std::process::Command::new(program).args(arguments).exec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine_with(manifest: &str) -> (tempfile::TempDir, ProcessEngine, Digest) {
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::fs::create_dir_all(dir.path().join("embedded")).expect("dir");
+        std::fs::write(dir.path().join("embedded/x.json"), manifest).expect("manifest");
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(manifest.as_bytes()))).parse().expect("digest");
+        let engine = ProcessEngine::new(dir.path().to_owned(), "/bin/false".into());
+        (dir, engine, digest)
+    }
+
+    async fn check(manifest: &str, image: &str, change_digest: bool) -> String {
+        let (_dir, engine, digest) = engine_with(manifest);
+        let digest = if change_digest { format!("sha256:{}", "0".repeat(64)).parse().expect("digest") } else { digest };
+        match engine.pull(&image.parse().expect("image"), &digest).await {
+            Ok(()) => "pulled".to_owned(),
+            Err(error) => error.reason().code,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_is_its_digest() {
+        let good = r#"{"command":["cacheon"]}"#;
+        assert_eq!(check(good, "embedded/x", false).await, "pulled");
+        assert_eq!(check(good, "embedded/x", true).await, "digest-mismatch");
+        assert_eq!(check(good, "embedded/y", false).await, "image-unavailable");
+        assert_eq!(check("{}", "embedded/x", false).await, "image-invalid");
+        assert_eq!(check(r#"{"command":[]}"#, "embedded/x", false).await, "image-invalid");
+        assert_eq!(check(r#"{"command":["a"],"privileged":true}"#, "embedded/x", false).await, "image-invalid");
+        assert_eq!(check(&" ".repeat(70_000), "embedded/x", false).await, "image-invalid");
+    }
+}

@@ -1,0 +1,160 @@
+//! The trusted scorer: a server that says how probable each token of a given text is.
+//!
+//! It speaks vLLM's API: `/tokenize` for the prompt's token ids, and `/v1/completions` with `prompt_logprobs`
+//! over token ids, so that exactly the tokens in question are forced, whatever text they spell.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// A scorer's answer longer than this is none: 4096 tokens with a few alternatives take less than 2 MiB.
+const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
+/// Limit of one scoring request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(120);
+
+/// How probable one forced token is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenScore {
+    /// Its log probability, natural logarithm.
+    pub logprob: f64,
+    /// Its rank, 1 is the most probable.
+    pub rank: u32,
+    /// Log probability of the most probable token.
+    pub top_logprob: f64,
+}
+
+/// Why the scorer's answer cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ScorerError {
+    /// The request failed.
+    #[error("{path}: {source}")]
+    Http {
+        /// Path of the request.
+        path: &'static str,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// It answered with an error status.
+    #[error("{path}: status {status}: {body}")]
+    Status {
+        /// Path of the request.
+        path: &'static str,
+        /// HTTP status.
+        status: u16,
+        /// The beginning of the body.
+        body: String,
+    },
+    /// The body is not what the API promises.
+    #[error("{path}: {why}")]
+    Shape {
+        /// Path of the request.
+        path: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// A connection to a scorer.
+#[derive(Debug, Clone)]
+pub struct Scorer {
+    http: reqwest::Client,
+    endpoint: String,
+    model: String,
+}
+
+#[derive(Deserialize)]
+struct Tokenized {
+    tokens: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Completion {
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    prompt_logprobs: Option<Vec<Option<BTreeMap<String, Alternative>>>>,
+}
+
+#[derive(Deserialize)]
+struct Alternative {
+    logprob: f64,
+    rank: u32,
+}
+
+impl Scorer {
+    /// A scorer at `endpoint` (`http://host:port`) that serves `model`.
+    pub fn new(http: reqwest::Client, endpoint: &str, model: &str) -> Self {
+        Self { http, endpoint: endpoint.trim_end_matches('/').to_owned(), model: model.to_owned() }
+    }
+
+    /// Token ids of a chat prompt up to where the answer begins.
+    ///
+    /// # Errors
+    /// [`ScorerError`] where the scorer does not answer as vLLM's `/tokenize`.
+    pub async fn prompt_tokens(&self, prompt: &str) -> Result<Vec<u32>, ScorerError> {
+        const PATH: &str = "/tokenize";
+        let messages = json!([{"role": "user", "content": prompt}]);
+        let body = json!({"model": self.model, "messages": messages, "add_generation_prompt": true});
+        let answer: Tokenized = self.post(PATH, &body).await?;
+        Ok(answer.tokens)
+    }
+
+    /// Scores of `answer` after `prompt`, one a token.
+    ///
+    /// # Errors
+    /// [`ScorerError`] where a score is missing: a scorer's failure is never taken for a verdict.
+    pub async fn score(&self, prompt: &[u32], answer: &[u32]) -> Result<Vec<TokenScore>, ScorerError> {
+        const PATH: &str = "/v1/completions";
+        let tokens: Vec<u32> = prompt.iter().chain(answer).copied().collect();
+        let body = json!({
+            "model": self.model, "prompt": tokens, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1,
+        });
+        let completion: Completion = self.post(PATH, &body).await?;
+        let shape = |why: String| ScorerError::Shape { path: PATH, why };
+        let positions = completion
+            .choices
+            .into_iter()
+            .next()
+            .and_then(|choice| choice.prompt_logprobs)
+            .ok_or_else(|| shape("no `choices[0].prompt_logprobs`".to_owned()))?;
+        if positions.len() != tokens.len() {
+            return Err(shape(format!("{} positions for {} tokens", positions.len(), tokens.len())));
+        }
+        let scored = positions.into_iter().zip(&tokens).enumerate().skip(prompt.len());
+        scored
+            .map(|(position, (alternatives, token))| {
+                let missing = || shape(format!("no score for token {token} at position {position}"));
+                let alternatives = alternatives.ok_or_else(missing)?;
+                let own = alternatives.get(&token.to_string()).ok_or_else(missing)?;
+                let top = alternatives.values().find(|other| other.rank == 1).ok_or_else(missing)?;
+                if !own.logprob.is_finite() || !top.logprob.is_finite() || own.rank == 0 {
+                    return Err(shape(format!("score of token {token} at position {position} is not a number")));
+                }
+                Ok(TokenScore { logprob: own.logprob, rank: own.rank, top_logprob: top.logprob })
+            })
+            .collect()
+    }
+
+    async fn post<T: for<'de> Deserialize<'de>>(&self, path: &'static str, body: &Value) -> Result<T, ScorerError> {
+        let http = |source| ScorerError::Http { path, source };
+        let url = format!("{}{path}", self.endpoint);
+        let mut response = self.http.post(url).timeout(REQUEST_LIMIT).json(body).send().await.map_err(http)?;
+        let status = response.status().as_u16();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(http)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > MAX_BODY_BYTES {
+                return Err(ScorerError::Shape { path, why: format!("more than {MAX_BODY_BYTES} bytes of answer") });
+            }
+        }
+        if status != 200 {
+            let body = String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).take(300).collect();
+            return Err(ScorerError::Status { path, status, body });
+        }
+        serde_json::from_slice(&bytes).map_err(|error| ScorerError::Shape { path, why: error.to_string() })
+    }
+}

@@ -1,0 +1,120 @@
+//! The load generator: which request when, and how well the client itself kept up.
+//!
+//! Single stream so far: one request at a time, the next when the last has ended. It runs on a thread and a
+//! runtime of its own, so that no other work of the program stands between a byte and its stamp.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use super::exchange::{Deadline, Target, exchange};
+use crate::measure::capture::Capture;
+
+/// Period of the client's own heartbeat.
+const HEARTBEAT: Duration = Duration::from_millis(5);
+
+/// What to send.
+#[derive(Debug, Clone)]
+pub struct LoadPlan {
+    /// Where to.
+    pub target: Target,
+    /// Serialised request bodies in order; the index is the prompt's number.
+    pub bodies: Vec<Bytes>,
+    /// Limit of each request.
+    pub deadline: Deadline,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct LoadResult {
+    /// One capture a request sent, in order; fewer than planned only if cancelled.
+    pub captures: Vec<Capture>,
+    /// How well the client kept up.
+    pub health: ClientHealth,
+    /// From the first request's send to the last one's end.
+    pub duration: Duration,
+}
+
+/// How well the client kept up while it measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClientHealth {
+    /// Median lateness of the client's own timer; none before the first beat.
+    pub lag_p50: Option<Duration>,
+    /// 99th percentile of the same.
+    pub lag_p99: Option<Duration>,
+    /// CPU time of the client's thread.
+    pub cpu: Duration,
+}
+
+/// Sends the requests one after the other and returns when the last has ended.
+///
+/// Progress is the number of requests ended so far.
+///
+/// # Errors
+/// If the thread or its runtime could not be started, or the thread died.
+///
+/// # Cancel safety
+/// Stops by the token only; dropping the future leaves the thread running to the end of its request.
+pub async fn run_single_stream(
+    plan: LoadPlan,
+    progress: UnboundedSender<usize>,
+    cancel: CancellationToken,
+) -> std::io::Result<LoadResult> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let outcome = runtime.map(|runtime| runtime.block_on(single_stream(&plan, &progress, &cancel)));
+        // The receiver is gone only if the whole job is.
+        let _ = done.send(outcome);
+    })?;
+    result.await.map_err(|_| std::io::Error::other("the load thread ended without a result"))?
+}
+
+async fn single_stream(plan: &LoadPlan, progress: &UnboundedSender<usize>, cancel: &CancellationToken) -> LoadResult {
+    let origin = Instant::now();
+    let cpu_before = thread_cpu();
+    let mut lags = Vec::new();
+    let mut captures = Vec::with_capacity(plan.bodies.len());
+    {
+        let work = async {
+            for (index, body) in plan.bodies.iter().enumerate() {
+                let mut capture = exchange(&plan.target, body.clone(), origin, plan.deadline).await;
+                capture.prompt_index = u32::try_from(index).unwrap_or(u32::MAX);
+                captures.push(capture);
+                // Nobody may be listening: progress is for people.
+                let _ = progress.send(index + 1);
+            }
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => {}
+            () = work => {}
+            () = heartbeat(&mut lags) => {}
+        }
+    }
+    lags.sort_unstable();
+    let at = |share: f64| lags.get(((lags.len() as f64 * share) as usize).min(lags.len().saturating_sub(1))).copied();
+    let health =
+        ClientHealth { lag_p50: at(0.5), lag_p99: at(0.99), cpu: thread_cpu().saturating_sub(cpu_before) };
+    let first = captures.first().map_or(0, |capture| capture.send_offset_ns);
+    let last = captures.last().map_or(0, |capture| capture.send_offset_ns + capture.end_ns);
+    LoadResult { captures, health, duration: Duration::from_nanos(last.saturating_sub(first)) }
+}
+
+/// Beats for ever and notes how late each beat came.
+async fn heartbeat(lags: &mut Vec<Duration>) {
+    loop {
+        let due = Instant::now() + HEARTBEAT;
+        tokio::time::sleep_until(due.into()).await;
+        lags.push(due.elapsed());
+    }
+}
+
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}

@@ -1,0 +1,304 @@
+//! From an observation to the rows of `requests` and `tokens`: the metrics of one request.
+//!
+//! All times are anchored at the request's send and end at an event that added to the *answer's* text. Text on
+//! another channel (reasoning, tool calls) stops no clock: nobody judges it, so it could be sent at once.
+//! Tokens are those of the canonical segmentation, credited to the event in which they end; neither chunks nor
+//! the server's counts are tokens. There is no decode-window rate: it rewards holding an answer back.
+
+use super::capture::Capture;
+use super::observe::Observation;
+use super::tokenizer::{AnswerTokens, HasStopped, PinnedTokenizer};
+use crate::model::{RequestRow, RequestStatus, TokenRow};
+
+/// What is known of a request before it is sent, and the tokenizer of the round.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordContext<'a> {
+    /// The round.
+    pub round_id: &'a str,
+    /// Key of the read.
+    pub read_key: &'a str,
+    /// Digest of the prompt's text.
+    pub prompt_sha256: &'a str,
+    /// The pinned tokenizer.
+    pub tokenizer: &'a PinnedTokenizer,
+}
+
+/// The rows of one request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The row of `requests`.
+    pub request: RequestRow,
+    /// The rows of `tokens`, without the scorer's columns; empty unless the request ended `ok`.
+    pub tokens: Vec<TokenRow>,
+}
+
+/// Tokens that arrived together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// When, nanoseconds since the request's send.
+    pub at_ns: u64,
+    /// How many canonical tokens were complete then that were not before.
+    pub tokens: u32,
+}
+
+/// The times of one answer, nanoseconds since the request's send.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Timing {
+    /// First text: the time to first token.
+    pub ttft_ns: Option<u64>,
+    /// Last text: the end-to-end time.
+    pub e2e_ns: Option<u64>,
+    /// Time per token after the first burst; none where nothing came after it.
+    pub tpot_ns: Option<f64>,
+    /// Token-weighted mean arrival.
+    pub mdt_ns: Option<f64>,
+    /// Longest gap between two bursts; none where there was only one.
+    pub stall_ns: Option<u64>,
+}
+
+/// The times of an answer from its arrivals, in order of time.
+///
+/// - TPOT = (last - first) / (N - `n_first`), where `n_first` tokens came with the first stamp. Dividing by N - 1,
+///   as is usual, is biased as soon as the first burst holds more than one token.
+/// - MDT = sum(n t) / sum(n). For a smooth stream it is TTFT + (N - 1) / 2 TPOT; it falls when either falls and
+///   is not improved by buffering, early empty chunks or a final flush.
+pub fn timing(arrivals: &[Arrival]) -> Timing {
+    let (Some(first), Some(last)) = (arrivals.first(), arrivals.last()) else {
+        return Timing::default();
+    };
+    let tokens_of =
+        |arrivals: &[Arrival]| arrivals.iter().map(|arrival| u64::from(arrival.tokens)).sum::<u64>();
+    let total = tokens_of(arrivals);
+    let first_burst = arrivals.iter().take_while(|arrival| arrival.at_ns == first.at_ns).count();
+    let later = total - tokens_of(&arrivals[..first_burst]);
+    let span = last.at_ns.saturating_sub(first.at_ns);
+    let weighted: f64 = arrivals.iter().map(|arrival| arrival.at_ns as f64 * f64::from(arrival.tokens)).sum();
+    Timing {
+        ttft_ns: Some(first.at_ns),
+        e2e_ns: Some(last.at_ns),
+        tpot_ns: (later > 0 && span > 0).then(|| span as f64 / later as f64),
+        mdt_ns: (total > 0).then(|| weighted / total as f64),
+        stall_ns: arrivals
+            .windows(2)
+            .map(|pair| pair[1].at_ns.saturating_sub(pair[0].at_ns))
+            .filter(|&gap| gap > 0)
+            .max(),
+    }
+}
+
+/// Makes the rows of one request from its capture and what was read out of it.
+pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation) -> Record {
+    let text = seen.answer();
+    let has_stopped =
+        if seen.finish_reason.as_deref() == Some("stop") { HasStopped::Yes } else { HasStopped::No };
+    let aligned = context.tokenizer.tokens_of_answer(text, seen.claimed.as_deref(), has_stopped);
+    let mut flags: Vec<String> = seen.flags.iter().map(|flag| flag.as_str().to_owned()).collect();
+    if seen.visible.iter().any(|event| !event.is_answer) {
+        flags.push("other_channel".to_owned());
+    }
+    let mut status = seen.status;
+    if status == RequestStatus::Ok && text.is_empty() {
+        status = RequestStatus::NoTokens;
+    }
+    // A text that no tokenizer takes is no answer of the model's.
+    let aligned = aligned.unwrap_or_else(|_| {
+        status = RequestStatus::ProtocolError;
+        flags.push("not_tokenizable".to_owned());
+        AnswerTokens::default()
+    });
+    flags.extend(aligned.flags.iter().map(|flag| flag.as_str().to_owned()));
+    flags.sort_unstable();
+
+    let arrivals = arrivals(seen, &aligned.canonical.ends);
+    let timing = timing(&arrivals);
+    let tokens =
+        if status == RequestStatus::Ok { token_rows(context, capture, seen, &aligned) } else { Vec::new() };
+    let request = RequestRow {
+        round_id: context.round_id.to_owned(),
+        read_key: context.read_key.to_owned(),
+        prompt_index: capture.prompt_index,
+        prompt_sha256: context.prompt_sha256.to_owned(),
+        status: status.as_str().to_owned(),
+        flags,
+        http_status: capture.http_status.map(u32::from),
+        send_offset_ns: nanoseconds(capture.send_offset_ns),
+        sent_ns: capture.sent_ns.map(nanoseconds),
+        headers_ns: capture.headers_ns.map(nanoseconds),
+        first_byte_ns: seen.first_byte_ns.map(nanoseconds),
+        first_event_ns: seen.first_event_ns.map(nanoseconds),
+        ttft_ns: timing.ttft_ns.map(nanoseconds),
+        e2e_ns: timing.e2e_ns.map(nanoseconds),
+        finish_ns: seen.finish_ns.map(nanoseconds),
+        done_ns: seen.done_ns.map(nanoseconds),
+        end_ns: Some(nanoseconds(capture.end_ns)),
+        tpot_ns: timing.tpot_ns,
+        mdt_ns: timing.mdt_ns,
+        stall_ns: timing.stall_ns.map(nanoseconds),
+        tokens: count(aligned.canonical.ids.len() as u64),
+        logprob_tokens: count(seen.claimed.as_ref().map_or(0, Vec::len) as u64),
+        usage_tokens: seen.usage_completion_tokens.map(count),
+        finish_reason: seen.finish_reason.as_ref().map(|reason| reason.chars().take(40).collect()),
+        events: seen.events,
+        body_bytes: nanoseconds(seen.body_bytes),
+        text: text.to_owned(),
+    };
+    Record { request, tokens }
+}
+
+fn arrivals(seen: &Observation, ends: &[usize]) -> Vec<Arrival> {
+    let mut done = 0;
+    seen.answer_events()
+        .map(|event| {
+            let complete = ends.partition_point(|&end| end <= event.text_end);
+            let tokens = complete.saturating_sub(done);
+            done = done.max(complete);
+            Arrival { at_ns: event.at_ns, tokens: tokens as u32 }
+        })
+        .collect()
+}
+
+fn token_rows(
+    context: &RecordContext<'_>,
+    capture: &Capture,
+    seen: &Observation,
+    answer: &AnswerTokens,
+) -> Vec<TokenRow> {
+    let events: Vec<_> = seen.answer_events().collect();
+    (0..)
+        .zip(&answer.tokens)
+        .map(|(position, token)| {
+            let carried_by = events.partition_point(|event| event.text_end < token.end);
+            let arrival =
+                if token.is_end { seen.finish_ns } else { events.get(carried_by).map(|event| event.at_ns) };
+            TokenRow {
+                round_id: context.round_id.to_owned(),
+                read_key: context.read_key.to_owned(),
+                prompt_index: capture.prompt_index,
+                position,
+                token_id: token.id,
+                is_end: token.is_end,
+                server_logprob: token.logprob,
+                scorer_logprob: None,
+                scorer_rank: None,
+                scorer_top_logprob: None,
+                arrival_ns: arrival.map(nanoseconds),
+            }
+        })
+        .collect()
+}
+
+fn nanoseconds(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn count(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::capture::Read;
+    use super::super::observe::{Caps, observe};
+    use super::super::tokenizer::tests::tiny;
+    use super::*;
+
+    fn at(at_ns: u64, tokens: u32) -> Arrival {
+        Arrival { at_ns, tokens }
+    }
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "whole numbers")]
+    fn times() {
+        let check = |arrivals: &[Arrival], tpot, mdt, stall| {
+            let timing = timing(arrivals);
+            assert_eq!((timing.tpot_ns, timing.mdt_ns, timing.stall_ns), (tpot, mdt, stall), "{arrivals:?}");
+        };
+        check(&[], None, None, None);
+        check(&[at(100, 1)], None, Some(100.0), None);
+        check(&[at(100, 1), at(110, 1), at(120, 1)], Some(10.0), Some(110.0), Some(10));
+        check(&[at(100, 3), at(120, 2)], Some(10.0), Some(108.0), Some(20));
+        // One burst in two events: nothing came after it.
+        check(&[at(100, 3), at(100, 2)], None, Some(100.0), None);
+        // The second event is of the first burst, so its tokens are not divided by.
+        check(&[at(100, 1), at(100, 3), at(140, 4)], Some(10.0), Some(120.0), Some(40));
+        check(&[at(100, 0), at(130, 1)], Some(30.0), Some(130.0), Some(30));
+        check(&[at(100, 1), at(150, 0)], None, Some(100.0), Some(50));
+        let smooth: Vec<Arrival> = (0..50).map(|k| at(1000 + 20 * k, 1)).collect();
+        let all = timing(&smooth);
+        assert_eq!(all.mdt_ns, all.tpot_ns.map(|tpot| 1000.0 + 49.0 / 2.0 * tpot));
+    }
+
+    fn event(content: &str, tokens: &[&str], rest: &str) -> Vec<u8> {
+        let entries: Vec<serde_json::Value> = tokens
+            .iter()
+            .map(|token| serde_json::json!({"token": token, "logprob": -0.25, "bytes": token.as_bytes()}))
+            .collect();
+        format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{content:?}}},\
+             \"logprobs\":{{\"content\":{}}}{rest}}}]}}\n\n",
+            serde_json::Value::from(entries)
+        )
+        .into_bytes()
+    }
+
+    fn recorded(reads: Vec<(u64, Vec<u8>)>) -> Record {
+        let capture = Capture {
+            prompt_index: 4,
+            http_status: Some(200),
+            content_type: Some("text/event-stream".into()),
+            reads: reads.into_iter().map(|(at_ns, bytes)| Read { at_ns, bytes }).collect(),
+            ..Capture::default()
+        };
+        let tokenizer = tiny();
+        let context =
+            RecordContext { round_id: "r", read_key: "k", prompt_sha256: "", tokenizer: &tokenizer };
+        record(&context, &capture, &observe(&capture, &Caps::default()))
+    }
+
+    #[test]
+    fn rows_of_a_whole_answer() {
+        let record = recorded(vec![
+            (5, event("", &[], "")),
+            (10, event("He", &["He"], "")),
+            (30, event("llo w", &["llo", " w"], "")),
+            (40, event("", &["<|im_end|>"], ",\"finish_reason\":\"stop\"")),
+            (41, b"data: {\"choices\":[],\"usage\":{\"completion_tokens\":4}}\n\ndata: [DONE]\n\n".to_vec()),
+        ]);
+        let row = &record.request;
+        assert_eq!((row.status.as_str(), row.flags.len()), ("ok", 0), "{:?}", row.flags);
+        assert_eq!(
+            (row.ttft_ns, row.e2e_ns, row.finish_ns, row.done_ns),
+            (Some(10), Some(30), Some(40), Some(41))
+        );
+        assert_eq!((row.tokens, row.logprob_tokens, row.usage_tokens), (3, 4, Some(4)));
+        assert_eq!((row.tpot_ns, row.first_event_ns), (Some(10.0), Some(5)));
+        let tokens: Vec<_> = record
+            .tokens
+            .iter()
+            .map(|row| (row.position, row.token_id, row.is_end, row.arrival_ns))
+            .collect();
+        assert_eq!(
+            tokens,
+            [
+                (0, 256, false, Some(10)),
+                (1, 258, false, Some(30)),
+                (2, 259, false, Some(30)),
+                (3, 261, true, Some(40))
+            ]
+        );
+        assert!(record.tokens.iter().all(|row| row.server_logprob == Some(-0.25)));
+    }
+
+    #[test]
+    fn other_channels_stop_no_clock() {
+        let reasoning =
+            b"data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n".to_vec();
+        let end = b"data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n".to_vec();
+        let record =
+            recorded(vec![(1, reasoning.clone()), (90, event("He", &["He"], "")), (91, end.clone())]);
+        assert_eq!((record.request.ttft_ns, record.request.e2e_ns), (Some(90), Some(90)));
+        assert_eq!(record.request.flags, ["other_channel"]);
+        let record = recorded(vec![(1, reasoning), (91, end)]);
+        assert_eq!((record.request.status.as_str(), record.tokens.len()), ("no_tokens", 0));
+    }
+}

@@ -1,0 +1,494 @@
+//! What the bytes of a capture say: status, text, tokens, each with the stamp of the read that completed it.
+//!
+//! The rules are section 2 and 7 of the measurement notes. A visible event is one with text, reasoning text or
+//! a tool call; an *answer* event is one with text of the answer itself, and only those are timed
+//! ([`super::metrics`]), because only that text is judged. Whatever the server says beyond that (usage, log
+//! probabilities, the moment it names) is kept as its claim.
+//!
+//! Nothing a server sends makes this fail: what is not the protocol is a status and a [`Flag`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::capture::{Capture, End};
+use super::sse::{Event, EventStream, Limits};
+use crate::model::RequestStatus;
+
+/// Bounds on one response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    /// Bounds of the event stream.
+    pub stream: Limits,
+    /// Choices that were asked for (`n`): one with a higher index is not the protocol.
+    pub choices: u32,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self { stream: Limits::default(), choices: 1 }
+    }
+}
+
+/// Something noticed about a response that its status does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Flag {
+    /// An event whose data is not a chat completion chunk in JSON.
+    BadJson,
+    /// The body was compressed, which hides when tokens came; it is not read.
+    ContentEncoding,
+    /// The length was announced before the body: the answer was complete before it was sent.
+    ContentLength,
+    /// Events after `[DONE]`.
+    DataAfterDone,
+    /// `[DONE]` without a finish reason.
+    DoneWithoutFinish,
+    /// Bytes that are not UTF-8; the text holds replacement characters.
+    InvalidUtf8,
+    /// A whole answer without `[DONE]`.
+    NoDone,
+    /// Not an event stream.
+    NotEventStream,
+    /// The stream ended inside an event.
+    PartialEventAtEof,
+    /// Text after the finish reason.
+    TextAfterFinish,
+    /// Log probabilities of tokens that made no text visible.
+    TokenWithoutText,
+    /// More bytes or events than the client reads.
+    TooLarge,
+    /// After `[DONE]` the connection did not end as HTTP ends it.
+    UncleanEnd,
+    /// A choice that was not asked for.
+    UnrequestedChoice,
+    /// `usage` and the number of log probability entries differ by more than one.
+    UsageMismatch,
+}
+
+impl Flag {
+    /// The word used in tables and vectors.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadJson => "bad_json",
+            Self::ContentEncoding => "content_encoding",
+            Self::ContentLength => "content_length",
+            Self::DataAfterDone => "data_after_done",
+            Self::DoneWithoutFinish => "done_without_finish",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::NoDone => "no_done",
+            Self::NotEventStream => "not_event_stream",
+            Self::PartialEventAtEof => "partial_event_at_eof",
+            Self::TextAfterFinish => "text_after_finish",
+            Self::TokenWithoutText => "token_without_text",
+            Self::TooLarge => "too_large",
+            Self::UncleanEnd => "unclean_end",
+            Self::UnrequestedChoice => "unrequested_choice",
+            Self::UsageMismatch => "usage_mismatch",
+        }
+    }
+}
+
+/// One visible event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VisibleEvent {
+    /// Stamp of the read that completed it.
+    pub at_ns: u64,
+    /// Length of the answer's text (choice 0) once it was there, bytes.
+    pub text_end: usize,
+    /// Log probability entries it carried.
+    pub logprob_tokens: u32,
+    /// Whether it added to the answer's text, rather than only to another channel or choice.
+    pub is_answer: bool,
+}
+
+/// One entry of `logprobs.content` of choice 0, as claimed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaimedToken {
+    /// The token's text as the server writes it.
+    pub token: String,
+    /// Natural logarithm of its probability; none where the server sent null.
+    pub logprob: Option<f64>,
+    /// The token's bytes, where the server names them.
+    pub bytes: Option<Vec<u8>>,
+}
+
+impl ClaimedToken {
+    /// The token's bytes: as named, else of its text.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or(self.token.as_bytes())
+    }
+}
+
+/// What a capture says. Stamps are nanoseconds since the request's send.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// How the request ended.
+    pub status: RequestStatus,
+    /// What else was noticed.
+    pub flags: BTreeSet<Flag>,
+    /// Text by choice index; a choice that was named has an entry.
+    pub text: BTreeMap<u32, String>,
+    /// Arguments of tool calls of choice 0 by call index.
+    pub tool_args: BTreeMap<u32, String>,
+    /// The visible events in order.
+    pub visible: Vec<VisibleEvent>,
+    /// The claimed tokens of choice 0; none where no event carried `logprobs.content`.
+    pub claimed: Option<Vec<ClaimedToken>>,
+    /// Finish reason of choice 0.
+    pub finish_reason: Option<String>,
+    /// `usage.completion_tokens`, the last value sent.
+    pub usage_completion_tokens: Option<u64>,
+    /// `usage.prompt_tokens`, the last value sent.
+    pub usage_prompt_tokens: Option<u64>,
+    /// Whether `[DONE]` came.
+    pub is_done: bool,
+    /// Events that could not be read.
+    pub bad_json: u32,
+    /// Complete events up to and including `[DONE]`.
+    pub events: u32,
+    /// Bytes of the body.
+    pub body_bytes: u64,
+    /// The server's own error message, cut to 300 characters.
+    pub error: Option<String>,
+    /// First byte of the body.
+    pub first_byte_ns: Option<u64>,
+    /// First complete event, whatever it holds.
+    pub first_event_ns: Option<u64>,
+    /// First event with a log probability entry.
+    pub first_logprob_ns: Option<u64>,
+    /// Event with the finish reason.
+    pub finish_ns: Option<u64>,
+    /// `[DONE]`.
+    pub done_ns: Option<u64>,
+}
+
+impl Observation {
+    const fn empty() -> Self {
+        Self {
+            status: RequestStatus::NoTokens,
+            flags: BTreeSet::new(),
+            text: BTreeMap::new(),
+            tool_args: BTreeMap::new(),
+            visible: Vec::new(),
+            claimed: None,
+            finish_reason: None,
+            usage_completion_tokens: None,
+            usage_prompt_tokens: None,
+            is_done: false,
+            bad_json: 0,
+            events: 0,
+            body_bytes: 0,
+            error: None,
+            first_byte_ns: None,
+            first_event_ns: None,
+            first_logprob_ns: None,
+            finish_ns: None,
+            done_ns: None,
+        }
+    }
+
+    /// Text of the answer: choice 0.
+    pub fn answer(&self) -> &str {
+        self.text.get(&0).map_or("", String::as_str)
+    }
+
+    /// First visible event of any channel.
+    pub fn first_visible_ns(&self) -> Option<u64> {
+        self.visible.first().map(|event| event.at_ns)
+    }
+
+    /// Last visible event of any channel.
+    pub fn last_visible_ns(&self) -> Option<u64> {
+        self.visible.last().map(|event| event.at_ns)
+    }
+
+    /// The events that added to the answer's text.
+    pub fn answer_events(&self) -> impl DoubleEndedIterator<Item = &VisibleEvent> {
+        self.visible.iter().filter(|event| event.is_answer)
+    }
+
+    /// Sizes of the groups of visible events that share a stamp.
+    pub fn bursts(&self) -> Vec<usize> {
+        self.visible.chunk_by(|a, b| a.at_ns == b.at_ns).map(<[_]>::len).collect()
+    }
+}
+
+/// Reads a capture. Total: any bytes give an observation.
+pub fn observe(capture: &Capture, caps: &Caps) -> Observation {
+    let mut seen = Observation::empty();
+    seen.body_bytes = capture.reads.iter().map(|read| read.bytes.len() as u64).sum();
+    seen.first_byte_ns = capture.reads.iter().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
+    if capture.end == End::TooLarge {
+        seen.flags.insert(Flag::TooLarge);
+    }
+    if let Some(status) = head_fault(capture, &mut seen.flags) {
+        seen.status = status;
+        if status == RequestStatus::ServerError {
+            let bytes = capture.reads.iter().flat_map(|read| &read.bytes).copied();
+            let body: Vec<u8> = bytes.take(1 << 16).collect();
+            seen.error = Some(error_message(&String::from_utf8_lossy(&body)));
+        }
+    } else {
+        read_stream(capture, caps, &mut seen);
+        seen.status = status_of_stream(capture.end, &mut seen);
+    }
+    seen
+}
+
+/// What is wrong with the response before its first event, if anything is.
+fn head_fault(capture: &Capture, flags: &mut BTreeSet<Flag>) -> Option<RequestStatus> {
+    let Some(http_status) = capture.http_status else {
+        return Some(match capture.end {
+            End::Timeout => RequestStatus::Timeout,
+            End::BadHttp | End::TooLarge => RequestStatus::ProtocolError,
+            End::Eof | End::ConnectFailed | End::Reset => RequestStatus::TransportError,
+        });
+    };
+    if http_status != 200 {
+        return Some(RequestStatus::ServerError);
+    }
+    if capture.content_length.is_some() {
+        flags.insert(Flag::ContentLength);
+    }
+    let encoding = capture.content_encoding.as_deref().unwrap_or_default().trim();
+    if !(encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")) {
+        flags.insert(Flag::ContentEncoding);
+        return Some(RequestStatus::ProtocolError);
+    }
+    let content_type = capture.content_type.as_deref().unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("text/event-stream") {
+        flags.insert(Flag::NotEventStream);
+        return Some(RequestStatus::ProtocolError);
+    }
+    None
+}
+
+fn read_stream(capture: &Capture, caps: &Caps, seen: &mut Observation) {
+    let mut stream = EventStream::new(caps.stream);
+    for read in &capture.reads {
+        for event in stream.push(&read.bytes) {
+            seen.take(&event, read.at_ns, caps);
+        }
+    }
+    if stream.exceeded().is_some() {
+        seen.flags.insert(Flag::TooLarge);
+    } else if stream.has_partial_event() {
+        seen.flags.insert(Flag::PartialEventAtEof);
+    }
+}
+
+fn status_of_stream(end: End, seen: &mut Observation) -> RequestStatus {
+    if seen.error.is_some() {
+        return RequestStatus::ServerError;
+    }
+    let violations = [Flag::BadJson, Flag::TextAfterFinish, Flag::UnrequestedChoice, Flag::TooLarge];
+    let is_whole = seen.is_done && seen.finish_reason.is_some();
+    // A client may stop reading at [DONE], so what goes wrong after it takes nothing from the answer.
+    if violations.iter().any(|flag| seen.flags.contains(flag) && !(is_whole && *flag == Flag::TooLarge)) {
+        return RequestStatus::ProtocolError;
+    }
+    match end {
+        End::Eof => {}
+        _ if is_whole => {
+            seen.flags.insert(Flag::UncleanEnd);
+        }
+        End::Reset | End::ConnectFailed => return RequestStatus::TransportError,
+        End::Timeout => return RequestStatus::Timeout,
+        End::BadHttp | End::TooLarge => return RequestStatus::ProtocolError,
+    }
+    if seen.is_done && seen.finish_reason.is_none() {
+        seen.flags.insert(Flag::DoneWithoutFinish);
+    }
+    if seen.visible.is_empty() {
+        return RequestStatus::NoTokens;
+    }
+    if seen.finish_reason.is_none() {
+        return RequestStatus::Truncated;
+    }
+    if !seen.is_done {
+        seen.flags.insert(Flag::NoDone);
+    }
+    match (&seen.claimed, seen.usage_completion_tokens) {
+        (Some(claimed), Some(usage)) if usage.abs_diff(claimed.len() as u64) > 1 => {
+            seen.flags.insert(Flag::UsageMismatch);
+        }
+        _ => {}
+    }
+    RequestStatus::Ok
+}
+
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    object: Option<String>,
+    choices: Option<Vec<Choice>>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    index: Option<u32>,
+    delta: Option<Delta>,
+    logprobs: Option<Logprobs>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Delta {
+    content: Option<String>,
+    reasoning_content: Option<String>,
+    reasoning: Option<String>,
+    tool_calls: Option<Vec<ToolCall>>,
+}
+
+#[derive(Deserialize)]
+struct ToolCall {
+    index: Option<u32>,
+    function: Option<Function>,
+}
+
+#[derive(Deserialize)]
+struct Function {
+    name: Option<String>,
+    arguments: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Logprobs {
+    content: Option<Vec<Entry>>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    token: String,
+    logprob: Option<f64>,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Observation {
+    fn take(&mut self, event: &Event, at_ns: u64, caps: &Caps) {
+        if self.is_done {
+            self.flags.insert(Flag::DataAfterDone);
+            return;
+        }
+        self.events = self.events.saturating_add(1);
+        self.first_event_ns.get_or_insert(at_ns);
+        if event.is_lossy {
+            self.flags.insert(Flag::InvalidUtf8);
+        }
+        if event.name == "error" {
+            self.error.get_or_insert_with(|| error_message(&event.data));
+            return;
+        }
+        match event.data.trim() {
+            "" => return,
+            "[DONE]" => {
+                self.is_done = true;
+                self.done_ns = Some(at_ns);
+                return;
+            }
+            _ => {}
+        }
+        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(&event.data) else {
+            self.bad_json += 1;
+            self.flags.insert(Flag::BadJson);
+            return;
+        };
+        if chunk.error.is_some() || chunk.object.as_deref() == Some("error") {
+            self.error.get_or_insert_with(|| error_message(&event.data));
+            return;
+        }
+        if let Some(usage) = chunk.usage {
+            self.usage_completion_tokens = usage.completion_tokens.or(self.usage_completion_tokens);
+            self.usage_prompt_tokens = usage.prompt_tokens.or(self.usage_prompt_tokens);
+        }
+        for choice in chunk.choices.into_iter().flatten() {
+            if choice.index.unwrap_or(0) < caps.choices {
+                self.take_choice(choice, at_ns);
+            } else {
+                self.flags.insert(Flag::UnrequestedChoice);
+            }
+        }
+    }
+
+    fn take_choice(&mut self, choice: Choice, at_ns: u64) {
+        let index = choice.index.unwrap_or(0);
+        let (content, has_other_channel) =
+            choice.delta.map_or((None, false), |delta| self.take_delta(index, delta));
+        let text = self.text.entry(index).or_default();
+        let content = content.unwrap_or_default();
+        text.push_str(&content);
+        let text_end = text.len();
+        let is_visible = has_other_channel || !content.is_empty();
+        if is_visible && self.finish_reason.is_some() && index == 0 {
+            self.flags.insert(Flag::TextAfterFinish);
+        }
+        let entries = choice.logprobs.and_then(|logprobs| logprobs.content);
+        let mut logprob_tokens = 0;
+        if let Some(entries) = entries.filter(|_| index == 0) {
+            logprob_tokens = entries.len() as u32;
+            if logprob_tokens > 0 {
+                self.first_logprob_ns.get_or_insert(at_ns);
+                if !is_visible && choice.finish_reason.is_none() {
+                    self.flags.insert(Flag::TokenWithoutText);
+                }
+            }
+            let claimed = self.claimed.get_or_insert_default();
+            claimed.extend(entries.into_iter().map(|Entry { token, logprob, bytes }| ClaimedToken {
+                token,
+                logprob,
+                bytes,
+            }));
+        }
+        if is_visible {
+            let is_answer = index == 0 && !content.is_empty();
+            self.visible.push(VisibleEvent { at_ns, text_end, logprob_tokens, is_answer });
+        }
+        if let Some(reason) = choice.finish_reason.filter(|_| index == 0) {
+            self.finish_ns.get_or_insert(at_ns);
+            self.finish_reason.get_or_insert(reason);
+        }
+    }
+
+    /// Content of a delta, and whether it carries anything on another channel.
+    fn take_delta(&mut self, index: u32, delta: Delta) -> (Option<String>, bool) {
+        let reasoning = delta.reasoning_content.or(delta.reasoning).unwrap_or_default();
+        let mut has_other_channel = !reasoning.is_empty();
+        for call in delta.tool_calls.into_iter().flatten() {
+            let Some(function) = call.function else { continue };
+            let arguments = function.arguments.unwrap_or_default();
+            has_other_channel |= !arguments.is_empty() || function.name.is_some_and(|name| !name.is_empty());
+            if index == 0 {
+                self.tool_args.entry(call.index.unwrap_or(0)).or_default().push_str(&arguments);
+            }
+        }
+        (delta.content, has_other_channel)
+    }
+}
+
+/// The message of an error body in any of the shapes in use, else its beginning; at most 300 characters.
+fn error_message(body: &str) -> String {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+        message: Option<String>,
+        detail: Option<String>,
+    }
+    let parsed = serde_json::from_str::<Body<'_>>(body).ok();
+    let inner = parsed.as_ref().and_then(|body| body.error).map(|error| {
+        let nested = serde_json::from_str::<Body<'_>>(error.get()).ok().and_then(|error| error.message);
+        nested.or_else(|| serde_json::from_str(error.get()).ok()).unwrap_or_else(|| error.get().to_owned())
+    });
+    let message = inner.or_else(|| parsed.and_then(|body| body.message.or(body.detail)));
+    message.as_deref().unwrap_or(body).trim().chars().filter(|c| !c.is_control()).take(300).collect()
+}

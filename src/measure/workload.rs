@@ -1,0 +1,121 @@
+//! What is asked: the prompts of a round from its seed, and the bytes of a request.
+//!
+//! All arms of a round get the same prompts and byte-identical requests, and no prompt occurs twice in a round,
+//! so that nothing can be answered from a cache and nobody can tell which arm, pass or purpose a request has.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::language;
+use crate::model::Seed;
+
+/// One prompt of a round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its number, from 0; the same in every read.
+    pub index: u32,
+    /// What the user says.
+    pub text: String,
+    /// SHA-256 of the text, hexadecimal.
+    pub sha256: String,
+}
+
+/// The source of prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload;
+
+impl Workload {
+    /// Draws the first `count` prompts of a seed, all different. A longer draw begins with the shorter one.
+    ///
+    /// Ends early only where the language itself has too few sentences: after 1,000 repeats in a row.
+    pub fn prompts(seed: &Seed, count: u32) -> Vec<Prompt> {
+        let mut generator = seed.derive(&["workload", "prompts"]).generator();
+        let mut known = BTreeSet::new();
+        let mut prompts = Vec::new();
+        for index in 0..count {
+            let fresh =
+                (0..1000).map(|_| language::prompt(&mut generator)).find(|text| known.insert(text.clone()));
+            let Some(text) = fresh else { break };
+            let sha256 = hex::encode(Sha256::digest(text.as_bytes()));
+            prompts.push(Prompt { index, text, sha256 });
+        }
+        prompts
+    }
+}
+
+/// The shape of a request: everything but the prompt, the same for all arms of a round.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestShape {
+    /// Name of the served model.
+    pub model: String,
+    /// Most tokens of an answer.
+    pub max_tokens: u32,
+    /// Alternatives asked for at each position.
+    pub top_logprobs: u32,
+    /// The request's `seed`; at temperature 0 it decides nothing, and is sent so that a sampler cannot plead chance.
+    pub seed: u64,
+}
+
+/// The exact JSON bytes of a chat request: streamed, greedy, with log probabilities and usage.
+pub fn request_body(shape: &RequestShape, prompt: &str) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        model: &'a str,
+        messages: [Message<'a>; 1],
+        stream: bool,
+        stream_options: StreamOptions,
+        temperature: u8,
+        max_tokens: u32,
+        logprobs: bool,
+        top_logprobs: u32,
+        seed: u64,
+    }
+    #[derive(Serialize)]
+    struct Message<'a> {
+        role: &'static str,
+        content: &'a str,
+    }
+    #[derive(Serialize)]
+    struct StreamOptions {
+        include_usage: bool,
+    }
+    let body = Body {
+        model: &shape.model,
+        messages: [Message { role: "user", content: prompt }],
+        stream: true,
+        stream_options: StreamOptions { include_usage: true },
+        temperature: 0,
+        max_tokens: shape.max_tokens,
+        logprobs: true,
+        top_logprobs: shape.top_logprobs,
+        seed: shape.seed,
+    };
+    // Texts and numbers only: serialising cannot fail.
+    serde_json::to_vec(&body).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_fresh_seeded_and_prefix_stable() {
+        let seed = Seed::from_text("a");
+        let prompts = Workload::prompts(&seed, 100);
+        assert_eq!(prompts.len(), 100);
+        assert_eq!(prompts[..7], Workload::prompts(&seed, 7));
+        let texts: BTreeSet<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+        assert_eq!(texts.len(), 100);
+        assert_ne!(prompts[0], Workload::prompts(&Seed::from_text("b"), 1)[0]);
+        assert_eq!((prompts[5].index, prompts[5].sha256.len()), (5, 64));
+    }
+
+    #[test]
+    fn the_request_is_pinned() {
+        let shape = RequestShape { model: "m".into(), max_tokens: 64, top_logprobs: 2, seed: 7 };
+        insta::assert_snapshot!(String::from_utf8(request_body(&shape, "Say \"é\"\n")).expect("utf8"), @r#"{"model":"m","messages":[{"role":"user","content":"Say \"é\"\n"}],"stream":true,"stream_options":{"include_usage":true},"temperature":0,"max_tokens":64,"logprobs":true,"top_logprobs":2,"seed":7}"#);
+    }
+}

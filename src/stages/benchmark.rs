@@ -1,0 +1,205 @@
+//! `benchmark`: sends the round's prompts and keeps every byte of the answers with the time it came.
+//!
+//! All reads of a round get the same prompts, drawn from the round's secret seed. The answers that are timed
+//! here are the answers that are judged later: `answers.parquet` is what `verify-logprobs` scores, and
+//! `streams.bin` holds the raw streams, from which all of it can be derived again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{JobContext, Span, StageError, relative, write_file, write_rows, write_table};
+use crate::client::{Deadline, LoadPlan, LoadResult, Target, run_single_stream};
+use crate::measure::{
+    Caps, PinnedTokenizer, Prompt, RecordContext, RequestShape, Workload, encode_captures, observe, record, request_body,
+};
+use crate::model::{Arm, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus, TokenRow};
+
+/// Parameters of the stage.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Parameters {
+    /// `http://host:port` of the server.
+    pub endpoint: String,
+    /// The read this is.
+    pub read: ReadSpec,
+    /// Prompts to send.
+    #[serde(default = "default_prompts")]
+    pub prompts: u32,
+    /// Most tokens of an answer.
+    #[serde(default = "default_max_tokens")]
+    pub max_tokens: u32,
+    /// Alternatives asked for at each position.
+    #[serde(default = "default_top_logprobs")]
+    pub top_logprobs: u32,
+    /// Limit of one request, connecting included.
+    #[serde(default = "default_request_deadline")]
+    pub request_deadline: Span,
+    /// The read is void if the client's own 99th percentile of lateness is above this.
+    #[serde(default = "default_max_client_lag")]
+    pub max_client_lag: Span,
+}
+
+/// More prompts than this are a mistake.
+pub(super) const MAX_PROMPTS: u32 = 100_000;
+
+fn default_prompts() -> u32 {
+    128
+}
+pub(super) fn default_max_tokens() -> u32 {
+    256
+}
+pub(super) fn default_top_logprobs() -> u32 {
+    2
+}
+fn default_request_deadline() -> Span {
+    Span(Duration::from_secs(120))
+}
+fn default_max_client_lag() -> Span {
+    Span(Duration::from_millis(50))
+}
+
+/// The prompts of a round: the same for every read, so that they pair.
+pub(super) fn prompts(context: &JobContext<'_>, count: u32) -> Vec<Prompt> {
+    Workload::prompts(&context.round.seed.derive(&["benchmark", "prompts"]), count)
+}
+
+/// The chat endpoint below `http://host:port`.
+pub(super) fn target(endpoint: &str) -> Result<Target, StageError> {
+    let address = endpoint.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
+    let address = address
+        .ok_or_else(|| StageError::Parameter(format!("`endpoint` is `{endpoint}`, want `http://address:port`")))?;
+    Ok(Target { address, path: "/v1/chat/completions".to_owned() })
+}
+
+pub(super) async fn run(
+    parameters: Parameters,
+    context: &mut JobContext<'_>,
+) -> Result<Map<String, Value>, StageError> {
+    if !(1..=MAX_PROMPTS).contains(&parameters.prompts) {
+        return Err(StageError::Parameter(format!("`prompts` is {}, want 1 to {MAX_PROMPTS}", parameters.prompts)));
+    }
+    let tokenizer = load_tokenizer(context)?;
+    let shape = RequestShape {
+        model: context.server()?.model_name.clone(),
+        max_tokens: parameters.max_tokens,
+        top_logprobs: parameters.top_logprobs,
+        seed: 0,
+    };
+    let prompts = prompts(context, parameters.prompts);
+    let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect();
+    let plan =
+        LoadPlan { target: target(&parameters.endpoint)?, bodies, deadline: Deadline(parameters.request_deadline.0) };
+    let result = measured(plan, context).await?;
+    write_file(context, "streams.bin", &encode_captures(&result.captures))?;
+
+    let (requests, answers) = judged_streams(&result, &prompts, &tokenizer, (context.round.round_id.as_str(), &parameters.read.key));
+    let failed: Vec<&RequestRow> =
+        requests.iter().filter(|request| request.status != RequestStatus::Ok.as_str()).collect();
+    let read = read_row(&parameters.read, &result, (requests.len(), failed.len()), context);
+    let failure = failed.first().map(|request| {
+        let flags = request.flags.join(", ");
+        format!("prompt {} ended {} {flags}", request.prompt_index, request.status)
+    });
+    let (request_count, failed_count) = (requests.len(), failed.len());
+    write_rows(context, "read.parquet", vec![read])?;
+    write_rows(context, "answers.parquet", answers)?;
+    write_table(context, requests)?;
+
+    let Span(limit) = parameters.max_client_lag;
+    if let Some(lag) = result.health.lag_p99.filter(|lag| *lag > limit) {
+        return Err(StageError::ClientLag { lag, limit });
+    }
+    if let Some(first) = failure.filter(|_| parameters.read.arm == Arm::Baseline) {
+        return Err(StageError::BaselineFailed { failed: failed_count, requests: request_count, first });
+    }
+    let mut outputs = Map::new();
+    outputs.insert("requests".to_owned(), json!(request_count));
+    outputs.insert("failed".to_owned(), json!(failed_count));
+    outputs.insert("data".to_owned(), relative(context, "").to_string_lossy().trim_end_matches('/').into());
+    Ok(outputs)
+}
+
+/// Runs the load while telling how far it is; an early end of the server ends it by its failing requests.
+async fn measured(plan: LoadPlan, context: &JobContext<'_>) -> Result<LoadResult, StageError> {
+    let total = plan.bodies.len();
+    let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+    // Dropping this stage's future, as cancellation does, stops the load's thread too.
+    let cancel = context.cancel.child_token().drop_guard();
+    let mut running = std::pin::pin!(run_single_stream(plan, sender, cancel.token().clone()));
+    let result = loop {
+        tokio::select! {
+            result = &mut running => break result,
+            Some(count) = done.recv() => context.tell("benchmark", count, total),
+        }
+    };
+    result.map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })
+}
+
+/// Parses the kept streams into rows: after the clock, never on it.
+fn judged_streams(
+    result: &LoadResult,
+    prompts: &[Prompt],
+    tokenizer: &PinnedTokenizer,
+    (round_id, read_key): (&str, &str),
+) -> (Vec<RequestRow>, Vec<TokenRow>) {
+    let caps = Caps::default();
+    let mut requests = Vec::with_capacity(result.captures.len());
+    let mut answers = Vec::new();
+    for (capture, prompt) in result.captures.iter().zip(prompts) {
+        let context = RecordContext { round_id, read_key, prompt_sha256: &prompt.sha256, tokenizer };
+        let record = record(&context, capture, &observe(capture, &caps));
+        requests.push(record.request);
+        answers.extend(record.tokens);
+    }
+    (requests, answers)
+}
+
+fn read_row(
+    read: &ReadSpec,
+    result: &LoadResult,
+    (requests, failed_requests): (usize, usize),
+    context: &JobContext<'_>,
+) -> ReadRow {
+    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+    let machine = crate::adapters::machine::facts();
+    ReadRow {
+        round_id: context.round.round_id.to_string(),
+        read_key: read.key.clone(),
+        arm: read.arm.to_string(),
+        hotkey: read.hotkey.as_ref().map(ToString::to_string),
+        image: read.image.to_string(),
+        digest: read.digest.to_string(),
+        position: read.position,
+        sequence: read.sequence.clone(),
+        attempt: context.attempt,
+        runner: context.runner.name.clone(),
+        boot_id: context.notes.boot.as_ref().map(|(id, _)| id.clone()),
+        boot_ns: context.notes.boot.as_ref().map(|(_, took)| nanos(*took)),
+        warm_up_ns: context.notes.warm_up.map(nanos),
+        benchmark_ns: Some(nanos(result.duration)),
+        started_at_us: context.started_at_us,
+        status: ReadStatus::Measured.as_str().to_owned(),
+        fault: None,
+        reason: None,
+        detail: None,
+        requests: requests as u32,
+        failed_requests: failed_requests as u32,
+        client_lag_p50_ns: result.health.lag_p50.map(nanos),
+        client_lag_p99_ns: result.health.lag_p99.map(nanos),
+        client_cpu_ns: Some(nanos(result.health.cpu)),
+        machine_cpu: machine.cpu,
+        machine_cpus: machine.cpus,
+        machine_memory_bytes: machine.memory_bytes,
+    }
+}
+
+/// The tokenizer of the runner's model.
+pub(super) fn load_tokenizer(context: &JobContext<'_>) -> Result<PinnedTokenizer, StageError> {
+    let path = context.runner.model_dir.join("tokenizer.json");
+    let bytes = std::fs::read(&path)
+        .map_err(|source| StageError::Tokenizer { path: path.clone(), why: source.to_string() })?;
+    PinnedTokenizer::from_bytes(&bytes).map_err(|error| StageError::Tokenizer { path, why: error.to_string() })
+}

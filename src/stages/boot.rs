@@ -1,0 +1,175 @@
+//! `boot`: starts a server and waits until it says it is healthy.
+//!
+//! The server then belongs to the job, which stops it when it ends, whatever happens.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{JobContext, Span, StageError};
+use crate::model::{Arm, Digest, ImageReference};
+use crate::ports::{Exit, Launch, Server};
+
+/// Parameters of the stage.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Parameters {
+    /// Image without tag.
+    pub image: ImageReference,
+    /// Digest it must have.
+    pub digest: Digest,
+    /// Name the model is served under.
+    #[serde(default = "default_model_name")]
+    pub model_name: String,
+    /// Directory of the model; the runner's where absent.
+    pub model_dir: Option<PathBuf>,
+    /// How long the server may take until it is healthy.
+    #[serde(default = "default_deadline")]
+    pub deadline: Span,
+    /// Path that answers 200 once the server is ready.
+    #[serde(default = "default_health_path")]
+    pub health_path: String,
+    /// Time between two looks.
+    #[serde(default = "default_poll")]
+    pub poll: Span,
+    /// Bytes of server log kept.
+    #[serde(default = "default_max_log_bytes")]
+    pub max_log_bytes: u64,
+    /// Whose image it is: a failure of the baseline's is never a submission's fault.
+    #[serde(default = "super::candidate")]
+    pub arm: Arm,
+}
+
+fn default_model_name() -> String {
+    "reference".to_owned()
+}
+fn default_deadline() -> Span {
+    Span(Duration::from_secs(120))
+}
+fn default_health_path() -> String {
+    "/health".to_owned()
+}
+fn default_poll() -> Span {
+    Span(Duration::from_millis(100))
+}
+fn default_max_log_bytes() -> u64 {
+    1024 * 1024
+}
+
+/// A server that answered its health check.
+pub struct BootedServer {
+    /// The server; stopped by the job.
+    pub server: Box<dyn Server>,
+    /// Name the model is served under.
+    pub model_name: String,
+}
+
+/// Why a server did not become ready.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// It ended by itself.
+    #[error("the server ended with {exit} after {:.1} s, before `{health_path}` answered 200; its last words: {last_words}", after.as_secs_f64())]
+    Exited {
+        /// How.
+        exit: Exit,
+        /// When.
+        after: Duration,
+        /// Path of the health check.
+        health_path: String,
+        /// Last line of its log.
+        last_words: String,
+    },
+    /// The deadline passed.
+    #[error("`{health_path}` did not answer 200 within {:.0} s ({last}); the server's last words: {last_words}", deadline.as_secs_f64())]
+    NotReady {
+        /// How long was waited.
+        deadline: Duration,
+        /// Path of the health check.
+        health_path: String,
+        /// What the last look saw.
+        last: String,
+        /// Last line of its log.
+        last_words: String,
+    },
+}
+
+pub(super) async fn run(
+    parameters: Parameters,
+    context: &mut JobContext<'_>,
+) -> Result<Map<String, Value>, StageError> {
+    if context.server.is_some() {
+        return Err(StageError::Parameter("this job has booted a server already; a job boots one".to_owned()));
+    }
+    let launch = Launch {
+        image: parameters.image.clone(),
+        digest: parameters.digest.clone(),
+        model_dir: parameters.model_dir.clone().unwrap_or_else(|| context.runner.model_dir.clone()),
+        model_name: parameters.model_name.clone(),
+        log_path: context.attempt_dir.join("server.log"),
+        max_log_bytes: parameters.max_log_bytes.min(context.runner.max_log_bytes),
+        scratch_dir: context.scratch_dir.join("server"),
+    };
+    let started = Instant::now();
+    let server = context.runner.engine.launch(&launch).await?;
+    let address = server.address();
+    let boot_id = server.boot_id().to_owned();
+    // From here on the job owns the server, so that every way out stops it.
+    let booted = context.server.insert(BootedServer { server, model_name: parameters.model_name.clone() });
+    wait_until_ready(&parameters, &mut *booted.server, address).await?;
+    let took = started.elapsed();
+    context.notes.boot = Some((boot_id.clone(), took));
+    let mut outputs = Map::new();
+    outputs.insert("endpoint".to_owned(), format!("http://{address}").into());
+    outputs.insert("boot-id".to_owned(), boot_id.into());
+    outputs.insert("ready-ms".to_owned(), json!(took.as_millis() as u64));
+    Ok(outputs)
+}
+
+async fn wait_until_ready(
+    parameters: &Parameters,
+    server: &mut dyn Server,
+    address: SocketAddr,
+) -> Result<(), StageError> {
+    let Span(deadline) = parameters.deadline;
+    let started = Instant::now();
+    let http = super::http_client()?;
+    let url = format!("http://{address}{}", parameters.health_path);
+    let mut last = "nothing answered yet".to_owned();
+    let looking = async {
+        let mut ticks = tokio::time::interval(parameters.poll.0.max(Duration::from_millis(10)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match http.get(&url).timeout(Duration::from_secs(5)).send().await {
+                Ok(response) if response.status() == reqwest::StatusCode::OK => return,
+                Ok(response) => last = format!("last answer {}", response.status()),
+                Err(error) if error.is_connect() => "connection refused".clone_into(&mut last),
+                Err(error) => last = format!("last error: {error}"),
+            }
+        }
+    };
+    let outcome = tokio::select! {
+        biased;
+        exit = server.exited() => Some(exit),
+        ready = tokio::time::timeout(deadline, looking) => match ready {
+            Ok(()) => return Ok(()),
+            Err(_) => None,
+        },
+    };
+    let health_path = parameters.health_path.clone();
+    let last_words = last_words(&server.log_tail());
+    Err(match outcome {
+        Some(exit) => BootError::Exited { exit, after: started.elapsed(), health_path, last_words },
+        None => BootError::NotReady { deadline, health_path, last, last_words },
+    }
+    .into())
+}
+
+/// The last line with something in it, cut to what a table row can bear.
+fn last_words(log: &str) -> String {
+    let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing)");
+    line.chars().take(240).collect()
+}

@@ -1,0 +1,150 @@
+//! `plan-reads`: puts the reads of a round in order, baseline reads around each candidate.
+//!
+//! `B C1 B C2 B ..`: every candidate stands between two fresh launches of the baseline, so drift of the
+//! machine shows and cancels (measurement dossier, section 5.1). The order of the candidates is drawn from the
+//! round's seed, so nobody can commit himself into a good place.
+
+use rand_chacha::rand_core::Rng as _;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{JobContext, StageError};
+use crate::model::{Arm, Digest, Hotkey, ImageReference, ReadSpec, Seed, Submission};
+
+/// Parameters of the stage.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Parameters {
+    /// What `fetch-commitments` found.
+    pub submissions: Vec<Submission>,
+    /// The pinned baseline.
+    pub baseline: Baseline,
+    /// How many times each candidate is launched.
+    #[serde(default = "one")]
+    pub rounds: u32,
+}
+
+/// The image everybody is compared with.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// Image name.
+    pub image: ImageReference,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// More launches of one candidate than this are a mistake.
+const MAX_ROUNDS: u32 = 64;
+
+pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Map<String, Value>, StageError> {
+    if !(1..=MAX_ROUNDS).contains(&parameters.rounds) {
+        return Err(StageError::Parameter(format!("`rounds` is {}, want 1 to {MAX_ROUNDS}", parameters.rounds)));
+    }
+    let reads = plan(parameters, &context.round.seed);
+    let mut outputs = Map::new();
+    outputs.insert("count".to_owned(), json!(reads.len()));
+    outputs.insert("reads".to_owned(), serde_json::to_value(reads)?);
+    Ok(outputs)
+}
+
+/// The reads in the order of measurement; none where there is no submission.
+fn plan(parameters: &Parameters, seed: &Seed) -> Vec<ReadSpec> {
+    let mut reads = Vec::new();
+    let mut push = |arm: Arm, hotkey: Option<&Hotkey>, image: &ImageReference, digest: &Digest| {
+        let position = reads.len() as u32;
+        let name = hotkey.map_or("baseline", |hotkey| hotkey.as_str().get(..8).unwrap_or_default());
+        reads.push(ReadSpec {
+            key: format!("{position:04}-{name}"),
+            arm,
+            hotkey: hotkey.cloned(),
+            image: image.clone(),
+            digest: digest.clone(),
+            position,
+            sequence: "0".to_owned(),
+        });
+    };
+    let baseline = &parameters.baseline;
+    for round in 0..parameters.rounds {
+        for index in shuffled(parameters.submissions.len(), &seed.derive(&["plan-reads", &round.to_string()])) {
+            let submission = &parameters.submissions[index];
+            push(Arm::Baseline, None, &baseline.image, &baseline.digest);
+            push(Arm::Candidate, Some(&submission.hotkey), &submission.image, &submission.digest);
+        }
+    }
+    if !parameters.submissions.is_empty() {
+        push(Arm::Baseline, None, &baseline.image, &baseline.digest);
+    }
+    reads
+}
+
+/// A permutation of `0..count`, by Fisher and Yates.
+fn shuffled(count: usize, seed: &Seed) -> Vec<usize> {
+    let mut generator = seed.generator();
+    let mut order: Vec<usize> = (0..count).collect();
+    for end in (1..count).rev() {
+        // The bias of the remainder is below 2^-50 for any count that fits a round.
+        let pick = (generator.next_u64() % (end as u64 + 1)) as usize;
+        order.swap(end, pick);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn submission(name: char, block: i64) -> Submission {
+        Submission {
+            hotkey: format!("5{}", name.to_string().repeat(47)).parse().expect("hotkey"),
+            uid: None,
+            block,
+            image: format!("m/{}", name.to_ascii_lowercase()).parse().expect("image"),
+            digest: format!("sha256:{}", "0".repeat(64)).parse().expect("digest"),
+        }
+    }
+
+    fn check(count: usize, rounds: u32) -> Vec<ReadSpec> {
+        let names = ['A', 'B', 'C', 'D', 'E'];
+        let parameters = Parameters {
+            submissions: names.iter().take(count).map(|name| submission(*name, 1)).collect(),
+            baseline: Baseline {
+                image: "base".parse().expect("image"),
+                digest: format!("sha256:{}", "1".repeat(64)).parse().expect("digest"),
+            },
+            rounds,
+        };
+        plan(&parameters, &Seed::from_text("1"))
+    }
+
+    #[test]
+    fn every_candidate_stands_between_two_baselines() {
+        for (count, rounds) in [(0, 1), (1, 1), (5, 1), (3, 4)] {
+            let reads = check(count, rounds);
+            let candidates: Vec<usize> =
+                reads.iter().enumerate().filter(|(_, read)| read.arm == Arm::Candidate).map(|(i, _)| i).collect();
+            assert_eq!(candidates.len(), count * rounds as usize);
+            for place in candidates {
+                assert_eq!(reads[place - 1].arm, Arm::Baseline);
+                assert_eq!(reads[place + 1].arm, Arm::Baseline);
+            }
+            let mut keys: Vec<&str> = reads.iter().map(|read| read.key.as_str()).collect();
+            keys.dedup();
+            assert_eq!(keys.len(), reads.len());
+            assert!(keys.is_sorted());
+        }
+    }
+
+    #[test]
+    fn the_order_is_drawn_from_the_seed() {
+        assert_eq!(check(5, 1), check(5, 1));
+        assert_eq!(shuffled(5, &Seed::from_text("1")), shuffled(5, &Seed::from_text("1")));
+        let orders: std::collections::BTreeSet<Vec<usize>> =
+            (0..200).map(|n| shuffled(3, &Seed::from_text(&n.to_string()))).collect();
+        assert_eq!(orders.len(), 6, "all permutations of three come up");
+    }
+}

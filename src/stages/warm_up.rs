@@ -1,0 +1,80 @@
+//! `warm-up`: conditions a server with prompts of the same kind as the benchmark's, and none of the same.
+//!
+//! It is outside the score, bounded in time, and the same in every arm. Its requests are not kept: what they
+//! show, the benchmark shows.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{JobContext, Span, StageError};
+use crate::client::{Deadline, LoadPlan, run_single_stream};
+use crate::measure::{RequestShape, Workload, request_body};
+
+/// Parameters of the stage.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Parameters {
+    /// `http://host:port` of the server.
+    pub endpoint: String,
+    /// Requests to send.
+    #[serde(default = "default_requests")]
+    pub requests: u32,
+    /// Most tokens of an answer.
+    #[serde(default = "super::benchmark::default_max_tokens")]
+    pub max_tokens: u32,
+    /// Alternatives asked for at each position; the same as in the benchmark, so that requests look alike.
+    #[serde(default = "super::benchmark::default_top_logprobs")]
+    pub top_logprobs: u32,
+    /// Limit of the whole stage.
+    #[serde(default = "default_deadline")]
+    pub deadline: Span,
+}
+
+fn default_requests() -> u32 {
+    4
+}
+fn default_deadline() -> Span {
+    Span(Duration::from_secs(60))
+}
+
+pub(super) async fn run(
+    parameters: Parameters,
+    context: &mut JobContext<'_>,
+) -> Result<Map<String, Value>, StageError> {
+    let started = Instant::now();
+    let Span(limit) = parameters.deadline;
+    let shape = RequestShape {
+        model: context.server()?.model_name.clone(),
+        max_tokens: parameters.max_tokens,
+        top_logprobs: parameters.top_logprobs,
+        seed: 0,
+    };
+    // The leg enters the seed: no two launches are conditioned with the same prompts.
+    let seed = context.round.seed.derive(&["warm-up", &context.leg, &context.attempt.to_string()]);
+    let prompts = Workload::prompts(&seed, parameters.requests.min(super::benchmark::MAX_PROMPTS));
+    let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
+    let total = bodies.len();
+    let target = super::benchmark::target(&parameters.endpoint)?;
+    let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+    let cancel = context.cancel.child_token();
+    let plan = LoadPlan { target, bodies, deadline: Deadline(limit) };
+    let mut running = std::pin::pin!(run_single_stream(plan, sender, cancel.clone()));
+    let mut limit = std::pin::pin!(tokio::time::sleep(limit));
+    let result = loop {
+        tokio::select! {
+            result = &mut running => break result,
+            Some(count) = done.recv() => context.tell("warm-up", count, total),
+            () = &mut limit, if !cancel.is_cancelled() => cancel.cancel(),
+        }
+    };
+    let result = result.map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })?;
+    let took = started.elapsed();
+    context.notes.warm_up = Some(took);
+    let mut outputs = Map::new();
+    outputs.insert("requests".to_owned(), json!(result.captures.len()));
+    outputs.insert("duration-ms".to_owned(), json!(took.as_millis() as u64));
+    Ok(outputs)
+}
