@@ -6,3 +6,4 @@ pub mod chain_file;
 pub mod machine;
 pub mod process;
 pub mod scorer;
+pub mod store;

@@ -23,7 +23,7 @@ pub enum ArtifactError {
         source: ParquetError,
     },
     /// The file is not Parquet, or is damaged.
-    #[error("table `{table}` is not a readable Parquet file: {source}")]
+    #[error("table `{table}` is not a readable Parquet file")]
     Read {
         /// Table.
         table: &'static str,
@@ -31,7 +31,7 @@ pub enum ArtifactError {
         source: ParquetError,
     },
     /// A page of the file is damaged.
-    #[error("table `{table}` has a damaged page: {source}")]
+    #[error("table `{table}` has a damaged page")]
     Page {
         /// Table.
         table: &'static str,
@@ -126,7 +126,7 @@ pub enum ArtifactError {
         why: &'static str,
     },
     /// `round.json` is not what it should be.
-    #[error("`round.json` is not a round: {0}")]
+    #[error("`round.json` is not of the form of a round")]
     RoundFile(#[source] serde_json::Error),
     /// `round.json` has another schema.
     #[error("`round.json` has schema {found}, this program reads {expected}")]

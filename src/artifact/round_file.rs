@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn what_is_no_round() {
-        for (bad, why) in [("", "EOF"), ("{\"schema\":2}", "schema 2"), ("{\"schema\":1}", "missing field")] {
+        for (bad, why) in
+            [("", "not of the form"), ("{\"schema\":2}", "schema 2"), ("{\"schema\":1}", "not of the form")]
+        {
             let error = RoundFile::decode(bad.as_bytes()).expect_err(bad).to_string();
             assert!(error.contains(why), "{error}");
         }

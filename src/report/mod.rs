@@ -1,1 +1,21 @@
-//! TODO
+//! L1, results for people: terminal tables, Markdown, JSON, CSV.
+//!
+//! Values in, text out. What strangers wrote (hotkeys, images, log lines in reasons) passes [`text::plain`] or
+//! its Markdown siblings first, so that it can neither move the cursor nor become markup. Where the values
+//! come from is `adapters::store`'s and `adapters::query`'s business.
+#![deny(clippy::disallowed_methods)]
+
+mod leaderboard;
+pub mod query_output;
+mod rounds;
+mod summary;
+pub mod text;
+
+pub use leaderboard::leaderboard_table;
+pub use query_output::QueryResult;
+pub use rounds::{
+    JobState, LegState, RoundDetail, RoundState, RoundSummary, TableCount, Winner, round_json, rounds_json,
+    rounds_table, show_round,
+};
+pub use summary::{SummaryInput, summary_markdown};
+pub use text::{Colour, TextStyle};

@@ -1,0 +1,372 @@
+//! The round's directory on a local disk: `data/rounds/round=<id>/`.
+//!
+//! A file appears whole or not at all, a sealed round does not change, one process at a time runs a round,
+//! and nothing is written or read outside the directory, whatever links a job left in it. What the bytes mean
+//! is `artifact`'s business; listing rounds is in [`rounds`], the seal in [`seal`].
+#![expect(clippy::disallowed_methods, reason = "this is the module that touches files")]
+
+mod journal;
+mod rounds;
+mod seal;
+mod whole;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Pid, test_kill_process};
+
+use crate::artifact::{
+    self, ArtifactError, PublishedTable, Replay, RoundFile, SealDifference, Table, TableContext, layout,
+};
+use crate::artifact::{Seal, digest, journal as journal_format};
+use crate::model::RoundId;
+
+pub use journal::JournalWriter;
+pub use rounds::{job_states, list_rounds, round_detail};
+
+/// Largest `round.json`.
+const MAX_ROUND_FILE: u64 = 64 << 20;
+/// Largest journal.
+const MAX_JOURNAL: u64 = 1 << 30;
+/// Largest table.
+const MAX_TABLE: u64 = 1 << 30;
+
+/// Why something could not be stored or read back.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused: the disk is full, a permission is missing, ...
+    #[error("cannot {action} `{path}`")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A round of this name exists.
+    #[error("the round `{path}` exists: choose another id, or resume it")]
+    RoundExists {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// There is no such round.
+    #[error("there is no round at `{path}`")]
+    RoundMissing {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// Another process runs the round.
+    #[error("the round is held by {}: see `{path}`", match .holder {
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_owned(),
+    })]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// The process, where the file names it.
+        holder: Option<u32>,
+    },
+    /// A path leads out of the round's directory, or through something that is neither file nor directory.
+    #[error("`{path}` is not a path inside the round's directory")]
+    Escapes {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file that is written once exists.
+    #[error("`{path}` exists and is written only once")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A sealed round does not change.
+    #[error("the round is sealed: `{path}` was not written")]
+    Sealed {
+        /// The file that should have been written.
+        path: PathBuf,
+    },
+    /// Larger than anything this program writes.
+    #[error("`{path}` is larger than {limit} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        limit: u64,
+    },
+    /// More files, or deeper directories, than a round has.
+    #[error("`{path}` holds more than {limit} files, or directories more than {depth} deep")]
+    TooMany {
+        /// The directory.
+        path: PathBuf,
+        /// The bound on files.
+        limit: usize,
+        /// The bound on depth.
+        depth: usize,
+    },
+    /// The bytes are not what they should be.
+    #[error("`{path}` is not usable")]
+    Artifact {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: ArtifactError,
+    },
+    /// An earlier append failed and could not be undone.
+    #[error("`{path}` may end in half a line since an append failed: resume the round to repair it")]
+    JournalBroken {
+        /// The journal.
+        path: PathBuf,
+    },
+}
+
+/// Makes the error of a system call.
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    move |source| StoreError::Io { action, path: path.to_owned(), source }
+}
+
+/// Makes the error of a bad artifact.
+fn artifact_error(path: &Path) -> impl FnOnce(ArtifactError) -> StoreError {
+    move |source| StoreError::Artifact { path: path.to_owned(), source }
+}
+
+/// The directory of one round.
+#[derive(Debug, Clone)]
+pub struct RoundDirectory {
+    round_id: RoundId,
+    path: PathBuf,
+}
+
+/// Held while a process runs a round; released when dropped, or when the process dies.
+#[derive(Debug)]
+pub struct RoundLock {
+    /// The lock lives as long as this open file.
+    file: File,
+}
+
+impl Drop for RoundLock {
+    fn drop(&mut self) {
+        // Nobody holds it now; if this fails, the process in it will soon be seen to be dead.
+        drop(self.file.set_len(0));
+    }
+}
+
+impl RoundDirectory {
+    /// Makes the directory of a new round.
+    ///
+    /// # Errors
+    /// When the round exists, or the disk refuses.
+    pub fn create(data_dir: &Path, round_id: &RoundId) -> Result<Self, StoreError> {
+        let rounds = data_dir.join(layout::ROUNDS_DIR);
+        fs::create_dir_all(&rounds).map_err(io_error("create", &rounds))?;
+        let path = rounds.join(layout::round_dir(round_id));
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::RoundExists { path });
+            }
+            result => result.map_err(io_error("create", &path))?,
+        }
+        whole::sync_dir(&rounds)?;
+        Ok(Self { round_id: round_id.clone(), path })
+    }
+
+    /// The directory of a round that exists.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn open(data_dir: &Path, round_id: &RoundId) -> Result<Self, StoreError> {
+        let path = data_dir.join(layout::ROUNDS_DIR).join(layout::round_dir(round_id));
+        if !path.is_dir() {
+            return Err(StoreError::RoundMissing { path });
+        }
+        Ok(Self { round_id: round_id.clone(), path })
+    }
+
+    /// The round.
+    pub fn round_id(&self) -> &RoundId {
+        &self.round_id
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the round for this process, without waiting, and removes what a dead one left half-written.
+    ///
+    /// # Errors
+    /// When another process holds it; the error names the process.
+    pub fn lock(&self) -> Result<RoundLock, StoreError> {
+        let path = self.path.join(layout::LOCK_FILE);
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open.map_err(io_error("open", &path))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
+                return Err(StoreError::Locked { path, holder: read_pid(file) });
+            }
+            Err(error) => return Err(io_error("lock", &path)(error.into())),
+        }
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| {
+            let pid = std::process::id();
+            file.write_all(format!("{pid}\n").as_bytes())
+        });
+        written.map_err(io_error("write", &path))?;
+        seal::remove_partial_files(&self.path)?;
+        Ok(RoundLock { file })
+    }
+
+    /// The living process that holds the round.
+    pub fn holder(&self) -> Option<u32> {
+        let pid = read_pid(File::open(self.path.join(layout::LOCK_FILE)).ok()?)?;
+        let process = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        (test_kill_process(process) != Err(rustix::io::Errno::SRCH)).then_some(pid)
+    }
+
+    /// Writes a file, or replaces it: afterwards it holds all of `bytes`, or what it held before.
+    ///
+    /// # Errors
+    /// When the path leaves the directory, the round is sealed, or the disk refuses.
+    pub fn write_whole(&self, relative: &str, bytes: &[u8]) -> Result<PathBuf, StoreError> {
+        self.write(relative, bytes, whole::Existing::Replace)
+    }
+
+    /// Writes a file that must not exist yet.
+    ///
+    /// # Errors
+    /// As [`RoundDirectory::write_whole`], and when it exists.
+    pub fn write_once(&self, relative: &str, bytes: &[u8]) -> Result<PathBuf, StoreError> {
+        self.write(relative, bytes, whole::Existing::Refuse)
+    }
+
+    fn write(&self, relative: &str, bytes: &[u8], existing: whole::Existing) -> Result<PathBuf, StoreError> {
+        let target = whole::target(&self.path, relative)?;
+        if self.is_sealed() {
+            return Err(StoreError::Sealed { path: target });
+        }
+        whole::write(&target, bytes, existing)?;
+        Ok(target)
+    }
+
+    /// Reads a file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When it is absent, larger, not a plain file, or reached through a link.
+    pub fn read(&self, relative: &str, limit: u64) -> Result<Vec<u8>, StoreError> {
+        whole::read(&self.path, relative, limit)
+    }
+
+    /// Makes the directory of one attempt of a leg; see [`layout::attempt_path`].
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn attempt_dir(&self, job: &str, leg: &str, attempt: u32) -> Result<PathBuf, StoreError> {
+        whole::directory(&self.path, &layout::attempt_path(job, leg, attempt))
+    }
+
+    /// Writes `round.json`, once.
+    ///
+    /// # Errors
+    /// When it exists, or the disk refuses.
+    pub fn write_round_file(&self, file: &RoundFile) -> Result<PathBuf, StoreError> {
+        let path = self.path.join(layout::ROUND_FILE);
+        self.write_once(layout::ROUND_FILE, &file.encode().map_err(artifact_error(&path))?)
+    }
+
+    /// Reads `round.json`.
+    ///
+    /// # Errors
+    /// When it is absent or damaged.
+    pub fn read_round_file(&self) -> Result<RoundFile, StoreError> {
+        let path = self.path.join(layout::ROUND_FILE);
+        RoundFile::decode(&self.read(layout::ROUND_FILE, MAX_ROUND_FILE)?).map_err(artifact_error(&path))
+    }
+
+    /// Writes a table and says what was written.
+    ///
+    /// # Errors
+    /// When the rows cannot be encoded, the round is sealed, or the disk refuses.
+    pub fn write_table<T: Table>(&self, rows: &[T]) -> Result<PublishedTable, StoreError> {
+        let relative = layout::table_path(T::NAME);
+        let context = TableContext { round_id: &self.round_id };
+        let bytes = artifact::encode(rows, &context).map_err(artifact_error(&self.path.join(&relative)))?;
+        self.write_whole(&relative, &bytes)?;
+        let digest = digest::sha256(&bytes);
+        Ok(PublishedTable { table: T::NAME.to_owned(), path: relative, digest, rows: rows.len() as u64 })
+    }
+
+    /// Reads a table.
+    ///
+    /// # Errors
+    /// When it is absent, damaged, or not this table.
+    pub fn read_table<T: Table>(&self) -> Result<Vec<T>, StoreError> {
+        let relative = layout::table_path(T::NAME);
+        let bytes = self.read(&relative, MAX_TABLE)?;
+        artifact::decode(&bytes).map_err(artifact_error(&self.path.join(&relative)))
+    }
+
+    /// Reads the journal without touching it; empty if there is none yet.
+    ///
+    /// # Errors
+    /// When it is damaged before its last line.
+    pub fn read_journal(&self) -> Result<Replay, StoreError> {
+        let path = self.path.join(layout::JOURNAL_FILE);
+        let bytes = match self.read(layout::JOURNAL_FILE, MAX_JOURNAL) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            result => result?,
+        };
+        journal_format::replay(&bytes).map_err(artifact_error(&path))
+    }
+
+    /// Opens the journal to go on writing: cuts off what was never finished and returns what is there. Hold the
+    /// [`RoundLock`] while the writer lives.
+    ///
+    /// # Errors
+    /// When it is damaged before its last line, the round is sealed, or the disk refuses.
+    pub fn open_journal(&self) -> Result<(JournalWriter, Replay), StoreError> {
+        let path = self.path.join(layout::JOURNAL_FILE);
+        if self.is_sealed() {
+            return Err(StoreError::Sealed { path });
+        }
+        let replay = self.read_journal()?;
+        Ok((JournalWriter::open(path, &replay)?, replay))
+    }
+
+    /// Whether the round has a seal.
+    pub fn is_sealed(&self) -> bool {
+        self.path.join(layout::SEAL_FILE).exists()
+    }
+
+    /// Writes `SEAL`: the digests of every file but itself and the lock. From then on the round is read-only.
+    ///
+    /// # Errors
+    /// When there is a seal already, a file cannot be read, or the disk refuses.
+    pub fn seal(&self) -> Result<Seal, StoreError> {
+        let seal = seal::digests(&self.path)?;
+        let target = whole::target(&self.path, layout::SEAL_FILE)?;
+        whole::write(&target, seal.to_string().as_bytes(), whole::Existing::Refuse)?;
+        Ok(seal)
+    }
+
+    /// The first difference between the round and its seal; none if it is what was sealed.
+    ///
+    /// # Errors
+    /// When there is no readable seal, or a file cannot be read.
+    pub fn verify_seal(&self) -> Result<Option<SealDifference>, StoreError> {
+        let path = self.path.join(layout::SEAL_FILE);
+        let bytes = self.read(layout::SEAL_FILE, MAX_ROUND_FILE)?;
+        let sealed = Seal::parse(&bytes).map_err(artifact_error(&path))?;
+        Ok(sealed.first_difference(&seal::digests(&self.path)?))
+    }
+}
+
+/// The process named in a lock file.
+fn read_pid(file: File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

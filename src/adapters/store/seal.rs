@@ -1,0 +1,89 @@
+//! Walks a round's directory: for its seal, and to sweep what was never finished.
+//!
+//! A symbolic link is sealed as the text of its target and never followed; sockets, pipes and devices have no
+//! content and are left out.
+
+use std::ffi::OsStr;
+use std::fs::{self, FileType};
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{StoreError, io_error, whole};
+use crate::artifact::digest::Hasher;
+use crate::artifact::{Seal, SealEntry, layout, seal};
+
+/// Most files of a round.
+const MAX_FILES: usize = 500_000;
+/// Deepest directory of a round.
+const MAX_DEPTH: usize = 32;
+/// Bytes hashed at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Digests of all files of a round but its seal and its lock, flushed to disk as they are read.
+pub(super) fn digests(root: &Path) -> Result<Seal, StoreError> {
+    let is_outside = |path: &Path| [layout::SEAL_FILE, layout::LOCK_FILE].map(Path::new).contains(&path);
+    let files = walk(root)?.into_iter().filter(|(path, _)| !is_outside(path));
+    let mut chunk = vec![0; CHUNK];
+    files.map(|(relative, kind)| entry(root, &relative, kind, &mut chunk)).collect()
+}
+
+fn entry(root: &Path, relative: &Path, kind: FileType, chunk: &mut [u8]) -> Result<SealEntry, StoreError> {
+    let path = root.join(relative);
+    let mut hasher = Hasher::default();
+    let mut size = 0;
+    if kind.is_symlink() {
+        let target = fs::read_link(&path).map_err(io_error("read", &path))?;
+        let bytes = target.as_os_str().as_bytes();
+        hasher.update(bytes);
+        size = bytes.len() as u64;
+    } else {
+        let mut file = whole::open_plain(&path).map_err(io_error("read", &path))?;
+        loop {
+            let count = file.read(chunk).map_err(io_error("read", &path))?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&chunk[..count]);
+            size += count as u64;
+        }
+        file.sync_data().map_err(io_error("flush", &path))?;
+    }
+    Ok(SealEntry { path: seal::path_text(relative.as_os_str().as_bytes()), digest: hasher.finish(), size })
+}
+
+/// Removes files that a dead process was writing.
+pub(super) fn remove_partial_files(root: &Path) -> Result<(), StoreError> {
+    for (relative, _) in walk(root)? {
+        let name = relative.file_name().map_or(&[] as &[u8], OsStr::as_bytes);
+        if name.starts_with(layout::PARTIAL_PREFIX.as_bytes()) {
+            let path = root.join(&relative);
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// All plain files and links below `root`, by relative path.
+fn walk(root: &Path) -> Result<Vec<(PathBuf, FileType)>, StoreError> {
+    let too_many = || StoreError::TooMany { path: root.to_owned(), limit: MAX_FILES, depth: MAX_DEPTH };
+    let mut found = Vec::new();
+    let mut open = vec![(PathBuf::new(), 0)];
+    while let Some((relative, depth)) = open.pop() {
+        let directory = root.join(&relative);
+        for entry in fs::read_dir(&directory).map_err(io_error("list", &directory))? {
+            let entry = entry.map_err(io_error("list", &directory))?;
+            let kind = entry.file_type().map_err(io_error("look at", &entry.path()))?;
+            let relative = relative.join(entry.file_name());
+            if kind.is_dir() {
+                open.push((relative, depth + 1));
+            } else if kind.is_file() || kind.is_symlink() {
+                found.push((relative, kind));
+            }
+            if depth > MAX_DEPTH || found.len() + open.len() > MAX_FILES {
+                return Err(too_many());
+            }
+        }
+    }
+    Ok(found)
+}

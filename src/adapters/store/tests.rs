@@ -1,0 +1,320 @@
+//! What is on disk is whole, inside, and one process's at a time.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::artifact::{JournalEvent, Tail};
+use crate::model::{Conclusion, LeaderboardRow};
+use crate::report::RoundState;
+use crate::report::text::error_chain;
+
+const AT: &str = "2026-11-21T21:27:00Z";
+
+fn id(text: &str) -> RoundId {
+    text.parse().expect("an id")
+}
+
+fn data() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn round(data: &tempfile::TempDir) -> RoundDirectory {
+    RoundDirectory::create(data.path(), &id("demo-1")).expect("a new round")
+}
+
+fn files(round: &RoundDirectory) -> Vec<String> {
+    let seal = seal::digests(round.path()).expect("readable").to_string();
+    seal.lines().skip(1).filter_map(|line| line.rsplit("  ").next()).map(str::to_owned).collect()
+}
+
+fn leader(score: f64) -> LeaderboardRow {
+    LeaderboardRow {
+        round_id: "demo-1".to_owned(),
+        rank: 1,
+        hotkey: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".to_owned(),
+        uid: None,
+        block: None,
+        image: Some("embedded/turbo".to_owned()),
+        digest: None,
+        score,
+        share: 1.0,
+        speedup_e2e: None,
+        speedup_ttft: None,
+        standing: "scored".to_owned(),
+        fault: None,
+        reason: "scored".to_owned(),
+        detail: "faster".to_owned(),
+    }
+}
+
+fn round_file(started_at: &str) -> RoundFile {
+    RoundFile {
+        schema: RoundFile::SCHEMA,
+        round_id: id("demo-1"),
+        pipeline_path: "pipelines/demo.yml".to_owned(),
+        pipeline_text: String::new(),
+        pipeline_digest: digest::sha256(b""),
+        runner_path: "runners/embedded.yml".to_owned(),
+        runner_text: String::new(),
+        inputs: BTreeMap::new(),
+        seed_hex: "00".repeat(32),
+        images: BTreeMap::new(),
+        model_digest: None,
+        tool_version: "0.1.0".to_owned(),
+        tool_digest: None,
+        started_at: started_at.to_owned(),
+    }
+}
+
+#[test]
+fn a_round_is_made_once() {
+    let data = data();
+    let made = round(&data);
+    assert!(made.path().ends_with("rounds/round=demo-1"));
+    let again = RoundDirectory::create(data.path(), &id("demo-1")).expect_err("exists");
+    assert!(matches!(again, StoreError::RoundExists { .. }), "{again}");
+    assert!(RoundDirectory::open(data.path(), &id("demo-1")).is_ok());
+    assert!(matches!(RoundDirectory::open(data.path(), &id("demo-2")), Err(StoreError::RoundMissing { .. })));
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_is_an_error() {
+    let data = data();
+    let path = data.path().join("file");
+    fs::write(&path, "").expect("writes");
+    let error = RoundDirectory::create(&path, &id("demo-1")).expect_err("not a directory");
+    assert!(error_chain(&error).contains("file/rounds"), "{error}");
+}
+
+#[test]
+fn one_process_holds_it() {
+    let data = data();
+    let round = round(&data);
+    assert_eq!(round.holder(), None);
+    let lock = round.lock().expect("free");
+    let error = round.lock().expect_err("held").to_string();
+    assert!(error.contains(&format!("held by process {}", std::process::id())), "{error}");
+    assert_eq!(round.holder(), Some(std::process::id()));
+    drop(lock);
+    assert_eq!(round.holder(), None);
+    drop(round.lock().expect("free again"));
+}
+
+#[test]
+fn a_dead_holder_holds_nothing() {
+    let data = data();
+    let round = round(&data);
+    fs::write(round.path().join(layout::LOCK_FILE), "4194305\n").expect("writes");
+    assert_eq!(round.holder(), None);
+    assert!(round.lock().is_ok());
+}
+
+#[test]
+fn files_are_replaced_whole() {
+    let data = data();
+    let round = round(&data);
+    round.write_whole("jobs/a/log.txt", b"one").expect("writes");
+    let path = round.write_whole("jobs/a/log.txt", b"two").expect("replaces");
+    assert_eq!(fs::read(&path).expect("reads"), b"two");
+    assert!(matches!(round.write_once("jobs/a/log.txt", b"three"), Err(StoreError::Exists { .. })));
+    assert_eq!(round.read("jobs/a/log.txt", 3).expect("reads"), b"two");
+    assert!(matches!(round.read("jobs/a/log.txt", 2), Err(StoreError::TooLarge { .. })));
+    assert_eq!(files(&round), ["jobs/a/log.txt"], "no temporary file is left");
+}
+
+#[test]
+fn half_written_files_are_swept() {
+    let data = data();
+    let round = round(&data);
+    round.write_whole("results/x", b"whole").expect("writes");
+    fs::write(round.path().join("results/.part-dead"), "half").expect("writes");
+    drop(round.lock().expect("free"));
+    assert_eq!(files(&round), ["results/x"]);
+}
+
+#[test]
+fn nothing_leaves_the_directory() {
+    let data = data();
+    let round = round(&data);
+    let outside = data.path().join("outside");
+    fs::create_dir(&outside).expect("makes");
+    fs::write(outside.join("secret"), "secret").expect("writes");
+    symlink(&outside, round.path().join("link")).expect("links");
+    symlink(outside.join("secret"), round.path().join("file")).expect("links");
+    for path in ["", ".", "..", "../x", "a/../../x", "/etc/x", "link/x", "link/y/x", "file", "a\0b"] {
+        let result = round.write_whole(path, b"x");
+        assert!(matches!(result, Err(StoreError::Escapes { .. })), "{path}: {result:?}");
+    }
+    for path in ["link/secret", "file", "../outside/secret", "jobs"] {
+        assert!(round.read(path, 100).is_err(), "{path}");
+    }
+    assert_eq!(fs::read_dir(&outside).expect("lists").count(), 1);
+    assert_eq!(fs::read_to_string(outside.join("secret")).expect("reads"), "secret");
+}
+
+#[test]
+fn attempts_have_harmless_names() {
+    let data = data();
+    let round = round(&data);
+    let path = round.attempt_dir("measure", "../../x", 2).expect("makes");
+    assert!(path.is_dir() && path.ends_with("jobs/measure/%2E.%2F..%2Fx/attempt-2"), "{path:?}");
+    assert_eq!(round.attempt_dir("measure", "../../x", 2).expect("is there"), path);
+    assert!(round.attempt_dir("rank", "", 1).expect("makes").ends_with("jobs/rank/_/attempt-1"));
+}
+
+#[test]
+fn the_journal_goes_on_after_a_torn_line() {
+    let data = data();
+    let round = round(&data);
+    assert!(round.read_journal().expect("none yet").lines.is_empty());
+    let (mut writer, _) = round.open_journal().expect("opens");
+    for job in ["a", "b"] {
+        writer.append(AT, JournalEvent::JobStarted { job: job.to_owned() }).expect("appends");
+    }
+    drop(writer);
+    let path = round.path().join(layout::JOURNAL_FILE);
+    let mut bytes = fs::read(&path).expect("reads");
+    bytes.truncate(bytes.len() - 5);
+    fs::write(&path, &bytes).expect("writes");
+    assert!(matches!(round.read_journal().expect("torn").tail, Tail::Torn { .. }));
+
+    let (mut writer, replay) = round.open_journal().expect("opens");
+    assert_eq!(replay.lines.len(), 1);
+    let line = writer.append(AT, JournalEvent::JobStarted { job: "c".to_owned() }).expect("appends");
+    assert_eq!(line.seq, 1);
+    let replay = round.read_journal().expect("reads");
+    assert_eq!((replay.lines.len(), replay.tail), (2, Tail::Clean));
+}
+
+#[test]
+fn a_damaged_journal_is_not_written_on() {
+    let data = data();
+    let round = round(&data);
+    let (mut writer, _) = round.open_journal().expect("opens");
+    for job in ["a", "b"] {
+        writer.append(AT, JournalEvent::JobStarted { job: job.to_owned() }).expect("appends");
+    }
+    let path = round.path().join(layout::JOURNAL_FILE);
+    let mut bytes = fs::read(&path).expect("reads");
+    bytes[10] ^= 1;
+    fs::write(&path, &bytes).expect("writes");
+    let error = round.open_journal().expect_err("damaged");
+    assert!(error_chain(&error).contains("line 1 of the journal is damaged"), "{}", error_chain(&error));
+    assert_eq!(fs::read(&path).expect("reads"), bytes);
+}
+
+#[test]
+fn a_sealed_round_is_what_it_was() {
+    let data = data();
+    let round = round(&data);
+    round.write_whole("a", b"1").expect("writes");
+    symlink("/etc/passwd", round.path().join("link")).expect("links");
+    let _lock = round.lock().expect("free");
+    assert!(round.verify_seal().is_err(), "no seal yet");
+    assert_eq!(round.seal().expect("seals").len(), 2);
+    assert_eq!(round.verify_seal().expect("verifies"), None);
+    assert!(matches!(round.seal(), Err(StoreError::Exists { .. })));
+    assert!(matches!(round.write_whole("a", b"2"), Err(StoreError::Sealed { .. })));
+    assert!(matches!(round.open_journal(), Err(StoreError::Sealed { .. })));
+    let difference = || round.verify_seal().expect("verifies").map(|difference| difference.to_string());
+    fs::write(round.path().join("b"), "").expect("writes");
+    assert!(difference().is_some_and(|text| text.contains("`b` was not there")));
+    fs::write(round.path().join("a"), "2").expect("writes");
+    assert!(difference().is_some_and(|text| text.contains("`a` was sealed as")));
+    fs::remove_file(round.path().join("a")).expect("removes");
+    assert_eq!(difference().as_deref(), Some("`a` was sealed and is gone"));
+}
+
+#[test]
+fn tables_and_round_file_are_read_back() {
+    let data = data();
+    let round = round(&data);
+    let published = round.write_table(&[leader(0.5)]).expect("writes");
+    assert_eq!((published.path.as_str(), published.rows), ("results/leaderboard.parquet", 1));
+    assert_eq!(round.read_table::<LeaderboardRow>().expect("reads"), [leader(0.5)]);
+    round.write_round_file(&round_file(AT)).expect("writes");
+    assert_eq!(round.read_round_file().expect("reads"), round_file(AT));
+    assert!(matches!(round.write_round_file(&round_file(AT)), Err(StoreError::Exists { .. })));
+}
+
+#[test]
+fn rounds_are_listed_among_junk() {
+    let data = data();
+    assert_eq!(list_rounds(data.path()).expect("nothing yet"), []);
+    let done = round(&data);
+    done.write_round_file(&round_file(AT)).expect("writes");
+    done.write_table(&[leader(0.5)]).expect("writes");
+    let (mut writer, _) = done.open_journal().expect("opens");
+    let start = JournalEvent::RoundStarted {
+        round_id: id("demo-1"),
+        pipeline: "demo".to_owned(),
+        pipeline_digest: digest::sha256(b""),
+        runner: "embedded".to_owned(),
+        seed_commitment: digest::sha256(b""),
+    };
+    let end = JournalEvent::RoundEnded { conclusion: Conclusion::Success, exit_code: 0 };
+    writer.append(AT, start).expect("appends");
+    writer.append("2026-11-21T21:30:00Z", end).expect("appends");
+    let newer = RoundDirectory::create(data.path(), &id("demo-0")).expect("a new round");
+    newer.write_round_file(&round_file("2026-11-22T00:00:00Z")).expect("writes");
+    let empty = RoundDirectory::create(data.path(), &id("empty")).expect("a new round");
+    let rounds = data.path().join(layout::ROUNDS_DIR);
+    fs::create_dir(rounds.join("round=NOT VALID")).expect("makes");
+    fs::create_dir(rounds.join("other")).expect("makes");
+    fs::write(rounds.join("round=file"), "").expect("writes");
+    fs::write(empty.path().join(layout::JOURNAL_FILE), [0xff; 100]).expect("writes");
+    let results = empty.path().join("results");
+    fs::create_dir(&results).expect("makes");
+    fs::write(results.join("leaderboard.parquet"), "junk").expect("writes");
+
+    let listed = list_rounds(data.path()).expect("lists");
+    let ids: Vec<&str> = listed.iter().map(|round| round.round_id.as_str()).collect();
+    assert_eq!(ids, ["demo-0", "demo-1", "empty"]);
+    assert_eq!(listed[0].state, RoundState::Interrupted);
+    assert_eq!(listed[1].state, RoundState::Ended(Conclusion::Success));
+    assert_eq!(listed[1].winner.as_ref().map(|winner| winner.score), Some(0.5));
+    assert_eq!(listed[1].ended_at.as_deref(), Some("2026-11-21T21:30:00Z"));
+    assert_eq!(listed[1].problem, None);
+    assert!(listed[2].problem.is_some());
+    let _lock = newer.lock().expect("free");
+    assert_eq!(round_detail(&newer).summary.state, RoundState::Running);
+}
+
+#[test]
+fn jobs_and_legs_are_followed() {
+    let reason = || crate::model::Reason::new(crate::model::Fault::Infra, "timeout", "no answer");
+    let (job, leg) = (|| "m".to_owned(), || "0".to_owned());
+    let started =
+        |attempt| JournalEvent::LegStarted { job: job(), leg: leg(), attempt, runner: "embedded".to_owned() };
+    let ended = |attempt, conclusion, reason| JournalEvent::LegEnded {
+        job: job(),
+        leg: leg(),
+        attempt,
+        conclusion,
+        reason,
+        outputs: serde_json::json!({}),
+    };
+    let mut events = vec![
+        JournalEvent::JobStarted { job: job() },
+        JournalEvent::JobPlanned { job: job(), legs: vec![leg(), "1".to_owned()] },
+        started(1),
+        ended(1, Conclusion::Failure, Some(reason())),
+    ];
+    let states = |events: &[JournalEvent]| {
+        let line = |(seq, event): (u64, &JournalEvent)| artifact::JournalLine {
+            seq,
+            at: AT.to_owned(),
+            event: event.clone(),
+        };
+        job_states(&(0..).zip(events).map(line).collect::<Vec<_>>())
+    };
+    let job = &states(&events)[0];
+    assert_eq!((job.legs.len(), job.legs[0].conclusion), (2, Some(Conclusion::Failure)));
+    assert_eq!(job.failed_legs().count(), 1);
+    events.push(started(2));
+    assert_eq!(states(&events)[0].legs[0].conclusion, None);
+    events.push(ended(2, Conclusion::Success, None));
+    let leg = &states(&events)[0].legs[0];
+    assert_eq!((leg.attempts, leg.conclusion, &leg.reason), (2, Some(Conclusion::Success), &None));
+}

@@ -1,0 +1,128 @@
+//! Files that are whole: written beside their place, flushed, renamed into it; read with a bound.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use super::{StoreError, io_error};
+use crate::artifact::layout::PARTIAL_PREFIX;
+
+/// What to do about a file that is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// Replace it in one step.
+    Replace,
+    /// Leave it and fail.
+    Refuse,
+}
+
+/// The names of a relative path, all of them plain.
+fn names(root: &Path, relative: &str) -> Result<Vec<PathBuf>, StoreError> {
+    let escapes = || StoreError::Escapes { path: root.join(relative) };
+    let names: Option<Vec<PathBuf>> = Path::new(relative)
+        .components()
+        .map(|component| {
+            matches!(component, Component::Normal(_)).then(|| PathBuf::from(component.as_os_str()))
+        })
+        .collect();
+    names.filter(|names| !names.is_empty() && !relative.contains('\0')).ok_or_else(escapes)
+}
+
+/// Makes a directory below `root`, step by step, through no link.
+pub(super) fn directory(root: &Path, relative: &str) -> Result<PathBuf, StoreError> {
+    descend(root, names(root, relative)?)
+}
+
+fn descend(root: &Path, names: impl IntoIterator<Item = PathBuf>) -> Result<PathBuf, StoreError> {
+    let mut path = root.to_owned();
+    for name in names {
+        let parent = path.clone();
+        path.push(name);
+        match fs::create_dir(&path) {
+            Ok(()) => sync_dir(&parent)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_is_dir(&path)?,
+            Err(error) => return Err(io_error("create", &path)(error)),
+        }
+    }
+    Ok(path)
+}
+
+fn check_is_dir(path: &Path) -> Result<(), StoreError> {
+    let metadata = fs::symlink_metadata(path).map_err(io_error("look at", path))?;
+    if metadata.is_dir() { Ok(()) } else { Err(StoreError::Escapes { path: path.to_owned() }) }
+}
+
+/// The place of a file below `root`, its directory made.
+pub(super) fn target(root: &Path, relative: &str) -> Result<PathBuf, StoreError> {
+    let mut names = names(root, relative)?;
+    let name = names.pop().unwrap_or_default();
+    let target = descend(root, names)?.join(name);
+    match fs::symlink_metadata(&target) {
+        Ok(metadata) if !metadata.is_file() => Err(StoreError::Escapes { path: target }),
+        _ => Ok(target),
+    }
+}
+
+/// Writes all bytes or nothing: a temporary file in the same directory, flushed to disk, renamed, and the
+/// directory flushed, so that after a power cut the name leads to the whole file or to the old one.
+pub(super) fn write(target: &Path, bytes: &[u8], existing: Existing) -> Result<(), StoreError> {
+    let directory = target.parent().unwrap_or(target);
+    let mut file = tempfile::Builder::new()
+        .prefix(PARTIAL_PREFIX)
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(directory)
+        .map_err(io_error("create a file in", directory))?;
+    file.write_all(bytes).map_err(io_error("write", target))?;
+    file.as_file().sync_all().map_err(io_error("flush", target))?;
+    let persisted = match existing {
+        Existing::Replace => file.persist(target),
+        Existing::Refuse => file.persist_noclobber(target),
+    };
+    match persisted.map_err(|error| error.error) {
+        Err(error) if existing == Existing::Refuse && error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(StoreError::Exists { path: target.to_owned() });
+        }
+        result => drop(result.map_err(io_error("rename a file to", target))?),
+    }
+    sync_dir(directory)
+}
+
+/// Flushes the names in a directory.
+pub(super) fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error("flush", path))
+}
+
+/// Opens a plain file below `root`, through no link.
+pub(super) fn open(root: &Path, relative: &str) -> Result<(File, PathBuf), StoreError> {
+    let names = names(root, relative)?;
+    let mut path = root.to_owned();
+    let last = names.len() - 1;
+    for (place, name) in names.into_iter().enumerate() {
+        path.push(name);
+        let metadata = fs::symlink_metadata(&path).map_err(io_error("read", &path))?;
+        let is_right = if place == last { metadata.is_file() } else { metadata.is_dir() };
+        if !is_right {
+            return Err(StoreError::Escapes { path });
+        }
+    }
+    let file = open_plain(&path).map_err(io_error("read", &path))?;
+    Ok((file, path))
+}
+
+/// Opens a file without following a link and without waiting for a pipe's other end.
+pub(super) fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+/// Reads a file of at most `limit` bytes.
+pub(super) fn read(root: &Path, relative: &str, limit: u64) -> Result<Vec<u8>, StoreError> {
+    let (file, path) = open(root, relative)?;
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io_error("read", &path))?;
+    if bytes.len() as u64 > limit {
+        return Err(StoreError::TooLarge { path, limit });
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,337 @@
+//! Rounds as `cacheon rounds` lists and `cacheon show` opens them.
+
+use std::fmt::{self, Write as _};
+
+use comfy_table::{Cell, Color};
+use serde::{Serialize, Serializer};
+
+use super::leaderboard::leaderboard_table;
+use super::query_output::{JsonLayout, json};
+use super::text::{
+    RowLines, TextStyle, between, coloured, excerpt, instant, plain, render, right, short_hotkey, table,
+};
+use crate::model::{Conclusion, LeaderboardRow, Reason, RoundId};
+
+/// Where a round stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoundState {
+    /// A living process holds it.
+    Running,
+    /// Nobody holds it and it did not end: it can be resumed.
+    Interrupted,
+    /// It came to its end.
+    Ended(Conclusion),
+}
+
+impl RoundState {
+    /// The word used in tables and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Interrupted => "interrupted",
+            Self::Ended(conclusion) => conclusion.as_str(),
+        }
+    }
+
+    const fn colour(self) -> Color {
+        match self {
+            Self::Running => Color::Cyan,
+            Self::Ended(Conclusion::Success) => Color::Green,
+            Self::Ended(Conclusion::Failure) => Color::Red,
+            Self::Interrupted | Self::Ended(_) => Color::Yellow,
+        }
+    }
+}
+
+impl fmt::Display for RoundState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for RoundState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Who leads a leaderboard.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Winner {
+    /// Miner.
+    pub hotkey: String,
+    /// Image, where known.
+    pub image: Option<String>,
+    /// Score, above 0.
+    pub score: f64,
+}
+
+/// One line of `cacheon rounds`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RoundSummary {
+    /// The round.
+    pub round_id: RoundId,
+    /// Its directory.
+    pub path: String,
+    /// Name of its pipeline.
+    pub pipeline: Option<String>,
+    /// Wall time of its start, RFC 3339.
+    pub started_at: Option<String>,
+    /// Wall time of its end.
+    pub ended_at: Option<String>,
+    /// Where it stands.
+    pub state: RoundState,
+    /// First of the leaderboard, if its score is above 0.
+    pub winner: Option<Winner>,
+    /// Whether it has a seal. Whether the seal holds is `audit`'s question.
+    pub is_sealed: bool,
+    /// What could not be read of it, in words.
+    pub problem: Option<String>,
+}
+
+/// How far a leg came.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LegState {
+    /// Key; empty for a job without matrix.
+    pub leg: String,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// How it ended; none while it has not.
+    pub conclusion: Option<Conclusion>,
+    /// Why, where it did not succeed.
+    pub reason: Option<Reason>,
+}
+
+/// How far a job came.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JobState {
+    /// Job.
+    pub job: String,
+    /// How it ended; none while it has not.
+    pub conclusion: Option<Conclusion>,
+    /// Why, where it did not succeed.
+    pub reason: Option<Reason>,
+    /// Its legs in the order of the plan.
+    pub legs: Vec<LegState>,
+}
+
+impl JobState {
+    /// Legs that failed or were cancelled.
+    pub fn failed_legs(&self) -> impl Iterator<Item = &LegState> {
+        let is_failed =
+            |leg: &&LegState| matches!(leg.conclusion, Some(Conclusion::Failure | Conclusion::Cancelled));
+        self.legs.iter().filter(is_failed)
+    }
+}
+
+/// A published table and its size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableCount {
+    /// Its name.
+    pub table: String,
+    /// Rows in it.
+    pub rows: u64,
+}
+
+/// All of one round, for `cacheon show`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RoundDetail {
+    /// The line that `rounds` shows.
+    #[serde(flatten)]
+    pub summary: RoundSummary,
+    /// Name of the runner.
+    pub runner: Option<String>,
+    /// Jobs in the order in which they started.
+    pub jobs: Vec<JobState>,
+    /// The leaderboard, empty before there is one.
+    pub leaderboard: Vec<LeaderboardRow>,
+    /// Tables published.
+    pub tables: Vec<TableCount>,
+    /// What could not be read, in words.
+    pub warnings: Vec<String>,
+}
+
+/// The table of `cacheon rounds`, in the order given.
+pub fn rounds_table(rounds: &[RoundSummary], style: TextStyle) -> String {
+    let mut out = table(style, RowLines::One);
+    out.set_header([
+        Cell::new("round"),
+        Cell::new("pipeline"),
+        Cell::new("started"),
+        right("took"),
+        Cell::new("state"),
+        Cell::new("winner"),
+        right("score"),
+    ]);
+    for round in rounds {
+        let winner = round.winner.as_ref();
+        out.add_row([
+            Cell::new(&round.round_id),
+            Cell::new(excerpt(round.pipeline.as_deref().unwrap_or("-"), 40)),
+            Cell::new(round.started_at.as_deref().map_or_else(|| "-".to_owned(), instant)),
+            right(between(round.started_at.as_deref(), round.ended_at.as_deref())),
+            coloured(state(round), round.state.colour()),
+            Cell::new(winner.map_or_else(|| "-".to_owned(), |winner| short_hotkey(&winner.hotkey))),
+            right(winner.map_or_else(|| "-".to_owned(), |winner| format!("{:.4}", winner.score))),
+        ]);
+    }
+    render(&out)
+}
+
+fn state(round: &RoundSummary) -> String {
+    match &round.problem {
+        Some(problem) => format!("{} ({})", round.state, excerpt(problem, 100)),
+        None => round.state.to_string(),
+    }
+}
+
+/// `cacheon rounds --json`: an array, indented.
+pub fn rounds_json(rounds: &[RoundSummary]) -> String {
+    json(&rounds, JsonLayout::Pretty)
+}
+
+/// `cacheon show --json`: an object, indented.
+pub fn round_json(round: &RoundDetail) -> String {
+    json(round, JsonLayout::Pretty)
+}
+
+/// `cacheon show`: what it was, how its jobs went, who won, what was published.
+pub fn show_round(round: &RoundDetail, style: TextStyle) -> String {
+    let mut out = String::new();
+    let summary = &round.summary;
+    let name = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), plain);
+    let time = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), instant);
+    let took = between(summary.started_at.as_deref(), summary.ended_at.as_deref());
+    let sealed = if summary.is_sealed { "yes" } else { "no" };
+    for (label, value) in [
+        ("round", summary.round_id.to_string()),
+        ("pipeline", name(&summary.pipeline)),
+        ("runner", name(&round.runner)),
+        ("started", time(&summary.started_at)),
+        ("took", took),
+        ("state", state(summary)),
+        ("sealed", sealed.to_owned()),
+        ("files", plain(&summary.path)),
+    ] {
+        line(&mut out, format_args!("{label:<9}{value}"));
+    }
+    for warning in &round.warnings {
+        line(&mut out, format_args!("warning  {}", excerpt(warning, 300)));
+    }
+    if !round.jobs.is_empty() {
+        out.push('\n');
+        out.push_str(&jobs_table(&round.jobs, style));
+    }
+    for job in &round.jobs {
+        for leg in job.failed_legs() {
+            let reason =
+                leg.reason.as_ref().map_or_else(|| "no reason was recorded".to_owned(), ToString::to_string);
+            let key = if leg.leg.is_empty() { String::new() } else { format!(" {}", excerpt(&leg.leg, 100)) };
+            line(&mut out, format_args!("\n{}{key}: {}", plain(&job.job), excerpt(&reason, 600)));
+        }
+    }
+    if !round.leaderboard.is_empty() {
+        out.push('\n');
+        out.push_str(&leaderboard_table(&round.leaderboard, style));
+    }
+    if !round.tables.is_empty() {
+        let tables: Vec<_> =
+            round.tables.iter().map(|table| format!("{} ({})", plain(&table.table), table.rows)).collect();
+        line(&mut out, format_args!("\ntables (rows): {}", tables.join(", ")));
+    }
+    out
+}
+
+/// Appends a line; text in memory cannot fail.
+fn line(out: &mut String, text: fmt::Arguments<'_>) {
+    writeln!(out, "{text}").expect("writes to a string");
+}
+
+fn jobs_table(jobs: &[JobState], style: TextStyle) -> String {
+    let mut out = table(style, RowLines::One);
+    out.set_header([
+        Cell::new("job"),
+        Cell::new("state"),
+        right("legs"),
+        right("ended well"),
+        right("failed"),
+        right("retried"),
+    ]);
+    for job in jobs {
+        let state = job.conclusion.map_or(RoundState::Running, RoundState::Ended);
+        let well = job.legs.iter().filter(|leg| leg.conclusion == Some(Conclusion::Success)).count();
+        let retried = job.legs.iter().filter(|leg| leg.attempts > 1).count();
+        let word = job.conclusion.map_or("not ended", Conclusion::as_str);
+        out.add_row([
+            Cell::new(plain(&job.job)),
+            coloured(word, state.colour()),
+            right(job.legs.len()),
+            right(well),
+            right(job.failed_legs().count()),
+            right(retried),
+        ]);
+    }
+    render(&out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::tests::{jobs, leaderboard, tables};
+    use super::super::text::Colour;
+    use super::*;
+
+    fn summary(id: &str, state: RoundState) -> RoundSummary {
+        RoundSummary {
+            round_id: id.parse().expect("an id"),
+            path: format!("data/rounds/round={id}"),
+            pipeline: Some("demo".to_owned()),
+            started_at: Some("2026-11-21T21:27:00.25Z".to_owned()),
+            ended_at: matches!(state, RoundState::Ended(_)).then(|| "2026-11-21T21:29:34Z".to_owned()),
+            state,
+            winner: (state == RoundState::Ended(Conclusion::Success)).then(|| Winner {
+                hotkey: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".to_owned(),
+                image: Some("embedded/turbo".to_owned()),
+                score: 0.812_345,
+            }),
+            is_sealed: matches!(state, RoundState::Ended(_)),
+            problem: None,
+        }
+    }
+
+    fn detail() -> RoundDetail {
+        RoundDetail {
+            summary: summary("demo-2", RoundState::Ended(Conclusion::Success)),
+            runner: Some("embedded".to_owned()),
+            jobs: jobs(),
+            leaderboard: leaderboard(),
+            tables: tables(),
+            warnings: vec!["table `tokens` is not a readable Parquet file".to_owned()],
+        }
+    }
+
+    #[test]
+    fn rounds() {
+        let mut damaged = summary("demo-0", RoundState::Interrupted);
+        damaged.pipeline = None;
+        damaged.started_at = None;
+        damaged.problem = Some("line 3 of the journal is damaged".to_owned());
+        let rounds = [
+            summary("demo-3", RoundState::Running),
+            summary("demo-2", RoundState::Ended(Conclusion::Success)),
+            summary("demo-1", RoundState::Ended(Conclusion::Failure)),
+            damaged,
+        ];
+        insta::assert_snapshot!("rounds", rounds_table(&rounds, TextStyle::PLAIN));
+        insta::assert_snapshot!("rounds_json", rounds_json(&rounds[1..2]));
+    }
+
+    #[test]
+    fn one_round() {
+        let style = TextStyle { width: Some(100), colour: Colour::Plain };
+        insta::assert_snapshot!("show", show_round(&detail(), style));
+        let value: serde_json::Value = serde_json::from_str(&round_json(&detail())).expect("JSON");
+        assert_eq!(value["round_id"], "demo-2");
+        assert_eq!(value["state"], "success");
+        assert_eq!(value["jobs"][1]["legs"][1]["reason"]["fault"], "infra");
+    }
+}
