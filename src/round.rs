@@ -5,7 +5,7 @@
 //! the tasks, joined to empty before it returns, and is the only writer of the journal.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
@@ -14,13 +14,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::process::ProcessEngine;
-use crate::adapters::store::{RoundDirectory, StoreError};
-use crate::artifact::{JournalEvent, RoundFile, digest};
+use crate::adapters::store::{JournalWriter, RoundDirectory, StoreError};
+use crate::artifact::{JournalEvent, PublishedTable, RoundFile, digest};
 use crate::error::{Error, ExitCode};
 use crate::job::{JobRun, run_attempt};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed, StepAttemptRow};
 use crate::pipeline::definition::{Action as StepAction, Pipeline};
-use crate::pipeline::runner::{Engine, RunnerSpec};
+use crate::pipeline::runner::{EngineKind, RunnerSpec};
+use crate::pipeline::source::Source;
 use crate::pipeline::stage::StageName;
 use crate::ports::{ContainerEngine, Progress};
 use crate::schedule::{Action, AttemptEnd, AttemptOrder, Event, Placement, RunnerSlot, Scheduler, SchedulerSettings};
@@ -33,7 +34,7 @@ pub struct RoundSettings {
     /// Inputs, defaults filled in.
     pub inputs: Map<String, Json>,
     /// The runners there are, with the text each was read from.
-    pub runners: Vec<RunnerSpec>,
+    pub runners: Vec<(RunnerSpec, Source)>,
     /// Directory of all rounds.
     pub data_dir: PathBuf,
     /// Name of this round.
@@ -89,7 +90,8 @@ pub async fn run_round(settings: RoundSettings, control: Control, view: Unbounde
     let directory = RoundDirectory::create(&settings.data_dir, &settings.round_id)?;
     let lock = directory.lock()?;
     let round_file = round_file(&settings)?;
-    directory.write_once(Path::new(crate::artifact::layout::ROUND_FILE), &round_file.encode()?)?;
+    directory.write_round_file(&round_file)?;
+    let (journal_file, _) = directory.open_journal()?;
     let path = directory.path().to_owned();
     let round =
         Arc::new(RoundContext { round_id: settings.round_id.clone(), directory, seed: settings.seed.clone() });
@@ -97,6 +99,7 @@ pub async fn run_round(settings: RoundSettings, control: Control, view: Unbounde
     let (progress, progress_events) = unbounded_channel();
     let mut event_loop = EventLoop {
         scheduler: Scheduler::new(scheduler_settings(&settings)),
+        journal_file,
         settings: &settings,
         round,
         control,
@@ -114,7 +117,7 @@ pub async fn run_round(settings: RoundSettings, control: Control, view: Unbounde
         round_id: settings.round_id.clone(),
         pipeline: settings.pipeline.name.clone(),
         pipeline_digest: round_file.pipeline_digest,
-        runner: settings.runners.iter().map(|runner| runner.name.as_str()).collect::<Vec<_>>().join(","),
+        runner: settings.runners.iter().map(|(runner, _)| runner.name.as_str()).collect::<Vec<_>>().join(","),
         seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
     })?;
     let outcome = event_loop.run().await;
@@ -129,8 +132,8 @@ pub async fn run_round(settings: RoundSettings, control: Control, view: Unbounde
 
 fn round_file(settings: &RoundSettings) -> Result<RoundFile, Error> {
     let source = &settings.pipeline.source;
-    let runner_texts: Vec<&str> = settings.runners.iter().map(|runner| &*runner.source.text).collect();
-    let runner_paths: Vec<&str> = settings.runners.iter().map(|runner| &*runner.source.path).collect();
+    let runner_texts: Vec<&str> = settings.runners.iter().map(|(_, source)| &*source.text).collect();
+    let runner_paths: Vec<&str> = settings.runners.iter().map(|(_, source)| &*source.path).collect();
     let tool_digest = std::fs::read(&settings.program).ok().map(|bytes| digest::sha256(&bytes));
     Ok(RoundFile {
         schema: RoundFile::SCHEMA,
@@ -143,7 +146,7 @@ fn round_file(settings: &RoundSettings) -> Result<RoundFile, Error> {
         inputs: settings.inputs.clone().into_iter().collect(),
         seed_hex: settings.seed.to_hex(),
         images: BTreeMap::new(),
-        model_digest: settings.runners.iter().find_map(model_digest),
+        model_digest: settings.runners.iter().find_map(|(runner, _)| model_digest(runner)),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         tool_digest,
         started_at: (settings.now)().to_string(),
@@ -178,7 +181,7 @@ fn scheduler_settings(settings: &RoundSettings) -> SchedulerSettings {
         runners: settings
             .runners
             .iter()
-            .map(|runner| RunnerSlot {
+            .map(|(runner, _)| RunnerSlot {
                 name: runner.name.clone(),
                 labels: runner.labels.clone(),
                 capacity: runner.capacity,
@@ -189,6 +192,8 @@ fn scheduler_settings(settings: &RoundSettings) -> SchedulerSettings {
 
 struct EventLoop<'a> {
     scheduler: Scheduler,
+    /// The journal; written here only.
+    journal_file: JournalWriter,
     settings: &'a RoundSettings,
     round: Arc<RoundContext>,
     control: Control,
@@ -292,14 +297,14 @@ impl EventLoop<'_> {
                 max_log_bytes: 0,
             };
         };
-        let spec = &self.settings.runners[index];
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let (spec, _) = &self.settings.runners[index];
+        let absolute = |path: &str| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
         let engine: Option<Arc<dyn ContainerEngine>> = match spec.engine {
-            Engine::Process => {
+            EngineKind::Process => {
                 let images = spec.images.as_deref().map(absolute).unwrap_or_default();
                 Some(Arc::new(ProcessEngine::new(images, self.settings.program.clone())))
             }
-            Engine::Docker => None,
+            EngineKind::Docker => None,
         };
         RunnerContext {
             name: spec.name.clone(),
@@ -310,13 +315,23 @@ impl EventLoop<'_> {
     }
 
     fn record(&mut self, event: JournalEvent) -> Result<(), StoreError> {
-        self.round.directory.append_journal(&(self.settings.now)().to_string(), &event)?;
-        if let JournalEvent::StepEnded { stage, conclusion: Conclusion::Success, .. } = &event {
-            self.has_published |= stage == StageName::Publish.as_str();
+        let line = self.journal_file.append(&(self.settings.now)().to_string(), event)?;
+        self.keep_step(&line.event);
+        let published = self.published(&line.event);
+        self.show(View::Journal(line.event));
+        if let Some(tables) = published {
+            self.record(JournalEvent::Published { tables })?;
         }
-        self.keep_step(&event);
-        self.show(View::Journal(event));
         Ok(())
+    }
+
+    /// The result tables that a step wrote, by its output `tables`.
+    fn published(&mut self, event: &JournalEvent) -> Option<Vec<PublishedTable>> {
+        let JournalEvent::StepEnded { stage, conclusion: Conclusion::Success, outputs, .. } = event else { return None };
+        self.has_published |= stage == StageName::Publish.as_str();
+        let is_ours = stage == StageName::Publish.as_str() || stage == StageName::SetWeights.as_str();
+        let tables = outputs.get("tables").filter(|_| is_ours)?;
+        serde_json::from_value(tables.clone()).ok()
     }
 
     fn keep_step(&mut self, event: &JournalEvent) {
@@ -387,7 +402,8 @@ impl EventLoop<'_> {
         }
         if self.has_published {
             let steps = std::mem::take(&mut self.steps);
-            crate::stages::publish_table(&self.round, &steps)?;
+            let table = self.round.directory.write_table(&steps)?;
+            self.record(JournalEvent::Published { tables: vec![table] })?;
         }
         let conclusion = match exit_code {
             ExitCode::Done => Conclusion::Success,

@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::error::{Error, ExitCode};
 use crate::pipeline::diagnostic::Color;
 use crate::pipeline::source::Source;
-use crate::report::TextStyle;
+use crate::report::{Colour, TextStyle};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -103,14 +103,16 @@ impl Session {
 
     /// How tables look on stdout.
     fn style(&self) -> TextStyle {
-        TextStyle { width: terminal_width(), is_coloured: self.is_coloured(std::io::stdout().is_terminal()) }
+        let is_terminal = std::io::stdout().is_terminal();
+        let colour = if self.is_coloured(is_terminal) { Colour::Ansi } else { Colour::Plain };
+        TextStyle { width: is_terminal.then(terminal_width), colour }
     }
 }
 
 /// Columns of the terminal, `COLUMNS`, or 100 where there is none.
-fn terminal_width() -> usize {
+fn terminal_width() -> u16 {
     let given = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-    let measured = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    let measured = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| size.ws_col);
     given.or_else(measured).filter(|width| *width > 0).map_or(100, |width| width.clamp(60, 240))
 }
 

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::{Session, print, say};
 use crate::adapters::query::query;
 use crate::error::{Error, ExitCode};
-use crate::report::{JsonLayout, to_csv, to_json, to_table};
+use crate::report::query_output::{JsonLayout, to_csv, to_json, to_table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

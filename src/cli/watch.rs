@@ -10,7 +10,7 @@ use super::say;
 use crate::artifact::JournalEvent;
 use crate::model::{Conclusion, Reason, RoundId};
 use crate::ports::Progress;
-use crate::report::plain;
+use crate::report::text::plain;
 use crate::round::View;
 
 /// Shows what comes until the round lets go of the channel.

@@ -2,7 +2,7 @@
 //!
 //! All reads of a round get the same prompts, drawn from the round's secret seed. The answers that are timed
 //! here are the answers that are judged later: `answers.parquet` is what `verify-logprobs` scores, and
-//! `streams.bin` holds the raw streams, from which all of it can be derived again.
+//! `streams.captures` holds the raw streams, from which all of it can be derived again.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{JobContext, Span, StageError, relative, write_file, write_rows, write_table};
+use super::{JobContext, Span, StageError, data_dir, write_file, write_rows, write_table};
 use crate::client::{Deadline, LoadPlan, LoadResult, Target, run_single_stream};
 use crate::measure::{
     Caps, PinnedTokenizer, Prompt, RecordContext, RequestShape, Workload, encode_captures, observe, record, request_body,
@@ -93,7 +93,7 @@ pub(super) async fn run(
     let plan =
         LoadPlan { target: target(&parameters.endpoint)?, bodies, deadline: Deadline(parameters.request_deadline.0) };
     let result = measured(plan, context).await?;
-    write_file(context, "streams.bin", &encode_captures(&result.captures))?;
+    write_file(context, "streams.captures", &encode_captures(&result.captures))?;
 
     let (requests, answers) = judged_streams(&result, &prompts, &tokenizer, (context.round.round_id.as_str(), &parameters.read.key));
     let failed: Vec<&RequestRow> =
@@ -104,9 +104,9 @@ pub(super) async fn run(
         format!("prompt {} ended {} {flags}", request.prompt_index, request.status)
     });
     let (request_count, failed_count) = (requests.len(), failed.len());
-    write_rows(context, "read.parquet", vec![read])?;
-    write_rows(context, "answers.parquet", answers)?;
-    write_table(context, requests)?;
+    write_rows(context, "read.parquet", &[read])?;
+    write_rows(context, "answers.parquet", &answers)?;
+    write_table(context, &requests)?;
 
     let Span(limit) = parameters.max_client_lag;
     if let Some(lag) = result.health.lag_p99.filter(|lag| *lag > limit) {
@@ -118,7 +118,7 @@ pub(super) async fn run(
     let mut outputs = Map::new();
     outputs.insert("requests".to_owned(), json!(request_count));
     outputs.insert("failed".to_owned(), json!(failed_count));
-    outputs.insert("data".to_owned(), relative(context, "").to_string_lossy().trim_end_matches('/').into());
+    outputs.insert("data".to_owned(), data_dir(context).into());
     Ok(outputs)
 }
 

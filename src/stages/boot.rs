@@ -113,7 +113,7 @@ pub(super) async fn run(
         scratch_dir: context.scratch_dir.join("server"),
     };
     let started = Instant::now();
-    let server = context.runner.engine.launch(&launch).await?;
+    let server = context.engine()?.launch(&launch).await?;
     let address = server.address();
     let boot_id = server.boot_id().to_owned();
     // From here on the job owns the server, so that every way out stops it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{JobContext, StageError, write_table};
+use super::{JobContext, StageError, data_dir, write_table};
 use crate::adapters::chain_file::ChainFile;
 use crate::model::{SubmissionRow, admit};
 use crate::ports::ChainSource as _;
@@ -58,11 +58,12 @@ pub(super) async fn run(
         })
         .collect();
     let ignored = admission.commitments.iter().filter(|row| !row.is_accepted).count();
-    write_table(context, admission.commitments)?;
-    write_table(context, submissions)?;
+    write_table(context, &admission.commitments)?;
+    write_table(context, &submissions)?;
     let mut outputs = Map::new();
     outputs.insert("block".to_owned(), Value::String(view.block));
     outputs.insert("ignored".to_owned(), json!(ignored));
+    outputs.insert("data".to_owned(), data_dir(context).into());
     outputs.insert("submissions".to_owned(), serde_json::to_value(&admission.submissions)?);
     Ok(outputs)
 }

@@ -17,7 +17,7 @@ mod set_weights;
 mod verify_logprobs;
 mod warm_up;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub use boot::{BootError, BootedServer};
 pub use exec::{ExecError, ShellStep, run_shell};
 
 use crate::adapters::store::{RoundDirectory, StoreError};
-use crate::artifact::{ArtifactError, Table, TableContext};
+use crate::artifact::{ArtifactError, Table, TableContext, layout};
 use crate::model::{Arm, Fault, Reason, RoundId, Seed};
 use crate::pipeline::stage::StageName;
 use crate::ports::{ChainError, ContainerEngine, EngineError, Progress};
@@ -50,8 +50,8 @@ pub struct RoundContext {
 pub struct RunnerContext {
     /// Name of the runner.
     pub name: String,
-    /// Engine that boots servers there.
-    pub engine: Arc<dyn ContainerEngine>,
+    /// Engine that boots servers there; the controller has none.
+    pub engine: Option<Arc<dyn ContainerEngine>>,
     /// Directory of the model, absolute.
     pub model_dir: PathBuf,
     /// Most bytes of server log kept.
@@ -101,6 +101,14 @@ impl JobContext<'_> {
             Progress { job: self.job.clone(), leg: self.leg.clone(), doing: doing.to_owned(), done, total };
         // Nobody may be watching.
         let _ = self.progress.send(progress);
+    }
+
+    fn engine(&self) -> Result<&Arc<dyn ContainerEngine>, StageError> {
+        let missing = || {
+            let why = "this job runs on the controller, which boots no servers: give it `runs-on:` a runner";
+            StageError::Parameter(why.to_owned())
+        };
+        self.runner.engine.as_ref().ok_or_else(missing)
     }
 
     fn server(&self) -> Result<&BootedServer, StageError> {
@@ -341,25 +349,32 @@ fn http_client() -> Result<reqwest::Client, StageError> {
 }
 
 /// Leaves rows of a table in the attempt's directory.
-fn write_table<T: Table>(context: &JobContext<'_>, rows: Vec<T>) -> Result<(), StageError> {
+fn write_table<T: Table>(context: &JobContext<'_>, rows: &[T]) -> Result<(), StageError> {
     write_rows(context, &format!("{}.parquet", T::NAME), rows)
 }
 
 /// Leaves rows under a name of the caller's.
-fn write_rows<T: Table>(context: &JobContext<'_>, name: &str, rows: Vec<T>) -> Result<(), StageError> {
-    let table = TableContext { round_id: context.round.round_id.to_string() };
-    let bytes = crate::artifact::encode(rows, &table)?;
-    write_file(context, name, &bytes)
+fn write_rows<T: Table>(context: &JobContext<'_>, name: &str, rows: &[T]) -> Result<(), StageError> {
+    let table = TableContext { round_id: &context.round.round_id };
+    write_file(context, name, &crate::artifact::encode(rows, &table)?)
 }
 
 /// Leaves a whole file in the attempt's directory.
 fn write_file(context: &JobContext<'_>, name: &str, bytes: &[u8]) -> Result<(), StageError> {
-    let path = relative(context, name);
-    Ok(context.round.directory.write_whole(&path, bytes)?)
+    context.round.directory.write_whole(&format!("{}/{name}", data_dir(context)), bytes)?;
+    Ok(())
 }
 
-/// Path of a file of this attempt, relative to the round's directory.
-fn relative(context: &JobContext<'_>, name: &str) -> PathBuf {
-    let path = context.attempt_dir.join(name);
-    path.strip_prefix(context.round.directory.path()).map(Path::to_owned).unwrap_or(path)
+/// A table file of an attempt may not be larger than this.
+const MAX_TABLE_BYTES: u64 = 1 << 30;
+
+/// Reads rows that an attempt of this round left; `data` is its directory, as [`data_dir`] names it.
+fn read_rows<T: Table>(context: &JobContext<'_>, data: &str, name: &str) -> Result<Vec<T>, StageError> {
+    let bytes = context.round.directory.read(&format!("{data}/{name}"), MAX_TABLE_BYTES)?;
+    Ok(crate::artifact::decode(&bytes)?)
+}
+
+/// Directory of this attempt, relative to the round's: what later stages are told by the output `data`.
+fn data_dir(context: &JobContext<'_>) -> String {
+    layout::attempt_path(&context.job, &context.leg, context.attempt)
 }

@@ -23,7 +23,7 @@ pub(super) async fn run(
     parameters: Parameters,
     context: &mut JobContext<'_>,
 ) -> Result<Map<String, Value>, StageError> {
-    context.runner.engine.pull(&parameters.image, &parameters.digest).await?;
+    context.engine()?.pull(&parameters.image, &parameters.digest).await?;
     let mut outputs = Map::new();
     outputs.insert("reference".to_owned(), format!("{}@{}", parameters.image, parameters.digest).into());
     outputs.insert("digest".to_owned(), parameters.digest.to_string().into());

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{JobContext, StageError, publish_table};
+use super::{JobContext, StageError};
 use crate::judge::weights;
 use crate::model::LeaderboardRow;
 
@@ -32,8 +32,9 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<M
         return Err(StageError::Parameter(why.to_owned()));
     }
     let rows = weights(&parameters.leaderboard, parameters.netuid);
-    publish_table(context.round, &rows)?;
+    let table = context.round.directory.write_table(&rows)?;
     let mut outputs = Map::new();
+    outputs.insert("tables".to_owned(), serde_json::to_value([table])?);
     outputs.insert("weights".to_owned(), serde_json::to_value(rows)?);
     Ok(outputs)
 }

@@ -11,9 +11,9 @@ use rand_chacha::rand_core::Rng as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{JobContext, StageError, read_rows, relative, write_table};
+use super::{JobContext, StageError, data_dir, read_rows, write_table};
 use crate::adapters::scorer::{Scorer, TokenScore};
-use crate::judge::{JudgedRead, VerifyPolicy, judge_answers};
+use crate::judge::{Answers, Subject, VerifyPolicy, judge_answers};
 use crate::model::{Arm, LegSummary, ReadSpec, RequestRow, TokenRow, VerdictRow};
 
 /// Parameters of the stage.
@@ -76,12 +76,13 @@ pub(super) async fn run(
             }
         }
     }
-    let verdicts = verdicts(&parameters.policy, &reads);
+    let verdicts = verdicts(&parameters.policy, &reads, context.round.round_id.as_str());
     let failed = verdicts.iter().filter(|verdict| verdict.outcome == "fail").count();
-    write_table(context, verdicts)?;
-    write_table(context, reads.into_iter().flat_map(|read| read.answers).collect())?;
+    let tokens: Vec<TokenRow> = reads.into_iter().flat_map(|read| read.answers).collect();
+    write_table(context, &verdicts)?;
+    write_table(context, &tokens)?;
     let mut outputs = Map::new();
-    outputs.insert("data".to_owned(), relative(context, "").to_string_lossy().trim_end_matches('/').into());
+    outputs.insert("data".to_owned(), data_dir(context).into());
     outputs.insert("failed".to_owned(), json!(failed));
     Ok(outputs)
 }
@@ -137,20 +138,17 @@ async fn ask(
 }
 
 /// Judges every candidate's read against all of the baseline's answers.
-fn verdicts(policy: &VerifyPolicy, reads: &[SealedRead]) -> Vec<VerdictRow> {
+fn verdicts(policy: &VerifyPolicy, reads: &[SealedRead], round_id: &str) -> Vec<VerdictRow> {
     let is_baseline = |read: &&SealedRead| read.spec.arm == Arm::Baseline;
-    let control_requests: Vec<RequestRow> =
-        reads.iter().filter(is_baseline).flat_map(|read| read.requests.clone()).collect();
-    let control_answers: Vec<TokenRow> =
-        reads.iter().filter(is_baseline).flat_map(|read| read.answers.clone()).collect();
-    let control = JudgedRead { requests: &control_requests, tokens: &control_answers };
-    let mut verdicts = Vec::new();
-    for read in reads.iter().filter(|read| !is_baseline(read)) {
-        let candidate = JudgedRead { requests: &read.requests, tokens: &read.answers };
-        for mut verdict in judge_answers(policy, &control, &candidate) {
-            verdict.hotkey = read.spec.hotkey.as_ref().map(ToString::to_string);
-            verdicts.push(verdict);
-        }
-    }
-    verdicts
+    let requests: Vec<RequestRow> =
+        reads.iter().filter(is_baseline).flat_map(|read| read.requests.iter().cloned()).collect();
+    let tokens: Vec<TokenRow> =
+        reads.iter().filter(is_baseline).flat_map(|read| read.answers.iter().cloned()).collect();
+    let control = Answers { requests: &requests, tokens: &tokens };
+    let judge = |read: &SealedRead| {
+        let hotkey = read.spec.hotkey.as_ref().map(crate::model::Hotkey::as_str);
+        let subject = Subject { round_id, read_key: &read.spec.key, hotkey };
+        judge_answers(policy, &subject, &control, &Answers { requests: &read.requests, tokens: &read.answers })
+    };
+    reads.iter().filter(|read| !is_baseline(read)).flat_map(judge).collect()
 }
