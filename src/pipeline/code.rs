@@ -1,0 +1,88 @@
+//! The closed list of checks, each with a stable code.
+//!
+//! A code is never given a second meaning; what each means is [`Code::summary`].
+
+use std::fmt;
+
+macro_rules! codes {
+    ($($variant:ident = $code:literal: $summary:literal,)+) => {
+        /// Which check made a finding.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = $summary] $variant,)+
+        }
+
+        impl Code {
+            /// All checks, by code.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The stable code, such as `L002`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// What the check looks for, in one line.
+            pub const fn summary(self) -> &'static str {
+                match self { $(Self::$variant => $summary,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    YamlSyntax = "L001": "the file is not YAML, or more of it than is allowed",
+    UnknownKey = "L002": "a key that does not exist here",
+    MissingKey = "L003": "a required key is missing",
+    DuplicateKey = "L004": "a key stands twice in one mapping (case is ignored)",
+    WrongType = "L005": "a value of the wrong type, or none of those allowed",
+    EmptyCollection = "L006": "an empty mapping or sequence",
+    MergeKey = "L007": "a YAML merge key",
+    BothSpellings = "L009": "two spellings of one setting",
+    BadId = "L010": "an id against the grammar of ids",
+    RepeatedId = "L011": "an id used twice (case is ignored)",
+    UnknownNeed = "L012": "a job needs a job that does not exist",
+    Cycle = "L013": "jobs need each other in a circle",
+    RepeatedNeed = "L014": "a need listed twice",
+    QueueAndCancel = "L018": "`queue: max` together with `cancel-in-progress: true`",
+    UnknownStage = "L019": "a stage that does not exist",
+    MissingInput = "L021": "a stage misses an input it requires",
+    UnknownInput = "L022": "a stage has no such input",
+    InputType = "L023": "an input of the wrong type",
+    UsesAndRun = "L024": "a step has both `uses` and `run`",
+    ExpressionSyntax = "L025": "an expression that cannot be read",
+    DoubleQuotes = "L026": "a double-quoted string in an expression",
+    UnknownContext = "L027": "a context that does not exist",
+    UnknownProperty = "L028": "a property that cannot exist",
+    ContextUnavailable = "L029": "a context that is not available here",
+    UnknownFunction = "L030": "a function that does not exist, or the wrong number of arguments",
+    TextAroundCondition = "L036": "text around the expression of an `if`",
+    MatrixOutputs = "L040": "plain outputs of a matrix job",
+    ScriptInjection = "L041": "outside data pasted into a script",
+    MatrixKey = "L044": "a matrix whose legs need `strategy.key`",
+    Cron = "L045": "a cron line that cannot be read",
+    TimeZone = "L046": "a time zone that does not exist",
+    RetrySubmission = "L048": "a retry that would hide failing submissions",
+    TimeoutNesting = "L054": "a step's timeout longer than its job's",
+    InputDefault = "L057": "a default that its input would refuse",
+    Matrix = "L059": "a matrix that cannot be expanded",
+    Evaluation = "E001": "an expression failed while the pipeline ran",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique() {
+        let mut codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Code::ALL.len());
+    }
+}

@@ -1,0 +1,384 @@
+//! A checked pipeline: what the YAML file means.
+//!
+//! Built only by [`Pipeline::parse`](super::parse); a value of these types has unknown keys, wrong types,
+//! cycles and misplaced contexts behind it. What is templated keeps its place in the file.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::cron::Cron;
+use super::expr::Value;
+use super::source::{Source, Span};
+use super::stage::StageName;
+use super::template::{Condition, Template, TemplateTree};
+use super::yaml::Key;
+
+/// Names and templated values in file order.
+pub type Env = Vec<(String, Template)>;
+
+/// A whole pipeline.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// The file, for drawing failures at run time.
+    pub source: Source,
+    /// `name`, or the file's name without its extension.
+    pub name: String,
+    /// What one round is called.
+    pub run_name: Option<Template>,
+    /// When rounds start by themselves.
+    pub schedules: Vec<Schedule>,
+    /// What a person may set when starting a round.
+    pub inputs: Vec<InputDecl>,
+    /// Environment of all steps.
+    pub env: Env,
+    /// What steps and jobs without their own setting use.
+    pub defaults: Defaults,
+    /// Which rounds must not run at once.
+    pub concurrency: Option<Concurrency>,
+    /// The jobs in file order; `needs` form no circle.
+    pub jobs: Vec<Job>,
+}
+
+impl Pipeline {
+    /// The job of this id.
+    pub fn job(&self, id: &str) -> Option<&Job> {
+        self.jobs.iter().find(|job| job.id == id)
+    }
+}
+
+/// A time at which rounds start.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// When.
+    pub cron: Cron,
+    /// In which zone's time; UTC by default.
+    pub timezone: TimeZone,
+    /// What happens when a round of this pipeline is still running.
+    pub overlap: Overlap,
+    /// What happens to ticks that were missed.
+    pub catch_up: CatchUp,
+    /// A tick older than this is recorded as missed.
+    pub deadline: Option<Duration>,
+    /// The longest delay, drawn for each tick from its identity.
+    pub jitter: Duration,
+    /// The cron line's place.
+    pub span: Span,
+}
+
+/// What happens to a tick while a round of the same pipeline runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// It is recorded and not run.
+    #[default]
+    Skip,
+    /// It waits; the newest one wins.
+    Queue,
+    /// The running round is cancelled.
+    Replace,
+}
+
+/// What happens to ticks that passed while nobody was watching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CatchUp {
+    /// Nothing.
+    None,
+    /// The newest one runs.
+    #[default]
+    Latest,
+    /// All run, the oldest first.
+    All,
+}
+
+/// Something a person may set when starting a round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputDecl {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: InputType,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Whether it must be given.
+    pub is_required: bool,
+    /// Its value if it is not given; already of the right type.
+    pub default: Option<Value>,
+    /// The name's place.
+    pub span: Span,
+}
+
+/// The type of an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputType {
+    /// Any text.
+    String,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// One of these.
+    Choice(Vec<String>),
+}
+
+/// What steps and jobs without their own setting use.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Defaults {
+    /// The shell of `run` steps.
+    pub shell: Shell,
+    /// The timeout of jobs.
+    pub timeout: Option<Duration>,
+}
+
+/// What a script runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shell {
+    /// `bash --noprofile --norc -eo pipefail`.
+    #[default]
+    Bash,
+}
+
+/// Rounds of one group run one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Concurrency {
+    /// The group's name.
+    pub group: Template,
+    /// Whether a new round cancels the running one.
+    pub cancel_in_progress: bool,
+    /// How many rounds wait.
+    pub queue: Queue,
+}
+
+/// How many rounds of a group wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Queue {
+    /// One; the newest wins.
+    #[default]
+    Single,
+    /// All, first come first served.
+    Max,
+}
+
+/// One job.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its id, unique whatever the case.
+    pub id: String,
+    /// The id's place.
+    pub span: Span,
+    /// What it is called; the id if not given.
+    pub name: Option<Template>,
+    /// The jobs whose end it waits for.
+    pub needs: Vec<Need>,
+    /// Whether it runs.
+    pub condition: Condition,
+    /// Where it runs.
+    pub runs_on: RunsOn,
+    /// Its matrix.
+    pub strategy: Option<Strategy>,
+    /// Environment of its steps.
+    pub env: Env,
+    /// What it hands to the jobs that need it.
+    pub outputs: Vec<OutputDecl>,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// Whether and when it is tried again, as a whole.
+    pub retry: Retry,
+    /// Whether its failure lets the round go on.
+    pub continue_on_error: Flag,
+    /// Its steps in order; never empty.
+    pub steps: Vec<Step>,
+}
+
+/// A job that is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Its id.
+    pub job: String,
+    /// Where the need is written.
+    pub span: Span,
+}
+
+/// Where a job runs: a runner that has all these labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunsOn {
+    /// The labels; `controller` stands for the machine that runs the round.
+    pub labels: Vec<Template>,
+}
+
+/// The legs of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Strategy {
+    /// The matrix: a mapping of lists with `include` and `exclude`, or one expression that gives such a mapping.
+    pub matrix: TemplateTree,
+    /// The identity of a leg.
+    pub key: Option<Template>,
+    /// How many legs run at once.
+    pub max_parallel: Option<u32>,
+    /// Whether the first failing leg cancels the others.
+    pub fail_fast: bool,
+    /// In which order legs start.
+    pub order: LegOrder,
+    /// Legs for which this gives the same value run one after the other on one runner.
+    pub sequence: Option<Template>,
+    /// Whether a matrix without legs is fine.
+    pub allow_empty: bool,
+    /// The key's place.
+    pub span: Span,
+}
+
+/// In which order legs start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LegOrder {
+    /// As in the file.
+    #[default]
+    File,
+    /// Shuffled by the round's seed, and recorded.
+    Shuffle,
+}
+
+/// What a job hands to the jobs that need it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputDecl {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: OutputType,
+    /// Its value.
+    pub value: Template,
+}
+
+/// The type of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OutputType {
+    /// Text.
+    #[default]
+    String,
+    /// Any value.
+    Json,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+}
+
+/// Whether and when something is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Retry {
+    /// How often, after the first time.
+    pub max: u32,
+    /// After which faults.
+    pub on: Vec<FaultName>,
+    /// After which delay.
+    pub backoff: Backoff,
+}
+
+/// A fault that may be retried; a submission's own never is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultName {
+    /// The machine, the network or a registry.
+    Infra,
+    /// The pipeline file.
+    Pipeline,
+    /// A person.
+    Operator,
+    /// Nobody can say.
+    Unknown,
+}
+
+/// The delay before another try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backoff {
+    /// How it grows.
+    pub kind: BackoffKind,
+    /// The first delay.
+    pub delay: Duration,
+    /// The longest delay.
+    pub max_delay: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            kind: BackoffKind::Exponential,
+            delay: Duration::from_secs(5),
+            max_delay: Duration::from_mins(5),
+        }
+    }
+}
+
+impl Backoff {
+    /// The delay before the try of this number; the first retry is number one.
+    pub fn delay_before(&self, retry: u32) -> Duration {
+        let factor = match self.kind {
+            BackoffKind::Fixed => 1,
+            BackoffKind::Linear => retry.max(1),
+            BackoffKind::Exponential => 1u32.checked_shl(retry.saturating_sub(1)).unwrap_or(u32::MAX),
+        };
+        self.delay.saturating_mul(factor).min(self.max_delay)
+    }
+}
+
+/// How a delay grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BackoffKind {
+    /// Not at all.
+    Fixed,
+    /// By the first delay each time.
+    Linear,
+    /// Twofold each time.
+    #[default]
+    Exponential,
+}
+
+/// A setting that is true, false, or decided by an expression.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Flag {
+    /// As written.
+    Fixed(bool),
+    /// By an expression.
+    Template(Template),
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its id, unique in the job whatever the case.
+    pub id: Option<String>,
+    /// Where the step begins.
+    pub span: Span,
+    /// What it is called.
+    pub name: Option<Template>,
+    /// Whether it runs.
+    pub condition: Condition,
+    /// Its environment.
+    pub env: Env,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// Whether its failure lets the job go on.
+    pub continue_on_error: Flag,
+    /// Whether and when it is tried again.
+    pub retry: Retry,
+    /// What it does.
+    pub action: Action,
+}
+
+/// What a step does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Runs a built-in stage.
+    Stage {
+        /// Which.
+        stage: StageName,
+        /// Its inputs in file order.
+        with: Vec<(Key, TemplateTree)>,
+        /// The place of `uses`.
+        span: Span,
+    },
+    /// Runs a script.
+    Run {
+        /// The script; outside data reaches it by `env` only.
+        script: Template,
+        /// What it runs in.
+        shell: Shell,
+    },
+}

@@ -1,0 +1,258 @@
+//! What is wrong with a file, and how it is shown.
+//!
+//! A [`Diagnostic`] is data: a code, a message, a place, other places that matter, and the edit that would
+//! help. Drawing is `annotate-snippets`' work (this is the only file that names it); lines for machines come
+//! from [`Diagnostic::to_json`]. Findings are collected, never thrown one at a time: see [`Diagnostics`].
+
+use std::fmt;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde_json::{Value as Json, json};
+
+use super::code::Code;
+use super::source::{Source, Span};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// The file cannot be used.
+    Error,
+    /// The file can be used, and probably does not mean what it says.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        })
+    }
+}
+
+/// Whether rendered text carries terminal colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Color {
+    /// Plain text.
+    Never,
+    /// ANSI escapes.
+    Always,
+}
+
+/// A second place that explains the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Where.
+    pub span: Span,
+    /// What is there.
+    pub text: String,
+}
+
+/// One finding in one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Which check found it.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// Where.
+    pub span: Span,
+    /// What stands at `span`, where the message alone does not say it.
+    pub note: Option<String>,
+    /// Other places that matter.
+    pub labels: Vec<Label>,
+    /// The edit that would help.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error at a place.
+    pub fn error(code: Code, span: Span, message: impl Into<String>) -> Self {
+        let (note, help) = (None, None);
+        Self {
+            code,
+            severity: Severity::Error,
+            message: message.into(),
+            span,
+            note,
+            labels: Vec::new(),
+            help,
+        }
+    }
+
+    /// A warning at a place.
+    pub fn warning(code: Code, span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, span, message) }
+    }
+
+    /// The finding with words under its own place.
+    #[must_use]
+    pub fn note(mut self, text: impl Into<String>) -> Self {
+        self.note = Some(text.into());
+        self
+    }
+
+    /// The finding with a second place.
+    #[must_use]
+    pub fn label(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.labels.push(Label { span, text: text.into() });
+        self
+    }
+
+    /// The finding with an edit that would help.
+    #[must_use]
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+
+    /// The finding with "did you mean", where there is something to offer.
+    #[must_use]
+    pub fn did_you_mean(self, offers: &[String]) -> Self {
+        match offers {
+            [] => self,
+            [one] => self.help(format!("did you mean `{one}`?")),
+            [one, two, ..] => self.help(format!("did you mean `{one}` or `{two}`?")),
+        }
+    }
+
+    /// The finding drawn over its source, as rustc draws its own.
+    pub fn render(&self, source: &Source, color: Color) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+            Severity::Note => Level::NOTE,
+        };
+        let mut primary = AnnotationKind::Primary.span(source.clamp(self.span).range());
+        if let Some(note) = &self.note {
+            primary = primary.label(note.as_str());
+        }
+        let mut snippet = Snippet::source(&*source.text).path(&*source.path).annotation(primary);
+        for label in &self.labels {
+            let span = source.clamp(label.span).range();
+            snippet = snippet.annotation(AnnotationKind::Context.span(span).label(label.text.as_str()));
+        }
+        let title = level.primary_title(self.message.as_str()).id(self.code.as_str());
+        let mut group: Group<'_> = title.element(snippet);
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        let renderer = match color {
+            Color::Never => Renderer::plain(),
+            Color::Always => Renderer::styled(),
+        };
+        renderer.render(&[group])
+    }
+
+    /// The finding for machines: severity, code, message, file, line, column, byte span, help, labels.
+    pub fn to_json(&self, source: &Source) -> Json {
+        let place = |span: Span| {
+            let (start, end) = (source.line_column(span.start), source.line_column(span.end));
+            json!({
+                "file": &*source.path,
+                "line": start.line, "column": start.column,
+                "end_line": end.line, "end_column": end.column,
+                "start_byte": span.start, "end_byte": span.end,
+            })
+        };
+        let mut object = place(source.clamp(self.span));
+        object["severity"] = json!(self.severity.to_string());
+        object["code"] = json!(self.code.as_str());
+        object["message"] = json!(self.message);
+        object["help"] = json!(self.help);
+        let labels = self.labels.iter().map(|label| {
+            let mut at = place(source.clamp(label.span));
+            at["message"] = json!(label.text);
+            at
+        });
+        object["labels"] = labels.collect();
+        object
+    }
+}
+
+/// All findings of one pass over one source, in the order of their places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostics {
+    /// What they are about.
+    pub source: Source,
+    /// The findings, sorted by place.
+    pub items: Vec<Diagnostic>,
+}
+
+impl Diagnostics {
+    /// The findings sorted by place, and repeated ones dropped.
+    pub fn new(source: &Source, mut items: Vec<Diagnostic>) -> Self {
+        items.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
+        items.dedup();
+        Self { source: source.clone(), items }
+    }
+
+    /// Whether one of them is an error.
+    pub fn has_errors(&self) -> bool {
+        self.items.iter().any(|item| item.severity == Severity::Error)
+    }
+
+    /// All findings drawn, a blank line between two.
+    pub fn render(&self, color: Color) -> String {
+        let drawn: Vec<_> = self.items.iter().map(|item| item.render(&self.source, color)).collect();
+        drawn.join("\n\n")
+    }
+
+    /// All findings as a JSON array.
+    pub fn to_json(&self) -> Json {
+        self.items.iter().map(|item| item.to_json(&self.source)).collect()
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Color::Never))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// A checked value beside what is worth saying about its file.
+#[derive(Debug, Clone)]
+pub struct Parsed<T> {
+    /// The checked value.
+    pub value: T,
+    /// Warnings and notes; never an error.
+    pub warnings: Diagnostics,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_drawn_with_both_places_and_its_help() {
+        let source = Source::new("round.yml", "jobs:\n  evaluate: 1\n  rank:\n    needs: evalute\n");
+        let found = Diagnostic::error(
+            Code::UnknownNeed,
+            Span::new(39, 46),
+            "job `rank` needs `evalute`, which does not exist",
+        )
+        .label(Span::new(8, 16), "defined here")
+        .did_you_mean(&["evaluate".to_owned()]);
+        insta::assert_snapshot!(found.render(&source, Color::Never), @r"
+        error[L012]: job `rank` needs `evalute`, which does not exist
+         --> round.yml:4:12
+          |
+        2 |   evaluate: 1
+          |   -------- defined here
+        3 |   rank:
+        4 |     needs: evalute
+          |            ^^^^^^^
+          |
+          = help: did you mean `evaluate`?
+        ");
+        assert_eq!(found.to_json(&source)["line"], 4);
+        assert_eq!(found.to_json(&source)["column"], 12);
+    }
+}

@@ -1,0 +1,17 @@
+//! What can be wrong with a pipeline whose every part is right by itself.
+
+mod contexts;
+mod expressions;
+mod graph;
+mod inputs;
+
+use super::definition::Pipeline;
+use super::diagnostic::Diagnostic;
+
+/// All findings over the whole pipeline, in no order.
+pub(crate) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
+    let mut found = graph::findings(pipeline);
+    found.extend(inputs::findings(pipeline));
+    found.extend(expressions::findings(pipeline));
+    found
+}

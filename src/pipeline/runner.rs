@@ -1,0 +1,214 @@
+//! `runners/*.yml` -> [`RunnerSpec`]: where a job runs, what boots its servers, what the machine must be.
+
+use super::code::Code;
+use super::diagnostic::{Diagnostic, Diagnostics, Parsed};
+use super::parse::decoder::{Decoder, Fields, Slot};
+use super::source::{Source, Span};
+use super::yaml;
+
+/// A checked runner.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct RunnerSpec {
+    /// Its name.
+    pub name: String,
+    /// The labels a job's `runs-on` may ask for; its name is one of them.
+    pub labels: Vec<String>,
+    /// Where the job's process runs.
+    pub place: RunnerPlace,
+    /// What boots servers.
+    pub engine: EngineKind,
+    /// What the machine must be; checked before every read.
+    pub machine: MachineSpec,
+    /// The model's directory on that machine.
+    pub model_dir: Option<String>,
+    /// What one server may use.
+    pub limits: Limits,
+    /// How many jobs run at once.
+    pub capacity: u32,
+    /// The folder of image manifests, for the process engine.
+    pub images: Option<String>,
+}
+
+/// Where a job's process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunnerPlace {
+    /// Here.
+    #[default]
+    Local,
+    /// On another machine.
+    Ssh,
+    /// Where a Slurm controller puts it.
+    Slurm,
+}
+
+/// What boots servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// A child process; for servers that are trusted.
+    #[default]
+    Process,
+    /// A container.
+    Docker,
+}
+
+/// What a machine must be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct MachineSpec {
+    /// How many GPUs.
+    pub gpus: u32,
+    /// Which GPU: a part of the name the driver reports.
+    pub gpu_model: Option<String>,
+    /// The least memory of each GPU, in GiB.
+    pub gpu_memory_gib: Option<u32>,
+}
+
+/// What one server may use; `None` is no limit.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct Limits {
+    /// Processor cores.
+    pub cpus: Option<u32>,
+    /// Memory, in MiB.
+    pub memory_mib: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Shared memory, in MiB.
+    pub shm_mib: Option<u64>,
+    /// Temporary files, in MiB.
+    pub tmpfs_mib: Option<u64>,
+    /// The image, in MiB.
+    pub image_mib: Option<u64>,
+    /// The kept log, in KiB.
+    pub log_kib: Option<u64>,
+}
+
+impl RunnerSpec {
+    /// Reads and checks a runner.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, in the order of their places.
+    pub fn parse(source: &Source) -> Result<Parsed<Self>, Diagnostics> {
+        let node = yaml::parse(source).map_err(|found| Diagnostics::new(source, found))?;
+        let mut decoder = Decoder::new(source);
+        let runner = runner(&mut decoder, &node);
+        let findings = Diagnostics::new(source, decoder.findings);
+        match runner {
+            Some(value) if !findings.has_errors() => Ok(Parsed { value, warnings: findings }),
+            _ => Err(findings),
+        }
+    }
+
+    /// Whether the runner has all these labels.
+    pub fn has_labels<'l>(&self, labels: impl IntoIterator<Item = &'l str>) -> bool {
+        labels.into_iter().all(|wanted| self.labels.iter().any(|label| label.eq_ignore_ascii_case(wanted)))
+    }
+}
+
+fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<RunnerSpec> {
+    let mut fields = decoder.fields(node, "the runner", Span::at(node.span.start))?;
+    let name = fields.require("name", decoder).and_then(|slot| {
+        let name = decoder.string(slot)?;
+        decoder.check_id("runner", &name, slot.place());
+        Some(name)
+    });
+    let mut labels: Vec<String> =
+        fields.take("labels").map(|slot| strings(decoder, slot)).unwrap_or_default();
+    let place = fields.take("place").and_then(|slot| {
+        let words =
+            &[("local", RunnerPlace::Local), ("ssh", RunnerPlace::Ssh), ("slurm", RunnerPlace::Slurm)];
+        decoder.word(slot, words)
+    });
+    let engine = fields.require("engine", decoder);
+    let kind = engine.and_then(|slot| {
+        decoder.word(slot, &[("process", EngineKind::Process), ("docker", EngineKind::Docker)])
+    });
+    let machine = fields.take("machine").and_then(|slot| machine(decoder, slot)).unwrap_or_default();
+    let model_dir = fields.take("model-dir").and_then(|slot| decoder.string(slot));
+    let limits = fields.take("limits").and_then(|slot| limits(decoder, slot)).unwrap_or_default();
+    let capacity = fields.take("capacity").and_then(|slot| decoder.integer(slot, 1)).unwrap_or(1);
+    let images = fields.take("images");
+    if let (Some(engine), Some(EngineKind::Process), None) = (engine, kind, images) {
+        let message = "the process engine needs `images`, the folder of its image manifests";
+        decoder.report(Diagnostic::error(Code::MissingKey, engine.place(), message));
+    }
+    let images = images.and_then(|slot| decoder.string(slot));
+    fields.finish(decoder);
+    let name = name?;
+    if !labels.contains(&name) {
+        labels.insert(0, name.clone());
+    }
+    Some(RunnerSpec {
+        name,
+        labels,
+        place: place.unwrap_or_default(),
+        engine: kind?,
+        machine,
+        model_dir,
+        limits,
+        capacity,
+        images,
+    })
+}
+
+fn strings(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Vec<String> {
+    decoder.one_or_more(slot).into_iter().filter_map(|item| decoder.string(item)).collect()
+}
+
+fn machine(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<MachineSpec> {
+    let mut fields = decoder.fields(slot.node, "`machine`", slot.key.span)?;
+    let machine = MachineSpec {
+        gpus: number(decoder, &mut fields, "gpus").unwrap_or(0),
+        gpu_model: fields.take("gpu-model").and_then(|slot| decoder.string(slot)),
+        gpu_memory_gib: number(decoder, &mut fields, "gpu-memory-gib"),
+    };
+    fields.finish(decoder);
+    Some(machine)
+}
+
+fn limits(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<Limits> {
+    let mut fields = decoder.fields(slot.node, "`limits`", slot.key.span)?;
+    let limits = Limits {
+        cpus: number(decoder, &mut fields, "cpus"),
+        memory_mib: number(decoder, &mut fields, "memory-mib"),
+        pids: number(decoder, &mut fields, "pids"),
+        shm_mib: number(decoder, &mut fields, "shm-mib"),
+        tmpfs_mib: number(decoder, &mut fields, "tmpfs-mib"),
+        image_mib: number(decoder, &mut fields, "image-mib"),
+        log_kib: number(decoder, &mut fields, "log-kib"),
+    };
+    fields.finish(decoder);
+    Some(limits)
+}
+
+fn number<T: TryFrom<i64>>(
+    decoder: &mut Decoder<'_>,
+    fields: &mut Fields<'_>,
+    name: &'static str,
+) -> Option<T> {
+    fields.take(name).and_then(|slot| decoder.integer(slot, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::diagnostic::Color;
+
+    #[test]
+    fn a_whole_runner_is_read() {
+        let text = "name: h200x4\nlabels: [h200, gpu]\nplace: ssh\nengine: docker\nmachine: {gpus: 4, gpu-model: H200, gpu-memory-gib: 141}\nmodel-dir: /models/m\nlimits: {cpus: 32, memory-mib: 65536, log-kib: 512}\ncapacity: 1\n";
+        let runner = RunnerSpec::parse(&Source::new("runners/h.yml", text)).unwrap().value;
+        assert_eq!(runner.labels, ["h200x4", "h200", "gpu"]);
+        assert_eq!((runner.place, runner.engine), (RunnerPlace::Ssh, EngineKind::Docker));
+        assert_eq!(runner.machine.gpu_memory_gib, Some(141));
+        assert_eq!(runner.limits.memory_mib, Some(65_536));
+        assert!(runner.has_labels(["GPU", "h200"]) && !runner.has_labels(["a100"]));
+    }
+
+    #[test]
+    fn everything_wrong_is_found_at_once() {
+        let text = "name: a b\nengine: proces\nplase: local\ncapacity: 0\nlimits: {cpus: many}\n";
+        let found = RunnerSpec::parse(&Source::new("r.yml", text)).unwrap_err();
+        insta::assert_snapshot!(found.render(Color::Never));
+    }
+}

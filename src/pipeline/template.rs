@@ -1,0 +1,432 @@
+//! YAML scalars with `${{ }}` in them, and conditions.
+//!
+//! One expression and nothing else keeps its type; any text beside it, even a blank, makes text. Every
+//! expression remembers where its bytes stand in the file, so that a failure at run time is drawn like one
+//! found by lint.
+
+use super::code::Code;
+use super::diagnostic::Diagnostic;
+use super::expr::{Absence, ExprError, ExprFault, Expression, MAX_OUTPUT, Object, Scope, Value};
+use super::scalar;
+use super::source::{Source, Span};
+use super::yaml::{Key, Kind, Node};
+
+/// A scalar that may contain expressions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    /// The scalar's bytes in the file.
+    pub span: Span,
+    form: Form,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Form {
+    Literal(Value),
+    Whole(Placed),
+    Text(Vec<Piece>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Piece {
+    Text(String),
+    Expression(Placed),
+}
+
+/// An expression and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    /// The expression.
+    pub expression: Expression,
+    /// For each byte of its text, and its end, the byte of the file.
+    places: Vec<usize>,
+}
+
+impl Placed {
+    /// The place in the file of a span of the expression's text.
+    pub fn place(&self, span: Span) -> Span {
+        place(&self.places, span)
+    }
+
+    fn evaluate(&self, scope: &dyn Scope) -> Result<Value, ExprError> {
+        self.expression
+            .evaluate(scope)
+            .map_err(|error| ExprError { span: self.place(error.span), fault: error.fault })
+    }
+}
+
+fn place(places: &[usize], span: Span) -> Span {
+    let at = |byte: usize| places.get(byte).or(places.last()).copied().unwrap_or(0);
+    let start = at(span.start);
+    let end = if span.end > span.start { at(span.end - 1) + 1 } else { start };
+    Span::new(start, end.max(at(span.end).min(end)))
+}
+
+impl Template {
+    /// A scalar without expressions.
+    pub fn literal(value: impl Into<Value>, span: Span) -> Self {
+        Self { span, form: Form::Literal(value.into()) }
+    }
+
+    /// Reads text that stands in no file; places are bytes of the text.
+    ///
+    /// # Errors
+    /// Every expression that cannot be read, and a `${{` that is not closed.
+    pub fn parse(text: &str) -> Result<Self, Vec<ExprError>> {
+        Self::read(text, Span::new(0, text.len()), &(0..=text.len()).collect::<Vec<_>>())
+    }
+
+    /// Reads a scalar of a file.
+    ///
+    /// # Errors
+    /// As [`Template::parse`], with places in the file; a collection is taken for an empty literal.
+    pub fn of_node(source: &Source, node: &Node) -> Result<Self, Vec<ExprError>> {
+        let literal = |value: Value| Ok(Self::literal(value, node.span));
+        match &node.kind {
+            Kind::Str(text) if text.contains("${{") => {
+                Self::read(text, node.span, &scalar::offsets(source, node.span, text))
+            }
+            Kind::Str(text) => literal(Value::from(text.as_str())),
+            Kind::Bool(value) => literal(Value::Bool(*value)),
+            Kind::Int(value) => literal(Value::Number(*value as f64)),
+            Kind::Float(value) => literal(Value::Number(*value)),
+            Kind::Null | Kind::Seq(_) | Kind::Map(_) => literal(Value::Null),
+        }
+    }
+
+    fn read(text: &str, span: Span, places: &[usize]) -> Result<Self, Vec<ExprError>> {
+        let mut errors = Vec::new();
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        while let Some(open) = text[at..].find("${{").map(|found| at + found) {
+            if open > at {
+                pieces.push(Piece::Text(text[at..open].to_owned()));
+            }
+            let inner = open + 3;
+            let Some(length) = closing(&text[inner..]) else {
+                errors.push(ExprError {
+                    fault: ExprFault::Unclosed,
+                    span: place(places, Span::new(open, inner)),
+                });
+                return Err(errors);
+            };
+            at = inner + length + 2;
+            match expression(&text[inner..inner + length], &places[inner..=inner + length]) {
+                Ok(placed) => pieces.push(Piece::Expression(placed)),
+                Err(mut error) => {
+                    if error.fault == ExprFault::Empty {
+                        error.span = place(places, Span::new(open, at));
+                    }
+                    errors.push(error);
+                }
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        if at < text.len() {
+            pieces.push(Piece::Text(text[at..].to_owned()));
+        }
+        let form = match pieces.pop() {
+            None => Form::Literal(Value::from("")),
+            Some(Piece::Text(text)) if pieces.is_empty() => Form::Literal(Value::from(text)),
+            Some(Piece::Expression(placed)) if pieces.is_empty() => Form::Whole(placed),
+            Some(last) => {
+                pieces.push(last);
+                Form::Text(pieces)
+            }
+        };
+        Ok(Self { span, form })
+    }
+
+    /// The scalar's value, if it has no expressions.
+    pub fn as_literal(&self) -> Option<&Value> {
+        if let Form::Literal(value) = &self.form { Some(value) } else { None }
+    }
+
+    /// The literal's text, if it is text.
+    pub fn as_str(&self) -> Option<&str> {
+        self.as_literal().and_then(Value::as_str)
+    }
+
+    /// Whether there is text beside an expression.
+    pub fn is_mixed(&self) -> bool {
+        matches!(self.form, Form::Text(_))
+    }
+
+    /// The expressions in their order.
+    pub fn expressions(&self) -> Vec<&Placed> {
+        match &self.form {
+            Form::Literal(_) => Vec::new(),
+            Form::Whole(placed) => vec![placed],
+            Form::Text(pieces) => pieces
+                .iter()
+                .filter_map(|piece| if let Piece::Expression(placed) = piece { Some(placed) } else { None })
+                .collect(),
+        }
+    }
+
+    /// The value: of the one expression, or text.
+    ///
+    /// # Errors
+    /// What an expression fails with, and null in text where the scope refuses what is absent; the place is in
+    /// the file.
+    pub fn evaluate(&self, scope: &dyn Scope) -> Result<Value, ExprError> {
+        let pieces = match &self.form {
+            Form::Literal(value) => return Ok(value.clone()),
+            Form::Whole(placed) => return placed.evaluate(scope),
+            Form::Text(pieces) => pieces,
+        };
+        let mut text = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Text(piece) => text.push_str(piece),
+                Piece::Expression(placed) => text.push_str(&printed(placed, scope)?),
+            }
+            if text.len() > MAX_OUTPUT {
+                return Err(ExprError { fault: ExprFault::TooLarge, span: self.span });
+            }
+        }
+        Ok(Value::from(text))
+    }
+
+    /// The value as text.
+    ///
+    /// # Errors
+    /// As [`Template::evaluate`]; null is an error too, where the scope refuses what is absent.
+    pub fn text(&self, scope: &dyn Scope) -> Result<String, ExprError> {
+        match &self.form {
+            Form::Whole(placed) => printed(placed, scope),
+            _ => self.evaluate(scope).map(|value| value.to_string()),
+        }
+    }
+}
+
+fn printed(placed: &Placed, scope: &dyn Scope) -> Result<String, ExprError> {
+    let value = placed.evaluate(scope)?;
+    if value == Value::Null && scope.absence() == Absence::Refused {
+        let term = placed.expression.term();
+        let fault = ExprFault::NullInText { path: super::expr::path(term) };
+        return Err(ExprError { fault, span: placed.place(term.span) });
+    }
+    Ok(value.to_string())
+}
+
+fn expression(text: &str, places: &[usize]) -> Result<Placed, ExprError> {
+    if text.trim().is_empty() {
+        return Err(ExprError { fault: ExprFault::Empty, span: place(places, Span::new(0, text.len())) });
+    }
+    match Expression::parse(text) {
+        Ok(expression) => Ok(Placed { expression, places: places.to_vec() }),
+        Err(error) => Err(ExprError { span: place(places, error.span), fault: error.fault }),
+    }
+}
+
+/// Where the `}}` stands that is not inside a string.
+fn closing(text: &str) -> Option<usize> {
+    let mut is_quoted = false;
+    let mut previous = ' ';
+    for (at, character) in text.char_indices() {
+        match character {
+            '\'' => is_quoted = !is_quoted,
+            '}' if !is_quoted && previous == '}' => return Some(at - 1),
+            _ => {}
+        }
+        previous = if is_quoted { ' ' } else { character };
+    }
+    None
+}
+
+/// A tree of scalars that may contain expressions: what stands under `with`, `matrix` and their like.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TemplateTree {
+    /// A scalar.
+    Scalar(Template),
+    /// A list and its place.
+    List(Vec<TemplateTree>, Span),
+    /// A mapping and its place; keys are plain text.
+    Map(Vec<(Key, TemplateTree)>, Span),
+}
+
+impl TemplateTree {
+    /// Reads a node of a file.
+    ///
+    /// # Errors
+    /// As [`Template::of_node`], for all scalars of the tree.
+    pub fn of_node(source: &Source, node: &Node) -> Result<Self, Vec<ExprError>> {
+        let mut errors = Vec::new();
+        let tree = Self::read(source, node, &mut errors);
+        if errors.is_empty() { Ok(tree) } else { Err(errors) }
+    }
+
+    fn read(source: &Source, node: &Node, errors: &mut Vec<ExprError>) -> Self {
+        match &node.kind {
+            Kind::Seq(items) => {
+                Self::List(items.iter().map(|item| Self::read(source, item, errors)).collect(), node.place())
+            }
+            Kind::Map(entries) => {
+                let read = |(key, value): &(Key, Node)| (key.clone(), Self::read(source, value, errors));
+                Self::Map(entries.iter().map(read).collect(), node.place())
+            }
+            _ => Self::Scalar(Template::of_node(source, node).unwrap_or_else(|found| {
+                errors.extend(found);
+                Template::literal(Value::Null, node.span)
+            })),
+        }
+    }
+
+    /// Where the tree stands.
+    pub fn span(&self) -> Span {
+        match self {
+            Self::Scalar(template) => template.span,
+            Self::List(_, span) | Self::Map(_, span) => *span,
+        }
+    }
+
+    /// All scalars of the tree.
+    pub fn templates(&self) -> Vec<&Template> {
+        match self {
+            Self::Scalar(template) => vec![template],
+            Self::List(items, _) => items.iter().flat_map(Self::templates).collect(),
+            Self::Map(entries, _) => entries.iter().flat_map(|(_, value)| value.templates()).collect(),
+        }
+    }
+
+    /// The tree's value.
+    ///
+    /// # Errors
+    /// As [`Template::evaluate`].
+    pub fn evaluate(&self, scope: &dyn Scope) -> Result<Value, ExprError> {
+        match self {
+            Self::Scalar(template) => template.evaluate(scope),
+            Self::List(items, _) => {
+                let values: Result<Vec<_>, _> = items.iter().map(|item| item.evaluate(scope)).collect();
+                values.map(Value::from)
+            }
+            Self::Map(entries, _) => {
+                let values: Result<Object, _> = entries
+                    .iter()
+                    .map(|(key, value)| value.evaluate(scope).map(|value| (&key.name, value)))
+                    .collect();
+                values.map(Value::from)
+            }
+        }
+    }
+}
+
+/// An `if`: GitHub's rules, with `success()` put before what does not ask for a status itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    template: Template,
+    asks_status: bool,
+}
+
+impl Default for Condition {
+    /// The condition of what has no `if`: `success()`.
+    fn default() -> Self {
+        Self { template: Template::literal(true, Span::default()), asks_status: false }
+    }
+}
+
+impl Condition {
+    /// Reads text that stands in no file, with or without `${{ }}`; blank text is `success()`.
+    ///
+    /// # Errors
+    /// As [`Template::parse`].
+    pub fn parse(text: &str) -> Result<Self, Vec<ExprError>> {
+        Self::read(text, Span::new(0, text.len()), &(0..=text.len()).collect::<Vec<_>>())
+    }
+
+    /// Reads a scalar of a file.
+    ///
+    /// # Errors
+    /// As [`Template::of_node`].
+    pub fn of_node(source: &Source, node: &Node) -> Result<Self, Vec<ExprError>> {
+        match &node.kind {
+            Kind::Str(text) => Self::read(text, node.span, &scalar::offsets(source, node.span, text)),
+            Kind::Null => Ok(Self::default()),
+            _ => Ok(Self { template: Template::of_node(source, node)?, asks_status: false }),
+        }
+    }
+
+    fn read(text: &str, span: Span, places: &[usize]) -> Result<Self, Vec<ExprError>> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let template = if text.contains("${{") {
+            Template::read(text, span, places)?
+        } else {
+            let placed = expression(text, places).map_err(|error| vec![error])?;
+            Template { span, form: Form::Whole(placed) }
+        };
+        let asks_status = template.expressions().iter().any(|placed| placed.expression.asks_status());
+        Ok(Self { template, asks_status })
+    }
+
+    /// The expression and what surrounds it.
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// Whether the condition calls a status function itself.
+    pub fn asks_status(&self) -> bool {
+        self.asks_status
+    }
+
+    /// Whether there is text beside the expression, which makes the condition always true.
+    pub fn is_mixed(&self) -> bool {
+        self.template.is_mixed()
+    }
+
+    /// Whether it holds.
+    ///
+    /// # Errors
+    /// As [`Template::evaluate`].
+    pub fn holds(&self, scope: &dyn Scope) -> Result<bool, ExprError> {
+        if !self.asks_status && scope.status() != Some(super::expr::Status::Success) {
+            return Ok(false);
+        }
+        self.template.evaluate(scope).map(|value| value.is_truthy())
+    }
+}
+
+/// The finding for an expression that failed; its place is in the file.
+pub fn diagnostic(error: &ExprError) -> Diagnostic {
+    let found = |code: Code| Diagnostic::error(code, error.span, error.to_string());
+    match &error.fault {
+        ExprFault::UnknownContext { name, known } => {
+            let message = format!("there is no context `{name}`");
+            Diagnostic::error(Code::UnknownContext, error.span, message).did_you_mean(known)
+        }
+        ExprFault::UnknownFunction { name, known } => {
+            let message = format!("there is no function `{name}`");
+            Diagnostic::error(Code::UnknownFunction, error.span, message).did_you_mean(known)
+        }
+        ExprFault::DoubleQuotes { symbol } => {
+            let quoted = symbol.trim_matches('"').replace('\'', "''");
+            Diagnostic::error(Code::DoubleQuotes, error.span, "strings in expressions use single quotes")
+                .help(format!("write `'{quoted}'`"))
+        }
+        ExprFault::Absent { known, path } if known.is_empty() => {
+            found(error.code()).help(format!("write `{path} || ''` where it may be absent"))
+        }
+        ExprFault::Absent { known, .. } => found(error.code()).did_you_mean(known),
+        ExprFault::NullInText { path } => {
+            found(error.code()).help(format!("write `{path} || ''` to mean empty"))
+        }
+        ExprFault::UnexpectedSymbol { symbol } if is_arithmetic(symbol) => {
+            found(error.code()).help("expressions have no arithmetic")
+        }
+        ExprFault::UnexpectedSymbol { symbol } | ExprFault::UnexpectedToken { symbol } => {
+            let message = format!("unexpected `{symbol}` in this expression");
+            Diagnostic::error(error.code(), error.span, message)
+        }
+        _ => found(error.code()),
+    }
+}
+
+fn is_arithmetic(symbol: &str) -> bool {
+    matches!(symbol, "+" | "-" | "*" | "/" | "%")
+}
+
+#[cfg(test)]
+mod tests;
