@@ -323,7 +323,7 @@ impl<'a> StepLoop<'a> {
             Action::Stage { stage, with, .. } => {
                 let given = with
                     .iter()
-                    .map(|(name, tree)| Ok((name.as_str(), tree.evaluate(&scope)?)))
+                    .map(|(name, tree)| Ok((name.name.as_str(), tree.evaluate(&scope)?)))
                     .collect::<Result<Object, ExprError>>()
                     .map_err(|error| self.expression(&error))?;
                 let bound = stage
@@ -379,7 +379,7 @@ impl<'a> StepLoop<'a> {
 
 /// The reason of an expression that failed at run time: the pipeline's fault, with its place.
 pub(crate) fn expression_reason(source: &Source, error: &ExprError) -> Reason {
-    let place = source.position(error.span.start);
+    let place = source.line_column(error.span.start);
     let code = if matches!(error.fault, ExprFault::Absent { .. }) { "absent-value" } else { "bad-expression" };
     Reason::new(Fault::Pipeline, code, format!("{}:{}:{}: {error}", source.path, place.line, place.column))
 }

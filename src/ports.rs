@@ -46,7 +46,7 @@ pub struct Launch {
 }
 
 /// A started server. Dropping it kills it.
-pub trait Server: Send {
+pub trait Server: Send + Sync {
     /// Where it listens, once it does.
     fn address(&self) -> SocketAddr;
 

@@ -272,14 +272,14 @@ impl EventLoop<'_> {
     fn start(&mut self, order: AttemptOrder) {
         let is_after_cancel = self.control.cancel.is_cancelled();
         let parent = if is_after_cancel { &self.control.kill } else { &self.control.cancel };
-        let stop = self.stops.entry(order.job).or_insert_with(|| parent.child_token());
+        let cancel = self.stops.entry(order.job).or_insert_with(|| parent.child_token()).child_token();
         let (job, leg) = (order.job, order.leg);
         let run = JobRun {
             runner: self.runner(order.placement),
             order,
             pipeline: Arc::clone(&self.settings.pipeline),
             round: Arc::clone(&self.round),
-            cancel: stop.child_token(),
+            cancel,
             kill: self.control.kill.clone(),
             journal: self.journal.clone(),
             progress: self.progress.clone(),

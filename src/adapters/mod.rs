@@ -5,5 +5,6 @@
 pub mod chain_file;
 pub mod machine;
 pub mod process;
+pub mod query;
 pub mod scorer;
 pub mod store;

@@ -108,6 +108,8 @@ pub enum JournalEvent {
         index: u32,
         /// Step id or name.
         step: String,
+        /// Stage, or `run` for a shell step.
+        stage: String,
         /// Result before `continue-on-error`.
         outcome: Conclusion,
         /// Result after it.
@@ -338,6 +340,7 @@ mod tests {
                 attempt: 1,
                 index: 0,
                 step: "boot".to_owned(),
+                stage: "boot".to_owned(),
                 outcome: Conclusion::Failure,
                 conclusion: Conclusion::Success,
                 outputs: json!({"z": 0.1, "a": [1, null, "é"]}),

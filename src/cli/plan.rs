@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use serde_json::Value as Json;
 
 use super::run::{bind, load_pipeline};
 use super::{Session, print};
 use crate::error::{Error, ExitCode};
+use crate::pipeline::diagnostic::Diagnostics;
+use crate::pipeline::expr::{Contexts, Value};
 use crate::pipeline::plan::Plan;
 
 #[derive(Debug, Args)]
@@ -33,7 +36,10 @@ enum Graph {
 pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
     let pipeline = load_pipeline(&arguments.pipeline, session)?;
     let inputs = bind(&pipeline, &arguments.inputs)?;
-    let plan = Plan::new(&pipeline, &inputs);
+    let scope = Contexts::new().with("inputs", Value::from(Json::Object(inputs)));
+    let plan = Plan::new(&pipeline, &scope).map_err(|found| {
+        Error::Invalid(Diagnostics::new(&pipeline.source, found).render(session.diagnostics()))
+    })?;
     let text = match arguments.graph {
         Some(Graph::Mermaid) => plan.mermaid(),
         None if arguments.json => {

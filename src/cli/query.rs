@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::{Session, print, say};
-use crate::adapters::query::query;
+use crate::adapters::query::{QueryLimits, query};
 use crate::error::{Error, ExitCode};
 use crate::report::query_output::{JsonLayout, to_csv, to_json, to_table};
 
@@ -37,7 +37,7 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
-    let result = query(&session.data, &arguments.sql)?;
+    let result = query(&session.data, &arguments.sql, QueryLimits::default())?;
     for warning in &result.warnings {
         say(&format!("warning: {warning}"));
     }

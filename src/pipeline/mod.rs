@@ -16,6 +16,7 @@ pub mod definition;
 pub mod diagnostic;
 pub mod duration;
 pub mod expr;
+pub mod inputs;
 mod lint;
 pub mod matrix;
 pub mod parse;
@@ -33,3 +34,14 @@ pub use diagnostic::{Color, Diagnostic, Diagnostics, Label, Parsed, Severity};
 pub use plan::Plan;
 pub use runner::RunnerSpec;
 pub use source::{Source, Span};
+
+/// YAML text as a plain JSON value, for small data files in YAML.
+///
+/// # Errors
+/// The findings, drawn in their places.
+pub fn yaml_value(path: &str, text: &str) -> Result<serde_json::Value, String> {
+    let source = Source::new(path, text);
+    yaml::parse(&source)
+        .map(|node| node.to_json())
+        .map_err(|found| Diagnostics::new(&source, found).render(Color::Never))
+}

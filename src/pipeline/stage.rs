@@ -42,99 +42,99 @@ use ValueKind::{Boolean, Duration, Integer, Json, Number, String as Text};
 
 stages! {
     FetchCommitments = "fetch-commitments" "Reads the commitments and the submissions in them." [
-        input("source", Text, "file", "where commitments are read: `file` or `chain`"),
-        input("path", Text, "", "the commitments file; required when the source is `file`"),
-        input("netuid", Integer, "", "the subnet's number; required when the source is `chain`"),
-        input("at", Text, "", "the block to read at; the newest finalized one by default"),
+        input("source", Text, "file", "where commitments are read: `file`"),
+        required("path", Text, "the commitments file, JSON or YAML"),
     ] [
         output("submissions", Json, "the submissions in force, the earliest commitment first"),
-        output("commitments", Json, "all commitments as found, with why one was ignored"),
+        output("ignored", Number, "how many commitments became no submission"),
         output("block", Text, "the block that was read"),
+        output("data", Text, "where its rows are"),
     ]
     PlanReads = "plan-reads" "Lays out which image is read when, with baseline reads around each candidate." [
         required("submissions", Json, "the submissions to read"),
         required("baseline", Json, "the baseline: its image and digest"),
         input("rounds", Integer, "1", "how often each submission is read"),
-        input("bracket", Text, "BCB", "the pattern of baseline (B) and candidate (C) reads"),
     ] [
-        output("reads", Json, "a list of {key, arm, image, digest, submission, position, bracket}"),
+        output("reads", Json, "a list of {key, arm, hotkey, image, digest, position, sequence}"),
         output("count", Number, "how many reads there are"),
     ]
-    Pull = "pull" "Fetches an image and checks its digest." [
-        required("image", Text, "the image's reference"),
-        input("digest", Text, "", "the digest it must have"),
-        input("max-bytes", Integer, "", "the largest image, in bytes"),
+    Pull = "pull" "Makes an image present and checks its digest." [
+        required("image", Text, "the image's name, without tag"),
+        required("digest", Text, "the digest it must have"),
+        input("arm", Text, "candidate", "whose image it is: `candidate` or `baseline`"),
     ] [
         output("digest", Text, "the digest of what was fetched"),
-        output("reference", Text, "the reference by which the engine boots it"),
+        output("reference", Text, "image and digest in one"),
     ]
     Boot = "boot" "Starts the server and waits until it is healthy; the job's end stops it." [
-        input("image", Text, "", "the image's reference; that of the pull before by default"),
-        input("digest", Text, "", "the image's digest; that of the pull before by default"),
-        input("model-name", Text, "", "the name under which the model is served"),
+        required("image", Text, "the image's name, without tag"),
+        required("digest", Text, "the image's digest"),
+        input("arm", Text, "candidate", "whose image it is: `candidate` or `baseline`"),
+        input("model-name", Text, "reference", "the name under which the model is served"),
         input("model-dir", Text, "", "the model's directory; the runner's by default"),
         input("deadline", Duration, "120s", "how long the server may take to become healthy"),
         input("health-path", Text, "/health", "the path that answers 200 when healthy"),
         input("poll", Duration, "100ms", "the time between two looks"),
-        input("max-log-bytes", Integer, "", "how much of the server's log is kept"),
+        input("max-log-bytes", Integer, "1048576", "how much of the server's log is kept"),
     ] [
         output("endpoint", Text, "the server's base URL"),
         output("boot-id", Text, "the identity of this launch"),
         output("ready-ms", Number, "the time from start to healthy"),
     ]
     WarmUp = "warm-up" "Sends requests that are not measured." [
-        input("endpoint", Text, "", "the server's base URL; that of the boot before by default"),
-        input("requests", Integer, "", "how many requests"),
-        input("seed", Text, "", "the seed of the prompts"),
-        input("max-tokens", Integer, "", "the longest answer"),
-        input("deadline", Duration, "", "how long all of it may take"),
+        required("endpoint", Text, "the server's base URL"),
+        input("requests", Integer, "4", "how many requests"),
+        input("max-tokens", Integer, "256", "the longest answer"),
+        input("top-logprobs", Integer, "2", "how many alternatives are asked for at each position"),
+        input("deadline", Duration, "60s", "how long all of it may take"),
     ] [
         output("requests", Number, "how many were answered"),
         output("duration-ms", Number, "how long they took"),
     ]
     Benchmark = "benchmark" "Sends the measured requests and records every time point." [
-        input("endpoint", Text, "", "the server's base URL; that of the boot before by default"),
-        input("prompts", Integer, "", "how many prompts"),
-        input("seed", Text, "", "the seed of the prompts"),
-        input("max-tokens", Integer, "", "the longest answer"),
-        input("top-logprobs", Integer, "", "how many alternatives are asked for at each position"),
-        input("request-deadline", Duration, "", "how long one request may take"),
-        input("read", Json, "", "the identity of the read, kept in every record"),
-        input("scenario", Text, "", "the scenario's name"),
+        required("endpoint", Text, "the server's base URL"),
+        required("read", Json, "the read this is, from `plan-reads`"),
+        input("prompts", Integer, "128", "how many prompts"),
+        input("max-tokens", Integer, "256", "the longest answer"),
+        input("top-logprobs", Integer, "2", "how many alternatives are asked for at each position"),
+        input("request-deadline", Duration, "120s", "how long one request may take"),
+        input("max-client-lag", Duration, "50ms", "the client's own lateness (99th percentile) that voids the read"),
     ] [
         output("requests", Number, "how many requests were sent"),
         output("failed", Number, "how many failed"),
-        output("answers", Text, "where the answers are kept"),
+        output("data", Text, "where its rows and raw streams are"),
     ]
     VerifyLogprobs = "verify-logprobs" "Checks by teacher forcing that the answers are the model's own." [
-        input("endpoint", Text, "", "the trusted scorer's base URL; that of the boot before by default"),
-        input("reads", Json, "", "the reads to check"),
-        input("checks", Json, "", "which checks, with their thresholds"),
-        input("policy", Json, "", "the policy the checks belong to"),
-        input("batch", Integer, "", "how many answers are scored at once"),
+        required("endpoint", Text, "the trusted scorer's base URL"),
+        required("reads", Json, "the measured legs: `needs.<job>.legs`"),
+        input("policy", Json, "", "thresholds of the checks, by name"),
     ] [
-        output("verdicts", Json, "one verdict for each submission, with its evidence"),
+        output("failed", Number, "how many checks failed"),
+        output("data", Text, "where its rows are"),
     ]
     Rank = "rank" "Turns measurements and verdicts into decisions, scores and the leaderboard." [
-        input("reads", Json, "", "the reads to rank"),
-        input("policy", Json, "", "the rules: formula, gates, margins, splits"),
-        input("submissions", Json, "", "the submissions that take part"),
+        required("commitments", Text, "where `fetch-commitments` left its rows: its output `data`"),
+        required("reads", Json, "the measured legs: `needs.<job>.legs`"),
+        required("verdicts", Text, "where `verify-logprobs` left its rows: its output `data`"),
+        input("score", Json, "", "formula, margins and gates of the speed comparison, by name"),
+        input("rank", Json, "", "how the reward is split"),
     ] [
         output("leaderboard", Json, "the leaderboard"),
         output("winner", Text, "the winner's hotkey, empty if there is none"),
+        output("held", Number, "how many submissions could not be decided"),
     ]
     Publish = "publish" "Writes the tables, the leaderboard and the summary." [
-        input("destination", Text, "", "where the results are copied to"),
     ] [
-        output("tables", Json, "the tables and their row counts"),
+        output("tables", Json, "the tables with their digests and row counts"),
         output("path", Text, "where the results are"),
     ]
-    SetWeights = "set-weights" "Turns the leaderboard into weights, and sends them unless it is a dry run." [
-        input("policy", Json, "", "how rewards are split"),
+    SetWeights = "set-weights" "Turns the leaderboard into weights; a dry run only, so far." [
+        required("leaderboard", Json, "what `rank` gave"),
+        required("netuid", Integer, "the subnet's number"),
         input("dry-run", Boolean, "true", "whether the weights are only computed"),
-        input("netuid", Integer, "", "the subnet's number"),
     ] [
         output("weights", Json, "the weights as computed"),
+        output("tables", Json, "the table with its digest and row count"),
     ]
 }
 
@@ -366,16 +366,20 @@ mod tests {
         };
         check(
             StageName::Pull,
-            json!({"image": "a", "max-bytes": "12"}),
-            Ok(json!({"image": "a", "max-bytes": 12})),
+            json!({"image": "a", "digest": "d"}),
+            Ok(json!({"image": "a", "digest": "d", "arm": "candidate"})),
         );
-        check(StageName::SetWeights, json!({"dry-run": null}), Ok(json!({"dry-run": true})));
+        check(
+            StageName::SetWeights,
+            json!({"leaderboard": [], "netuid": "14", "dry-run": null}),
+            Ok(json!({"leaderboard": [], "netuid": 14, "dry-run": true})),
+        );
         check(StageName::Pull, json!({}), Err("`pull` needs the input `image`"));
         check(StageName::Pull, json!({"image": [1]}), Err("`image` of `pull` is a string; this is an array"));
         check(StageName::Publish, json!({"to": 1}), Err("`publish` has no input `to`"));
         check(
             StageName::WarmUp,
-            json!({"requests": 1.5}),
+            json!({"endpoint": "e", "requests": 1.5}),
             Err("`requests` of `warm-up` is an integer; this is a number"),
         );
     }

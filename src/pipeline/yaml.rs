@@ -58,6 +58,21 @@ pub struct Key {
 }
 
 impl Node {
+    /// The tree as plain JSON; numbers that JSON has not become null.
+    pub fn to_json(&self) -> serde_json::Value {
+        match &self.kind {
+            Kind::Null => serde_json::Value::Null,
+            Kind::Bool(value) => (*value).into(),
+            Kind::Int(value) => (*value).into(),
+            Kind::Float(value) => (*value).into(),
+            Kind::Str(text) => text.as_str().into(),
+            Kind::Seq(items) => items.iter().map(Self::to_json).collect(),
+            Kind::Map(entries) => {
+                entries.iter().map(|(key, value)| (key.name.clone(), value.to_json())).collect()
+            }
+        }
+    }
+
     /// What the node is, in a user's words: `an integer`, `a mapping`.
     pub fn describe(&self) -> &'static str {
         match &self.kind {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{JobContext, StageError};
-use crate::judge::weights;
+use crate::judge::{WeightsPolicy, weights};
 use crate::model::LeaderboardRow;
 
 /// Parameters of the stage.
@@ -31,7 +31,8 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<M
         let why = "`dry-run: false` needs a chain, and no runner here has one: leave it out, or set it to true";
         return Err(StageError::Parameter(why.to_owned()));
     }
-    let rows = weights(&parameters.leaderboard, parameters.netuid);
+    let policy = WeightsPolicy { netuid: parameters.netuid, is_dry_run: parameters.dry_run };
+    let rows = weights(&policy, &parameters.leaderboard);
     let table = context.round.directory.write_table(&rows)?;
     let mut outputs = Map::new();
     outputs.insert("tables".to_owned(), serde_json::to_value([table])?);

@@ -1,0 +1,108 @@
+//! `publish`: gathers what the legs left into the round's tables and writes the summary.
+//!
+//! A stage leaves rows of a table as `<table>.parquet`. Of every leg that succeeded, the last attempt's rows
+//! enter; what a failed attempt left stays where it is, as a diagnostic, and is never mixed in.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{JobContext, MAX_TABLE_BYTES, StageError};
+use crate::adapters::store::job_states;
+use crate::artifact::{JournalEvent, PublishedTable, Replay, Table, decode, layout};
+use crate::model::{
+    CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow, TokenRow, VerdictRow,
+};
+use crate::report::{SummaryInput, TableCount, summary_markdown};
+
+/// Parameters of the stage: none so far.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {}
+
+pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Result<Map<String, Value>, StageError> {
+    let journal = context.round.directory.read_journal()?;
+    let mut gathered = Gathered { context, attempts: succeeded(&journal), tables: Vec::new() };
+    let commitments = gathered.publish::<CommitmentRow>()?;
+    gathered.publish::<SubmissionRow>()?;
+    let reads = gathered.publish::<ReadRow>()?;
+    gathered.publish::<RequestRow>()?;
+    gathered.publish::<TokenRow>()?;
+    let verdicts = gathered.publish::<VerdictRow>()?;
+    let decisions = gathered.publish::<DecisionRow>()?;
+    let leaderboard = gathered.publish::<LeaderboardRow>()?;
+    let tables = gathered.tables;
+
+    let round = context.round.directory.read_round_file()?;
+    let pipeline = pipeline_name(&journal).unwrap_or(&round.pipeline_path);
+    let counts: Vec<TableCount> =
+        tables.iter().map(|table| TableCount { table: table.table.clone(), rows: table.rows }).collect();
+    let summary = summary_markdown(&SummaryInput {
+        round_id: &context.round.round_id,
+        pipeline,
+        runner: &runner_names(&reads),
+        started_at: &round.started_at,
+        commitments: &commitments,
+        leaderboard: &leaderboard,
+        reads: &reads,
+        decisions: &decisions,
+        verdicts: &verdicts,
+        weights: &[],
+        jobs: &job_states(&journal.lines),
+        tables: &counts,
+    });
+    context.round.directory.write_whole(layout::SUMMARY_FILE, summary.as_bytes())?;
+    let mut outputs = Map::new();
+    outputs.insert("path".to_owned(), context.round.directory.path().to_string_lossy().into());
+    outputs.insert("tables".to_owned(), json!(tables));
+    Ok(outputs)
+}
+
+/// The directory of the last attempt of every leg that succeeded, by job and leg.
+fn succeeded(journal: &Replay) -> Vec<String> {
+    let mut last = BTreeMap::new();
+    for event in journal.events() {
+        if let JournalEvent::LegEnded { job, leg, attempt, conclusion, .. } = event {
+            last.insert((job, leg), (*attempt, *conclusion));
+        }
+    }
+    last.into_iter()
+        .filter(|(_, (_, conclusion))| *conclusion == Conclusion::Success)
+        .map(|((job, leg), (attempt, _))| layout::attempt_path(job, leg, attempt))
+        .collect()
+}
+
+fn pipeline_name(journal: &Replay) -> Option<&str> {
+    journal.events().find_map(|event| match event {
+        JournalEvent::RoundStarted { pipeline, .. } => Some(pipeline.as_str()),
+        _ => None,
+    })
+}
+
+fn runner_names(reads: &[ReadRow]) -> String {
+    let names: std::collections::BTreeSet<&str> = reads.iter().map(|read| read.runner.as_str()).collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+struct Gathered<'a> {
+    context: &'a JobContext<'a>,
+    attempts: Vec<String>,
+    tables: Vec<PublishedTable>,
+}
+
+impl Gathered<'_> {
+    /// Gathers one table from all attempts, writes it, and hands its rows back.
+    fn publish<T: Table>(&mut self) -> Result<Vec<T>, StageError> {
+        let directory = &self.context.round.directory;
+        let mut rows = Vec::new();
+        for attempt in &self.attempts {
+            let relative = format!("{attempt}/{}.parquet", T::NAME);
+            if directory.path().join(&relative).is_file() {
+                rows.extend(decode::<T>(&directory.read(&relative, MAX_TABLE_BYTES)?)?);
+            }
+        }
+        self.tables.push(directory.write_table(&rows)?);
+        Ok(rows)
+    }
+}
