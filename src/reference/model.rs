@@ -1,0 +1,266 @@
+//! The Qwen2 network on the CPU: token ids in, logits out, with a cache of keys and values that can be cut back.
+//!
+//! RMS norm, rotary positions, grouped-query attention with biases on queries, keys and values, SwiGLU (Qwen2
+//! technical report, Yang et al. 2024), in the layout of Hugging Face's `Qwen2ForCausalLM`. One sequence at a time:
+//! batching is deliberately absent. Choosing tokens is `sampler`'s and `engine`'s work.
+
+use std::collections::HashMap;
+
+use candle_core::{D, DType, Device, Module, Result, Tensor};
+use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
+use candle_nn::rotary_emb::rope;
+use serde::Deserialize;
+
+use super::linear::{Format, Linear};
+
+/// The fields of `config.json` that shape the network.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Config {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads.
+    pub num_key_value_heads: usize,
+    /// Longest sequence in tokens.
+    pub max_position_embeddings: usize,
+    /// Added to the mean square before its root.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Whether the output matrix is the embedding.
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+    /// The token that ends an answer.
+    pub eos_token_id: u32,
+}
+
+/// Which rows of a forward pass need logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// One row for each token that went in.
+    All,
+    /// The last token's row.
+    Last,
+}
+
+/// Keys and values of the tokens that went through the network so far.
+#[derive(Debug)]
+pub struct Cache {
+    layers: Vec<(Tensor, Tensor)>,
+    len: usize,
+}
+
+impl Cache {
+    /// Number of tokens it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Forgets all tokens from position `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Tensor,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    inner_norm: Tensor,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// The network with its weights.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    dtype: DType,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    head: Linear,
+    cos: Tensor,
+    sin: Tensor,
+}
+
+/// The tensors of one weights file, widened to f32.
+struct Weights(HashMap<String, Tensor>);
+
+impl Weights {
+    fn get(&self, name: &str) -> Result<Tensor> {
+        let tensor = self.0.get(name);
+        tensor.ok_or_else(|| candle_core::Error::msg(format!("no tensor {name}")))?.to_dtype(DType::F32)
+    }
+}
+
+impl Model {
+    /// Builds the network from the bytes of `model.safetensors`.
+    ///
+    /// # Errors
+    /// Fails when a tensor is absent or has another shape than `config` says.
+    pub fn new(config: Config, weights: &[u8], format: Format) -> Result<Self> {
+        let weights = Weights(candle_core::safetensors::load_buffer(weights, &Device::Cpu)?);
+        let dtype = format.dtype();
+        let linear = |name: &str, out: usize, inner: usize| {
+            let weight = weights.get(&format!("{name}.weight"))?;
+            weight.dims2().and_then(|dims| {
+                if dims == (out, inner) { Ok(()) } else { candle_core::bail!("{name} is {dims:?}") }
+            })?;
+            let bias = weights.get(&format!("{name}.bias")).ok();
+            Linear::new(&weight, bias.as_ref(), format)
+        };
+        let norm = |name: &str| weights.get(&format!("{name}.weight"))?.to_dtype(dtype);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let kv = config.num_key_value_heads * config.head_dim();
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| {
+                let at = |part: &str| format!("model.layers.{index}.{part}");
+                Ok(Layer {
+                    attention_norm: norm(&at("input_layernorm"))?,
+                    query: linear(&at("self_attn.q_proj"), hidden, hidden)?,
+                    key: linear(&at("self_attn.k_proj"), kv, hidden)?,
+                    value: linear(&at("self_attn.v_proj"), kv, hidden)?,
+                    output: linear(&at("self_attn.o_proj"), hidden, hidden)?,
+                    inner_norm: norm(&at("post_attention_layernorm"))?,
+                    gate: linear(&at("mlp.gate_proj"), inner, hidden)?,
+                    up: linear(&at("mlp.up_proj"), inner, hidden)?,
+                    down: linear(&at("mlp.down_proj"), hidden, inner)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let head = if config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" };
+        let (cos, sin) = config.rotary_tables()?;
+        Ok(Self {
+            dtype,
+            embedding: weights.get("model.embed_tokens.weight")?.to_dtype(dtype)?,
+            layers,
+            norm: norm("model.norm")?,
+            head: linear(head, config.vocab_size, hidden)?,
+            cos: cos.to_dtype(dtype)?,
+            sin: sin.to_dtype(dtype)?,
+            config,
+        })
+    }
+
+    /// The shape of the network.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// An empty cache with room for the longest sequence.
+    ///
+    /// # Errors
+    /// Fails when the memory cannot be had.
+    pub fn cache(&self) -> Result<Cache> {
+        let shape =
+            (self.config.num_key_value_heads, self.config.max_position_embeddings, self.config.head_dim());
+        let room = || Tensor::zeros(shape, self.dtype, &Device::Cpu);
+        let layers = self.layers.iter().map(|_| Ok((room()?, room()?))).collect::<Result<_>>()?;
+        Ok(Cache { layers, len: 0 })
+    }
+
+    /// Runs `tokens` after those in `cache` and returns f32 logits, `(rows, vocabulary)`.
+    ///
+    /// # Errors
+    /// Fails when the sequence would exceed the longest one, when `tokens` is empty, or has an unknown id.
+    pub fn forward(&self, tokens: &[u32], cache: &mut Cache, rows: Rows) -> Result<Tensor> {
+        let (start, count) = (cache.len, tokens.len());
+        let ids = Tensor::from_slice(tokens, count, &Device::Cpu)?;
+        let cos = self.cos.narrow(0, start, count)?;
+        let sin = self.sin.narrow(0, start, count)?;
+        let mask = (count > 1).then(|| self.causal_mask(start, count)).transpose()?;
+        let eps = self.config.rms_norm_eps as f32;
+        let mut x = self.embedding.index_select(&ids, 0)?;
+        for (layer, kept) in self.layers.iter().zip(&cache.layers) {
+            let h = rms_norm(&x, &layer.attention_norm, eps)?;
+            let q = rope(&self.heads(&layer.query.forward(&h)?)?.unsqueeze(0)?, &cos, &sin)?.squeeze(0)?;
+            let k = rope(&self.heads(&layer.key.forward(&h)?)?.unsqueeze(0)?, &cos, &sin)?.squeeze(0)?;
+            let v = self.heads(&layer.value.forward(&h)?)?;
+            kept.0.slice_set(&k, 1, start)?;
+            kept.1.slice_set(&v, 1, start)?;
+            let k = kept.0.narrow(1, 0, start + count)?;
+            let v = kept.1.narrow(1, 0, start + count)?;
+            x = (x + layer.output.forward(&self.attend(&q, &k, &v, mask.as_ref())?)?)?;
+            let h = rms_norm(&x, &layer.inner_norm, eps)?;
+            let inner = (silu(&layer.gate.forward(&h)?)? * layer.up.forward(&h)?)?;
+            x = (x + layer.down.forward(&inner)?)?;
+        }
+        cache.len += count;
+        let x = match rows {
+            Rows::All => x,
+            Rows::Last => x.narrow(0, count - 1, 1)?,
+        };
+        self.head.forward(&rms_norm(&x, &self.norm, eps)?)?.to_dtype(DType::F32)
+    }
+
+    /// `(count, heads × width)` to contiguous `(heads, count, width)`.
+    fn heads(&self, x: &Tensor) -> Result<Tensor> {
+        let (count, width) = (x.dim(0)?, self.config.head_dim());
+        x.reshape((count, x.dim(D::Minus1)? / width, width))?.transpose(0, 1)?.contiguous()
+    }
+
+    /// Attention of queries `(heads, count, width)`: the heads that share a key are rows of one product.
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        let (heads, count, width) = q.dims3()?;
+        let shared = self.config.num_key_value_heads;
+        let groups = heads / shared;
+        let q = (q.reshape((shared, groups * count, width))? * (1.0 / (width as f64).sqrt()))?;
+        let scores = q.matmul(&k.t()?)?;
+        let scores = match mask {
+            Some(mask) => {
+                let reach = k.dim(1)?;
+                let split = scores.reshape((shared * groups, count, reach))?.broadcast_add(mask)?;
+                split.reshape((shared, groups * count, reach))?
+            }
+            None => scores,
+        };
+        let mixed = softmax_last_dim(&scores)?.matmul(v)?;
+        mixed.reshape((heads, count, width))?.transpose(0, 1)?.reshape((count, heads * width))
+    }
+
+    /// Zero where a row may look, minus infinity where it may not: `(count, start + count)`.
+    fn causal_mask(&self, start: usize, count: usize) -> Result<Tensor> {
+        let reach = start + count;
+        let values: Vec<f32> = (0..count * reach)
+            .map(|at| if at % reach > start + at / reach { f32::NEG_INFINITY } else { 0.0 })
+            .collect();
+        Tensor::from_vec(values, (count, reach), &Device::Cpu)?.to_dtype(self.dtype)
+    }
+}
+
+impl Config {
+    /// Width of one head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads.max(1)
+    }
+
+    /// Cosines and sines of the rotary angles, `(positions, head width / 2)`.
+    fn rotary_tables(&self) -> Result<(Tensor, Tensor)> {
+        let half = self.head_dim() / 2;
+        let angles: Vec<f32> = (0..self.max_position_embeddings * half)
+            .map(|at| {
+                let frequency = self.rope_theta.powf(-((at % half) as f64) / half as f64);
+                ((at / half) as f64 * frequency) as f32
+            })
+            .collect();
+        let angles = Tensor::from_vec(angles, (self.max_position_embeddings, half), &Device::Cpu)?;
+        Ok((angles.cos()?, angles.sin()?))
+    }
+}

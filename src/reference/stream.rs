@@ -1,0 +1,194 @@
+//! Steps of the engine to server-sent events, one event to a step; and the cheats that live in the stream.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::cheats::{Cheat, Cheats};
+use super::engine::{Event, Step};
+use super::request::StreamOptions;
+use super::response::{Endpoint, Head, Usage, logprobs, role_chunk, text_chunk, usage_chunk};
+use super::text::Vocabulary;
+
+/// How many steps go out before a cheat stops the stream.
+const MIDDLE: usize = 8;
+/// How many entries `Cheat::EmptyLogprobsFirst` sends.
+const EMPTY_ENTRIES: usize = 64;
+
+/// One response on its way out.
+#[derive(Debug)]
+pub struct Streamer {
+    /// What all chunks share.
+    pub head: Head,
+    /// What is reported beside the answer.
+    pub options: StreamOptions,
+    /// Tokens so far.
+    pub usage: Usage,
+    /// Ways to misbehave; those that wait for a later stream are already taken out.
+    pub cheats: Cheats,
+    /// Texts of the tokens.
+    pub vocabulary: Arc<Vocabulary>,
+    /// What the engine reports.
+    pub events: UnboundedReceiver<Event>,
+}
+
+/// The frames that are ready and what came before them.
+struct Progress {
+    streamer: Streamer,
+    ready: VecDeque<Bytes>,
+    held: Vec<u8>,
+    is_role_sent: bool,
+    is_byte_sent: bool,
+    is_over: bool,
+    steps: usize,
+    characters: usize,
+}
+
+impl Streamer {
+    /// The response's body: each frame is written as soon as it is there.
+    pub fn body(self) -> Body {
+        let mut progress = Progress {
+            streamer: self,
+            ready: VecDeque::new(),
+            held: Vec::new(),
+            is_role_sent: false,
+            is_byte_sent: false,
+            is_over: false,
+            steps: 0,
+            characters: 0,
+        };
+        progress.open();
+        Body::from_stream(futures_util::stream::unfold(progress, |mut progress| async move {
+            let frame = progress.next().await?;
+            Some((Ok::<Bytes, Infallible>(frame), progress))
+        }))
+    }
+}
+
+impl Progress {
+    fn has(&self, cheat: Cheat) -> bool {
+        self.streamer.cheats.has(cheat)
+    }
+
+    /// What goes out before the engine has begun: nothing, if honest.
+    fn open(&mut self) {
+        if self.has(Cheat::RoleChunkFirst) {
+            self.push_role();
+        }
+        if self.has(Cheat::EmptyLogprobsFirst) {
+            self.push_role();
+            let entry = json!({"token": "", "logprob": 0.0, "bytes": [], "top_logprobs": []});
+            let entries = json!({"content": vec![entry; EMPTY_ENTRIES]});
+            let chunk = text_chunk(&self.streamer.head, "", entries, None);
+            self.push(chunk);
+        }
+        if self.has(Cheat::EarlyByte) {
+            self.is_byte_sent = true;
+            self.ready.push_back(Bytes::from_static(b"d"));
+        }
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Some(frame);
+            }
+            if self.is_over {
+                return None;
+            }
+            if self.steps >= MIDDLE && self.has(Cheat::CrashMidStream) {
+                std::process::exit(139);
+            }
+            if self.steps >= MIDDLE && self.has(Cheat::StallMidStream) {
+                std::future::pending::<()>().await;
+            }
+            match self.streamer.events.recv().await {
+                Some(Event::Prompt(_)) => {}
+                Some(Event::Step(step)) => self.push_step(&step),
+                Some(Event::Failed(message)) => self.fail(&message),
+                None => self.fail("the engine has stopped"),
+            }
+        }
+    }
+
+    fn push_step(&mut self, step: &Step) {
+        self.push_role();
+        self.steps += 1;
+        self.streamer.usage.completion += step.tokens.len();
+        let head = &self.streamer.head;
+        let hides = self.has(Cheat::EmptyLogprobsFirst);
+        let tokens = if hides { Value::Null } else { self.logprobs(step) };
+        let chunks = if self.has(Cheat::SplitCharacters) && step.text.chars().count() > 1 {
+            let last = step.text.chars().count() - 1;
+            let characters = step.text.char_indices().enumerate();
+            let one = |(index, (at, character)): (usize, (usize, char))| {
+                let text = &step.text[at..at + character.len_utf8()];
+                let tokens = if index == 0 { tokens.clone() } else { Value::Null };
+                text_chunk(head, text, tokens, step.finish.as_ref().filter(|_| index == last))
+            };
+            characters.map(one).collect()
+        } else {
+            vec![text_chunk(head, &step.text, tokens, step.finish.as_ref())]
+        };
+        self.characters += step.text.chars().count();
+        for chunk in chunks {
+            self.push(chunk);
+        }
+        if step.finish.is_some() {
+            if self.streamer.options.include_usage {
+                let frame = usage_chunk(&self.streamer.head, self.streamer.usage).to_string();
+                self.frame(&frame);
+            }
+            self.close();
+        }
+    }
+
+    fn logprobs(&self, step: &Step) -> Value {
+        logprobs(&self.streamer.vocabulary, &self.streamer.head, &step.tokens, self.characters)
+    }
+
+    fn push_role(&mut self) {
+        if self.streamer.head.endpoint == Endpoint::Chat && !self.is_role_sent {
+            self.is_role_sent = true;
+            let chunk = role_chunk(&self.streamer.head);
+            self.push(chunk);
+        }
+    }
+
+    fn push(&mut self, mut chunk: Value) {
+        if self.streamer.options.continuous_usage {
+            chunk["usage"] = self.streamer.usage.json();
+        }
+        self.frame(&chunk.to_string());
+    }
+
+    fn fail(&mut self, message: &str) {
+        let error = json!({"message": message, "type": "InternalServerError", "param": null, "code": 500});
+        self.frame(&json!({ "error": error }).to_string());
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.frame("[DONE]");
+        self.is_over = true;
+        if !self.held.is_empty() {
+            self.ready.push_back(Bytes::from(std::mem::take(&mut self.held)));
+        }
+    }
+
+    fn frame(&mut self, data: &str) {
+        let mut frame = format!("data: {data}\n\n").into_bytes();
+        if std::mem::take(&mut self.is_byte_sent) {
+            frame.remove(0);
+        }
+        if self.has(Cheat::BufferAndFlush) {
+            self.held.extend(frame);
+        } else {
+            self.ready.push_back(Bytes::from(frame));
+        }
+    }
+}
