@@ -1,1 +1,25 @@
-//! TODO
+//! L1, judging: from rows of what was measured to verdicts, decisions, places and weights.
+//!
+//! The line is [`judge_answers`] (are they the model's answers?) -> [`decide`] (is it faster, and is that
+//! proven?) -> [`leaderboard`] (who stands where, and why) -> [`weights`] (what the chain is told). Every step
+//! takes rows and a policy and returns rows, so that anybody can judge a published round again.
+//!
+//! The rules of a contest are policies: serde structs with our defaults, read from a pipeline's `with:`. No
+//! number of a contest stands in the code. Whatever cannot be judged is void or held and never costs a miner.
+#![deny(clippy::disallowed_methods)]
+
+mod claim;
+mod conduct;
+mod finding;
+mod margin;
+pub mod rank;
+pub mod score;
+#[cfg(test)]
+mod simulate;
+pub mod verify;
+pub mod weights;
+
+pub use rank::{RankPolicy, Split, Standings, leaderboard};
+pub use score::{Comparison, ReadTimes, ScorePolicy, decide};
+pub use verify::{Answers, Subject, VerifyPolicy, judge_answers};
+pub use weights::{WeightsPolicy, weights};

@@ -1,0 +1,160 @@
+//! How the server behaved: whether it answered, how its answers end, how long they are.
+
+use std::collections::BTreeMap;
+
+use super::finding::{Count, Evidence, Finding, is_too_many, worst};
+use super::verify::{Answers, VerifyPolicy};
+use crate::model::{CheckOutcome, RequestRow, RequestStatus};
+use crate::stats::{Sample, student_t_cdf};
+
+/// Fewest prompts on which a difference in length is tested.
+const LENGTH_PROMPTS: usize = 8;
+
+pub(super) fn findings(
+    policy: &VerifyPolicy,
+    control: &Answers<'_>,
+    candidate: &Answers<'_>,
+) -> Vec<Finding> {
+    ["answered", "finish", "length"]
+        .into_iter()
+        .map(|check| {
+            if candidate.requests.is_empty() {
+                return Finding::void(check, "no request of this read is recorded");
+            }
+            if control.ok().next().is_none() {
+                return Finding::void(check, "the baseline has no answer to compare with");
+            }
+            match check {
+                "answered" => answered(policy, control, candidate),
+                "finish" => finish(policy, control, candidate),
+                _ => length(policy, control, candidate),
+            }
+        })
+        .collect()
+}
+
+fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
+    let failed = |answers: &Answers<'_>| Count {
+        hits: answers.requests.len() - answers.ok().count(),
+        of: answers.requests.len(),
+    };
+    let (ours, theirs) = (failed(candidate), failed(control));
+    // Of several control reads, as many as one read would have had.
+    let expected = (theirs.share() * ours.of as f64).ceil() as usize;
+    let is_fail = ours.share() > policy.failed_share && ours.hits > expected + policy.failed_excess;
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for row in candidate.requests.iter().filter(|row| row.status != RequestStatus::Ok.as_str()) {
+        *kinds.entry(&row.status).or_default() += 1;
+    }
+    let kinds: Vec<String> = kinds.iter().map(|(status, count)| format!("{count} {status}")).collect();
+    let reason = match (ours.hits, is_fail) {
+        (0, _) => format!("all {} requests ended ok", ours.of),
+        (hits, true) => format!(
+            "{hits} of {} requests did not end ok ({}); the baseline had {} of {}",
+            ours.of,
+            kinds.join(", "),
+            theirs.hits,
+            theirs.of
+        ),
+        (hits, false) => format!(
+            "{hits} of {} requests did not end ok ({}), within what is tolerated; each counts at the deadline",
+            ours.of,
+            kinds.join(", ")
+        ),
+    };
+    let evidence = candidate.requests.iter().filter(|row| row.status != RequestStatus::Ok.as_str());
+    Finding {
+        check: "answered",
+        outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
+        value: Some(ours.share()),
+        control: Some(theirs.share()),
+        threshold: Some(
+            policy.failed_share.max((expected + policy.failed_excess) as f64 / ours.of.max(1) as f64),
+        ),
+        samples: ours.of,
+        reason,
+        worst: worst(evidence.map(|row| Evidence::of_request(row.prompt_index, 1.0)).collect()),
+    }
+}
+
+/// An answer ends by itself, or is cut at exactly `max_tokens`.
+fn finish(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
+    // The credited count may differ from the server's by a character that the cut has split.
+    let is_whole = |row: &RequestRow| match row.finish_reason.as_deref() {
+        Some("stop") => true,
+        Some("length") => policy.max_tokens.is_none_or(|max| row.tokens.max(row.logprob_tokens) + 1 >= max),
+        _ => false,
+    };
+    let count = |answers: &Answers<'_>| Count {
+        hits: answers.ok().filter(|row| !is_whole(row)).count(),
+        of: answers.ok().count(),
+    };
+    let (ours, theirs) = (count(candidate), count(control));
+    let is_fail = is_too_many(ours, theirs, policy.mismatch_share);
+    let cut = candidate.ok().filter(|row| !is_whole(row));
+    Finding {
+        check: "finish",
+        outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
+        value: Some(ours.share()),
+        control: Some(theirs.share()),
+        threshold: Some(policy.mismatch_share),
+        samples: ours.of,
+        reason: format!(
+            "{} of {} answers end neither by themselves (`stop`) nor at the token limit (`length`)",
+            ours.hits, ours.of
+        ),
+        worst: worst(cut.map(|row| Evidence::of_request(row.prompt_index, f64::from(row.tokens))).collect()),
+    }
+}
+
+/// Mean length against the control's on the same prompts. One answer may well differ; a whole run shorter or
+/// longer by more than the tolerance, and surely so (paired t test over prompts), is another way to answer.
+fn length(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
+    let by_prompt = |answers: &Answers<'_>| {
+        let mut lengths: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+        for row in answers.ok() {
+            lengths.entry(row.prompt_index).or_default().push(f64::from(row.tokens));
+        }
+        lengths
+    };
+    let theirs = by_prompt(control);
+    let pairs: Vec<(u32, f64, f64)> = by_prompt(candidate)
+        .into_iter()
+        .filter_map(|(prompt, ours)| {
+            let mean = |lengths: &[f64]| lengths.iter().sum::<f64>() / lengths.len() as f64;
+            Some((prompt, mean(&ours), mean(theirs.get(&prompt)?)))
+        })
+        .collect();
+    let total: (f64, f64) = pairs.iter().fold((0.0, 0.0), |sum, pair| (sum.0 + pair.1, sum.1 + pair.2));
+    let Some(differences) = Sample::new(pairs.iter().map(|pair| pair.1 - pair.2)).filter(|_| total.1 > 0.0)
+    else {
+        return Finding::void("length", "no prompt was answered by both the candidate and the baseline");
+    };
+    let n = differences.len();
+    let ratio = total.0 / total.1;
+    let error = differences.standard_deviation().map_or(0.0, |deviation| deviation / (n as f64).sqrt());
+    let probability = match differences.mean().abs() {
+        0.0 => 1.0,
+        _ if error == 0.0 => 0.0,
+        mean => student_t_cdf(-mean / error, (n - 1) as f64),
+    };
+    let is_off = (ratio - 1.0).abs() > policy.length_tolerance;
+    let is_fail = is_off && n >= LENGTH_PROMPTS && probability < policy.level;
+    let deviations =
+        pairs.iter().map(|(prompt, ours, theirs)| Evidence::of_request(*prompt, (ours - theirs).abs()));
+    Finding {
+        check: "length",
+        outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
+        value: Some(ratio),
+        control: Some(1.0),
+        threshold: Some(1.0 - policy.length_tolerance.copysign(1.0 - ratio)),
+        samples: n,
+        reason: format!(
+            "answers have {:.1} tokens on average, the baseline's {:.1} on the same prompts{}",
+            total.0 / n as f64,
+            total.1 / n as f64,
+            if is_off && !is_fail { "; too few or too varied to be sure" } else { "" }
+        ),
+        worst: worst(deviations.collect()),
+    }
+}

@@ -1,0 +1,201 @@
+//! One check's result on its way to a row, and the tests that several checks share.
+
+use serde::Serialize;
+
+use crate::model::{CheckOutcome, TokenRow};
+use crate::stats::binomial_upper_tail;
+
+/// Positions kept as evidence.
+const WORST: usize = 10;
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Finding {
+    /// Name of the check.
+    pub(super) check: &'static str,
+    /// Result.
+    pub(super) outcome: CheckOutcome,
+    /// What was measured.
+    pub(super) value: Option<f64>,
+    /// The same of the control.
+    pub(super) control: Option<f64>,
+    /// Beyond this it fails.
+    pub(super) threshold: Option<f64>,
+    /// Tokens or requests.
+    pub(super) samples: usize,
+    /// In words.
+    pub(super) reason: String,
+    /// The worst positions, worst first.
+    pub(super) worst: Vec<Evidence>,
+}
+
+impl Finding {
+    /// A check that could not be made.
+    pub(super) fn void(check: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            check,
+            outcome: CheckOutcome::Void,
+            value: None,
+            control: None,
+            threshold: None,
+            samples: 0,
+            reason: reason.into(),
+            worst: Vec::new(),
+        }
+    }
+}
+
+/// One position of an answer, or a whole request, that speaks against it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Evidence {
+    /// Number of the prompt.
+    pub(super) prompt_index: u32,
+    /// Position in the answer; none for the request as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) position: Option<u32>,
+    /// Token emitted there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_id: Option<u32>,
+    /// How far it is off, in the check's unit.
+    pub(super) value: f64,
+    /// Log probability the server claimed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) server_logprob: Option<f64>,
+    /// Log probability by the scorer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scorer_logprob: Option<f64>,
+    /// Rank by the scorer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scorer_rank: Option<u32>,
+}
+
+impl Evidence {
+    /// One token.
+    pub(super) fn of_token(row: &TokenRow, value: f64) -> Self {
+        Self {
+            prompt_index: row.prompt_index,
+            position: Some(row.position),
+            token_id: Some(row.token_id),
+            value,
+            server_logprob: row.server_logprob.filter(|value| value.is_finite()),
+            scorer_logprob: row.scorer_logprob.filter(|value| value.is_finite()),
+            scorer_rank: row.scorer_rank,
+        }
+    }
+
+    /// One request.
+    pub(super) const fn of_request(prompt_index: u32, value: f64) -> Self {
+        Self {
+            prompt_index,
+            position: None,
+            token_id: None,
+            value,
+            server_logprob: None,
+            scorer_logprob: None,
+            scorer_rank: None,
+        }
+    }
+}
+
+/// The worst positions, worst first; equal ones in order of prompt and position.
+pub(super) fn worst(mut all: Vec<Evidence>) -> Vec<Evidence> {
+    all.sort_by(|a, b| {
+        b.value.total_cmp(&a.value).then((a.prompt_index, a.position).cmp(&(b.prompt_index, b.position)))
+    });
+    all.truncate(WORST);
+    all
+}
+
+/// How often something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Times it happened.
+    pub(super) hits: usize,
+    /// Times it could have.
+    pub(super) of: usize,
+}
+
+impl Count {
+    /// Hits among all; 0 of nothing is 0.
+    pub(super) fn share(self) -> f64 {
+        if self.of == 0 { 0.0 } else { self.hits as f64 / self.of as f64 }
+    }
+}
+
+/// Probability that a server like the control hits as often as the candidate did, one-sided.
+///
+/// The lesser of two exact tests: against the control (given all hits, the candidate's are binomial with its
+/// share of the trials: Fisher's conditioning in the Poisson limit, Przyborowski & Wilenski, Biometrika 31, 1940)
+/// and against the share `allowed` to an honest server, or twice the control's where that is more. `design`
+/// divides the counts because neighbouring tokens are not independent (Kish's design effect).
+pub(super) fn excess_probability(candidate: Count, control: Count, allowed: f64, design: f64) -> f64 {
+    let design = design.max(1.0);
+    let hits = (candidate.hits as f64 / design).floor() as u64;
+    let control_hits = (control.hits as f64 / design).ceil() as u64;
+    let trials = (candidate.of as f64 / design).floor() as u64;
+    let share_of_trials = candidate.of as f64 / (candidate.of + control.of).max(1) as f64;
+    let against_control = binomial_upper_tail(hits, hits + control_hits, share_of_trials);
+    let against_allowed = binomial_upper_tail(hits, trials, allowed.max(2.0 * control.share()));
+    against_control.min(against_allowed)
+}
+
+/// Whether requests of one kind are too many: above a share of all, and by more than one above the control's.
+pub(super) fn is_too_many(candidate: Count, control: Count, share: f64) -> bool {
+    candidate.hits as f64 > share * candidate.of as f64 && candidate.hits > control.hits + 1
+}
+
+/// Mean of per-token values and its standard error with prompts as clusters: the ratio estimator of Cochran,
+/// *Sampling Techniques*, 3rd ed., 6.4. `clusters` holds (sum of values, number of values) of each prompt.
+pub(super) fn clustered_mean(clusters: &[(f64, f64)]) -> (f64, f64) {
+    let count = clusters.len() as f64;
+    let total: f64 = clusters.iter().map(|cluster| cluster.1).sum();
+    if total <= 0.0 {
+        return (0.0, 0.0);
+    }
+    let mean = clusters.iter().map(|cluster| cluster.0).sum::<f64>() / total;
+    let squares: f64 = clusters.iter().map(|(sum, n)| (sum - mean * n) * (sum - mean * n)).sum();
+    let error = if count > 1.0 { (squares * count / (count - 1.0)).sqrt() / total } else { 0.0 };
+    (mean, error)
+}
+
+/// Standard error of (candidate - `factor` control) if the candidate is like the control, from the control's own.
+///
+/// The candidate's own spread is not asked: a cheat on few prompts would widen it until nothing is significant.
+pub(super) fn null_error(control_error: f64, control: usize, candidate: usize, factor: f64) -> f64 {
+    let scale = control as f64 / candidate.max(1) as f64;
+    control_error * (scale + factor * factor).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters() {
+        // Equal clusters: the standard error of the clusters' means.
+        let (mean, error) = clustered_mean(&[(2.0, 2.0), (4.0, 2.0), (6.0, 2.0)]);
+        assert!((mean - 2.0).abs() < 1e-12 && (error - 1.0 / 3f64.sqrt()).abs() < 1e-12);
+        assert_eq!(clustered_mean(&[]), (0.0, 0.0));
+        assert_eq!(clustered_mean(&[(3.0, 3.0)]), (1.0, 0.0));
+    }
+
+    #[test]
+    fn excess() {
+        let count = |hits, of| Count { hits, of };
+        let p = |a, b| excess_probability(a, b, 0.01, 1.0);
+        assert!(p(count(0, 24), count(0, 24)) > 0.99);
+        assert!(p(count(2, 24), count(0, 24)) > 1e-2);
+        assert!(p(count(5, 24), count(0, 24)) < 1e-4);
+        assert!(p(count(40, 1000), count(38, 1000)) > 0.3);
+        assert!(p(count(80, 10_000), count(20, 10_000)) < 1e-4);
+        assert!(p(count(0, 0), count(0, 0)) > 0.99);
+        assert!(excess_probability(count(14, 1000), count(0, 1000), 0.01, 2.0) > 1e-3);
+    }
+
+    #[test]
+    fn evidence_is_ordered() {
+        let all = (0..30).map(|i| Evidence::of_request(i, f64::from(i % 3))).collect();
+        let kept: Vec<u32> = worst(all).iter().map(|evidence| evidence.prompt_index).collect();
+        assert_eq!(kept, [2, 5, 8, 11, 14, 17, 20, 23, 26, 29]);
+    }
+}

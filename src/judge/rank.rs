@@ -1,0 +1,306 @@
+//! Who stands where, and why: one row for every submission and every ignored commitment.
+//!
+//! The order is total: standing, score, earlier block, hotkey. A failed correctness check makes the score zero
+//! whatever the speed; a failure of the submission's own costs its place; everything that is not its own (a
+//! failed machine, an absent scorer, noise) holds it, so that nobody pays for what they did not do.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::verify::CHECKS;
+use crate::model::{
+    CheckOutcome, CommitmentRow, DecisionOutcome, DecisionRow, Fault, LeaderboardRow, ReadRow, ReadStatus,
+    Standing, SubmissionRow, VerdictRow,
+};
+
+/// How a reward is split.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RankPolicy {
+    /// Shares by place.
+    pub split: Split,
+}
+
+/// Shares of the reward by place. What nobody earned is not handed to others.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    /// All to the first.
+    #[default]
+    WinnerTakesAll,
+    /// These shares to the first, second, ...
+    Shares(Shares),
+}
+
+/// Shares that are each 0 to 1 and together at most 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<f64>", into = "Vec<f64>")]
+pub struct Shares(Vec<f64>);
+
+/// Shares that are no split.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("shares must each lie between 0 and 1 and sum to at most 1, these are {0:?}")]
+pub struct InvalidShares(Vec<f64>);
+
+impl TryFrom<Vec<f64>> for Shares {
+    type Error = InvalidShares;
+
+    fn try_from(shares: Vec<f64>) -> Result<Self, Self::Error> {
+        // Three shares of a third written in decimals may sum to a hair above one.
+        let is_split = shares.iter().all(|share| (0.0..=1.0).contains(share))
+            && shares.iter().sum::<f64>() <= 1.0 + 1e-9;
+        if is_split { Ok(Self(shares)) } else { Err(InvalidShares(shares)) }
+    }
+}
+
+impl From<Shares> for Vec<f64> {
+    fn from(shares: Shares) -> Self {
+        shares.0
+    }
+}
+
+impl Split {
+    fn share(&self, place: usize) -> f64 {
+        match self {
+            Self::WinnerTakesAll => f64::from(u8::from(place == 0)),
+            Self::Shares(shares) => shares.0.get(place).copied().unwrap_or(0.0),
+        }
+    }
+}
+
+/// Everything a place rests on. The order of rows does not matter.
+#[derive(Debug, Clone, Copy)]
+pub struct Standings<'a> {
+    /// The round.
+    pub round_id: &'a str,
+    /// All submissions.
+    pub submissions: &'a [SubmissionRow],
+    /// All commitments; the ignored ones get a row.
+    pub commitments: &'a [CommitmentRow],
+    /// All reads, the last attempt of each.
+    pub reads: &'a [ReadRow],
+    /// All verdicts.
+    pub verdicts: &'a [VerdictRow],
+    /// All decisions.
+    pub decisions: &'a [DecisionRow],
+}
+
+/// What became of one submission.
+#[derive(Debug, Clone, PartialEq)]
+struct Place {
+    standing: Standing,
+    score: f64,
+    fault: Option<Fault>,
+    code: String,
+    detail: String,
+}
+
+impl Place {
+    fn new(
+        standing: Standing,
+        fault: Option<Fault>,
+        code: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { standing, score: 0.0, fault, code: code.into(), detail: detail.into() }
+    }
+}
+
+/// The leaderboard, first place first.
+pub fn leaderboard(policy: &RankPolicy, standings: &Standings<'_>) -> Vec<LeaderboardRow> {
+    let by_hotkey = Indexed::new(standings);
+    let mut rows: Vec<(Standing, LeaderboardRow)> = standings
+        .submissions
+        .iter()
+        .map(|submission| {
+            let place = by_hotkey.place(&submission.hotkey);
+            let speedup = |component: &str| by_hotkey.speedup(&submission.hotkey, component);
+            let row = LeaderboardRow {
+                round_id: standings.round_id.to_owned(),
+                rank: 0,
+                hotkey: submission.hotkey.clone(),
+                uid: submission.uid,
+                block: Some(submission.block),
+                image: Some(submission.image.clone()),
+                digest: Some(submission.digest.clone()),
+                score: place.score,
+                share: 0.0,
+                speedup_e2e: speedup("e2e"),
+                speedup_ttft: speedup("ttft"),
+                standing: place.standing.as_str().to_owned(),
+                fault: place.fault.map(|fault| fault.as_str().to_owned()),
+                reason: place.code,
+                detail: place.detail,
+            };
+            (place.standing, row)
+        })
+        .collect();
+    rows.extend(
+        standings
+            .commitments
+            .iter()
+            .filter(|commitment| !commitment.is_accepted)
+            .map(|commitment| (Standing::Ignored, ignored(standings.round_id, commitment))),
+    );
+    rows.sort_by(order);
+    let mut rows: Vec<LeaderboardRow> = rows.into_iter().map(|(_, row)| row).collect();
+    for (place, row) in rows.iter_mut().enumerate() {
+        row.rank = place as u32 + 1;
+        if row.standing == Standing::Scored.as_str() {
+            row.share = policy.split.share(place);
+        }
+    }
+    rows
+}
+
+fn order(
+    (a_standing, a): &(Standing, LeaderboardRow),
+    (b_standing, b): &(Standing, LeaderboardRow),
+) -> Ordering {
+    let earlier = |row: &LeaderboardRow| row.block.unwrap_or(i64::MAX);
+    a_standing
+        .cmp(b_standing)
+        .then_with(|| b.score.total_cmp(&a.score))
+        .then_with(|| earlier(a).cmp(&earlier(b)))
+        .then_with(|| a.hotkey.cmp(&b.hotkey))
+        // Ignored commitments may share a block and a hotkey, or have neither.
+        .then_with(|| {
+            (&a.digest, &a.image, &a.reason, &a.detail).cmp(&(&b.digest, &b.image, &b.reason, &b.detail))
+        })
+}
+
+fn ignored(round_id: &str, commitment: &CommitmentRow) -> LeaderboardRow {
+    LeaderboardRow {
+        round_id: round_id.to_owned(),
+        rank: 0,
+        hotkey: commitment.hotkey.clone(),
+        uid: None,
+        block: commitment.block,
+        image: commitment.image.clone(),
+        digest: commitment.digest.clone(),
+        score: 0.0,
+        share: 0.0,
+        speedup_e2e: None,
+        speedup_ttft: None,
+        standing: Standing::Ignored.as_str().to_owned(),
+        fault: Some(Fault::Submission.as_str().to_owned()),
+        reason: commitment.ignored_code.clone().unwrap_or_else(|| "ignored".to_owned()),
+        detail: commitment.ignored_reason.clone().unwrap_or_default(),
+    }
+}
+
+/// Rows of each submission, in an order of their own.
+struct Indexed<'a> {
+    reads: BTreeMap<&'a str, Vec<&'a ReadRow>>,
+    verdicts: BTreeMap<&'a str, Vec<&'a VerdictRow>>,
+    decisions: BTreeMap<(&'a str, &'a str), &'a DecisionRow>,
+}
+
+impl<'a> Indexed<'a> {
+    fn new(standings: &Standings<'a>) -> Self {
+        let mut reads: BTreeMap<&str, Vec<&ReadRow>> = BTreeMap::new();
+        for read in standings.reads {
+            reads.entry(read.hotkey.as_deref().unwrap_or_default()).or_default().push(read);
+        }
+        for reads in reads.values_mut() {
+            reads.sort_by_key(|read| (&read.read_key, read.attempt));
+        }
+        let mut verdicts: BTreeMap<&str, Vec<&VerdictRow>> = BTreeMap::new();
+        for verdict in standings.verdicts {
+            verdicts.entry(verdict.hotkey.as_deref().unwrap_or_default()).or_default().push(verdict);
+        }
+        let weight = |check: &str| CHECKS.iter().position(|known| *known == check).unwrap_or(CHECKS.len());
+        for verdicts in verdicts.values_mut() {
+            verdicts.sort_by_key(|verdict| (weight(&verdict.check), &verdict.check, &verdict.read_key));
+        }
+        let decisions = standings
+            .decisions
+            .iter()
+            .map(|row| ((row.hotkey.as_str(), row.component.as_str()), row))
+            .collect();
+        Self { reads, verdicts, decisions }
+    }
+
+    fn speedup(&self, hotkey: &str, component: &str) -> Option<f64> {
+        let row = self.decisions.get(&(hotkey, component))?;
+        row.log_ratio.map(f64::exp).filter(|ratio| ratio.is_finite())
+    }
+
+    fn place(&self, hotkey: &str) -> Place {
+        self.failed_read(hotkey).or_else(|| self.failed_check(hotkey)).unwrap_or_else(|| self.decided(hotkey))
+    }
+
+    /// A read that failed by the submission's own fault, or no read to judge at all.
+    fn failed_read(&self, hotkey: &str) -> Option<Place> {
+        let reads = self.reads.get(hotkey).map_or(&[][..], Vec::as_slice);
+        let from = |standing, read: &ReadRow| {
+            let fault = read.fault.as_deref().and_then(|fault| fault.parse().ok()).unwrap_or(Fault::Unknown);
+            let code = read.reason.clone().unwrap_or_else(|| "read-void".to_owned());
+            let detail = read.detail.clone().unwrap_or_else(|| "the read was not measured".to_owned());
+            Place::new(standing, Some(fault), code, detail)
+        };
+        let own = |read: &&&ReadRow| {
+            read.status == ReadStatus::Failed.as_str()
+                && read.fault.as_deref() == Some(Fault::Submission.as_str())
+        };
+        if let Some(read) = reads.iter().find(own) {
+            return Some(from(Standing::Failed, read));
+        }
+        if reads.iter().any(|read| read.status == ReadStatus::Measured.as_str()) {
+            return None;
+        }
+        Some(reads.first().map_or_else(
+            || {
+                let detail = "no read of this submission took place in this round";
+                Place::new(Standing::Held, Some(Fault::Unknown), "not-measured", detail)
+            },
+            |read| from(Standing::Held, read),
+        ))
+    }
+
+    fn failed_check(&self, hotkey: &str) -> Option<Place> {
+        let verdicts = self.verdicts.get(hotkey).map_or(&[][..], Vec::as_slice);
+        let with = |outcome: CheckOutcome| verdicts.iter().filter(move |row| row.outcome == outcome.as_str());
+        if let Some(first) = with(CheckOutcome::Fail).next() {
+            let mut others: Vec<&str> = with(CheckOutcome::Fail).map(|row| row.check.as_str()).collect();
+            others.dedup();
+            others.retain(|check| *check != first.check);
+            let also = if others.is_empty() {
+                String::new()
+            } else {
+                format!("; also failed: {}", others.join(", "))
+            };
+            let detail = format!("{}: {}{also}", first.check, first.reason);
+            let code = format!("failed-{}", first.check);
+            return Some(Place::new(Standing::Disqualified, Some(Fault::Submission), code, detail));
+        }
+        if let Some(void) = with(CheckOutcome::Void).next() {
+            let detail = format!("{} could not be checked: {}", void.check, void.reason);
+            return Some(Place::new(Standing::Held, Some(Fault::Infra), "check-void", detail));
+        }
+        verdicts.is_empty().then(|| {
+            let detail = "its answers were not checked";
+            Place::new(Standing::Held, Some(Fault::Infra), "not-verified", detail)
+        })
+    }
+
+    fn decided(&self, hotkey: &str) -> Place {
+        let Some(row) = self.decisions.get(&(hotkey, "score")) else {
+            let detail = "its speed was not compared with the baseline's";
+            return Place::new(Standing::Held, Some(Fault::Infra), "not-decided", detail);
+        };
+        let lower = row.lower.filter(|lower| lower.exp().is_finite());
+        if row.outcome == DecisionOutcome::Fail.as_str() {
+            return Place::new(Standing::NotFaster, None, "not-faster", row.reason.clone());
+        }
+        match lower.filter(|_| row.outcome == DecisionOutcome::Pass.as_str()) {
+            Some(lower) => Place {
+                score: lower.exp_m1().max(0.0),
+                ..Place::new(Standing::Scored, None, "faster", row.reason.clone())
+            },
+            None => Place::new(Standing::Held, Some(Fault::Infra), "no-decision", row.reason.clone()),
+        }
+    }
+}

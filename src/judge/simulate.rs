@@ -1,0 +1,403 @@
+//! Simulated rounds: how often honest servers are failed, how often cheats and gains are seen.
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::Rng as _;
+
+use super::*;
+use crate::model::{CheckOutcome, DecisionOutcome, RequestRow, Seed, TokenRow, VerdictRow};
+
+struct Dice(ChaCha12Rng);
+
+impl Dice {
+    fn new(name: &str, number: usize) -> Self {
+        Self(Seed::from_text(name).derive(&[&number.to_string()]).generator())
+    }
+
+    /// Uniform, above 0 and below 1.
+    fn uniform(&mut self) -> f64 {
+        ((self.0.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+    }
+
+    fn is(&mut self, probability: f64) -> bool {
+        self.uniform() < probability
+    }
+
+    /// Standard normal, by Box and Muller.
+    fn normal(&mut self) -> f64 {
+        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+}
+
+/// A server as the scorer sees it.
+#[derive(Clone, Copy)]
+struct Server {
+    /// Standard deviation of claimed against scored log probability.
+    residual: f64,
+    /// Share of tokens where it does not emit the scorer's first choice.
+    flips: f64,
+    /// Mean of the margin there, exponential.
+    margin: f64,
+    /// The same share at position 0, where it is another.
+    first: Option<f64>,
+    /// Margin of the end token where answers are cut.
+    end_margin: f64,
+    /// Share of an answer that is given; above 1 it is padded.
+    length: f64,
+    /// What `usage` says for each token.
+    usage: f64,
+    /// Share of requests that fail.
+    failed: f64,
+    has_logprobs: bool,
+    flag: Option<&'static str>,
+}
+
+/// The embedded reference server against itself: bit-exact but for the text form of floats.
+const EXACT: Server = Server {
+    residual: 1e-6,
+    flips: 0.0,
+    margin: 0.0,
+    first: None,
+    end_margin: 0.0,
+    length: 1.0,
+    usage: 1.0,
+    failed: 0.0,
+    has_logprobs: true,
+    flag: None,
+};
+
+/// A bf16 engine against a scorer with other kernels: the noise floors of the measurement notes, section 4.3.
+const BF16: Server = Server { residual: 0.03, flips: 0.008, margin: 0.08, ..EXACT };
+
+struct Simulated {
+    requests: Vec<RequestRow>,
+    tokens: Vec<TokenRow>,
+}
+
+impl Simulated {
+    fn answers(&self) -> Answers<'_> {
+        Answers { requests: &self.requests, tokens: &self.tokens }
+    }
+}
+
+fn request(prompt_index: u32) -> RequestRow {
+    RequestRow {
+        round_id: "r".into(),
+        read_key: "k".into(),
+        prompt_index,
+        prompt_sha256: String::new(),
+        status: "ok".into(),
+        flags: Vec::new(),
+        http_status: Some(200),
+        send_offset_ns: 0,
+        sent_ns: None,
+        headers_ns: None,
+        first_byte_ns: None,
+        first_event_ns: None,
+        ttft_ns: Some(20_000_000),
+        e2e_ns: Some(200_000_000),
+        finish_ns: None,
+        done_ns: None,
+        end_ns: None,
+        tpot_ns: None,
+        mdt_ns: Some(110_000_000.0),
+        stall_ns: None,
+        tokens: 0,
+        logprob_tokens: 0,
+        usage_tokens: None,
+        finish_reason: Some("stop".into()),
+        events: 0,
+        body_bytes: 0,
+        text: String::new(),
+    }
+}
+
+fn serve(server: &Server, prompts: u32, dice: &mut Dice) -> Simulated {
+    let mut simulated = Simulated { requests: Vec::new(), tokens: Vec::new() };
+    for prompt_index in 0..prompts {
+        let natural = 40 + prompt_index * 7 % 41;
+        let count = (f64::from(natural) * server.length).round() as u32;
+        let mut row = request(prompt_index);
+        if dice.is(server.failed) {
+            row.status = "truncated".into();
+            simulated.requests.push(row);
+            continue;
+        }
+        for position in 0..=count {
+            let is_end = position == count;
+            let top = -(-dice.uniform().ln() * 0.05);
+            let flips = if position == 0 { server.first.unwrap_or(server.flips) } else { server.flips };
+            let margin = match (is_end, position >= natural) {
+                (true, _) => server.end_margin,
+                (false, true) => 6.0,
+                _ if dice.is(flips) => {
+                    -dice.uniform().ln()
+                        * if position == 0 && server.first.is_some() { 1.5 } else { server.margin }
+                }
+                _ => 0.0,
+            };
+            let scorer = top - margin;
+            simulated.tokens.push(TokenRow {
+                round_id: String::new(),
+                read_key: String::new(),
+                prompt_index,
+                position,
+                token_id: 7,
+                is_end,
+                server_logprob: server.has_logprobs.then(|| scorer + server.residual * dice.normal()),
+                scorer_logprob: Some(scorer),
+                scorer_rank: Some(if margin > 0.0 { 2 } else { 1 }),
+                scorer_top_logprob: Some(top),
+                arrival_ns: None,
+            });
+        }
+        row.tokens = count;
+        row.logprob_tokens = if server.has_logprobs { count + 1 } else { 0 };
+        row.usage_tokens = Some((f64::from(count + 1) * server.usage) as u32);
+        row.flags.extend(server.flag.map(str::to_owned));
+        simulated.requests.push(row);
+    }
+    simulated
+}
+
+fn judge(control: &Simulated, candidate: &Simulated) -> Vec<VerdictRow> {
+    let subject = Subject { round_id: "r", read_key: "k", hotkey: Some("h") };
+    judge_answers(&VerifyPolicy::default(), &subject, &control.answers(), &candidate.answers())
+}
+
+fn with(verdicts: &[VerdictRow], outcome: CheckOutcome) -> Vec<&str> {
+    verdicts.iter().filter(|row| row.outcome == outcome.as_str()).map(|row| row.check.as_str()).collect()
+}
+
+/// How many of so many evaluations fail `check`, or any check where it is empty.
+fn failures(
+    evaluations: usize,
+    (control, candidate): (&Server, &Server),
+    prompts: u32,
+    check: &str,
+) -> usize {
+    (0..evaluations)
+        .filter(|number| {
+            let mut dice = Dice::new(&format!("{check}{prompts}{}", candidate.residual), *number);
+            let control = serve(control, prompts, &mut dice);
+            let verdicts = judge(&control, &serve(candidate, prompts, &mut dice));
+            assert!(with(&verdicts, CheckOutcome::Void).is_empty());
+            let failed = with(&verdicts, CheckOutcome::Fail);
+            if check.is_empty() { !failed.is_empty() } else { failed.contains(&check) }
+        })
+        .count()
+}
+
+#[test]
+fn equal_engines_are_never_failed() {
+    for (server, prompts, evaluations) in
+        [(EXACT, 24, 1000), (EXACT, 48, 200), (BF16, 24, 1000), (BF16, 128, 100)]
+    {
+        let alarms = failures(evaluations, (&server, &server), prompts, "");
+        assert_eq!(alarms, 0, "residual {}, {prompts} prompts", server.residual);
+    }
+}
+
+#[test]
+fn a_bit_exact_control_does_not_condemn_honest_flips() {
+    let honest = Server { residual: 3e-4, flips: 0.002, margin: 0.02, ..EXACT };
+    assert_eq!(failures(500, (&EXACT, &honest), 24, ""), 0);
+}
+
+#[test]
+fn cheats_are_seen() {
+    let cases: [(&str, Server, Server); 12] = [
+        ("committed-logprobs", EXACT, Server { residual: 3e-3, ..EXACT }),
+        ("committed-logprobs", BF16, Server { residual: 0.07, ..BF16 }),
+        ("committed-logprobs", EXACT, Server { has_logprobs: false, ..EXACT }),
+        ("hard-margin", EXACT, Server { residual: 0.5, flips: 0.3, margin: 1.5, ..EXACT }),
+        ("flips", BF16, Server { flips: 0.08, margin: 0.6, ..BF16 }),
+        ("", EXACT, Server { first: Some(0.4), ..EXACT }),
+        ("end-margin", EXACT, Server { length: 0.8, end_margin: 5.0, ..EXACT }),
+        ("length", EXACT, Server { length: 0.8, ..EXACT }),
+        ("hard-margin", EXACT, Server { length: 1.2, ..EXACT }),
+        ("counts", EXACT, Server { usage: 1.3, ..EXACT }),
+        ("segmentation", EXACT, Server { flag: Some("non_canonical"), ..EXACT }),
+        ("text-bytes", EXACT, Server { flag: Some("bytes_mismatch"), ..EXACT }),
+    ];
+    for (check, control, cheat) in &cases {
+        let seen = failures(200, (control, cheat), 24, check);
+        assert!(seen >= 198, "{check}: {seen} of 200");
+    }
+    assert!(failures(200, (&EXACT, &Server { failed: 0.5, ..EXACT }), 24, "answered") >= 198);
+}
+
+#[test]
+fn what_is_missing_on_our_side_is_void() {
+    let mut dice = Dice::new("void", 0);
+    let (control, mut candidate) = (serve(&EXACT, 24, &mut dice), serve(&EXACT, 24, &mut dice));
+    let nothing = Simulated { requests: Vec::new(), tokens: Vec::new() };
+    assert_eq!(
+        with(&judge(&nothing, &candidate), CheckOutcome::Void),
+        verdict_names(&judge(&nothing, &candidate))
+    );
+    assert_eq!(
+        with(&judge(&control, &nothing), CheckOutcome::Void),
+        verdict_names(&judge(&control, &nothing))
+    );
+    for row in &mut candidate.tokens {
+        row.scorer_logprob = None;
+    }
+    let verdicts = judge(&control, &candidate);
+    assert_eq!(with(&verdicts, CheckOutcome::Fail), [""; 0]);
+    assert_eq!(with(&verdicts, CheckOutcome::Void).len(), 9);
+}
+
+fn verdict_names(verdicts: &[VerdictRow]) -> Vec<&str> {
+    verdicts.iter().map(|row| row.check.as_str()).collect()
+}
+
+#[test]
+fn the_checks_are_the_listed_ones() {
+    let mut dice = Dice::new("names", 0);
+    let served = serve(&EXACT, 24, &mut dice);
+    let verdicts = judge(&served, &served);
+    let mut names = verdict_names(&verdicts);
+    names.sort_unstable();
+    let mut listed = verify::CHECKS.to_vec();
+    listed.sort_unstable();
+    assert_eq!(names, listed);
+}
+
+#[test]
+fn hostile_numbers_do_no_harm() {
+    let mut dice = Dice::new("hostile", 0);
+    let control = serve(&EXACT, 24, &mut dice);
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e308, -1e308, 5.0, -0.0] {
+        let mut candidate = serve(&EXACT, 24, &mut dice);
+        for row in candidate.tokens.iter_mut().step_by(2) {
+            row.server_logprob = Some(value);
+        }
+        let verdicts = judge(&control, &candidate);
+        if value.is_nan() {
+            continue;
+        }
+        assert!(
+            with(&verdicts, CheckOutcome::Fail).contains(&"committed-logprobs") || value == 0.0,
+            "{value}"
+        );
+        for row in &verdicts {
+            assert!(row.value.is_none_or(f64::is_finite) && row.threshold.is_none_or(f64::is_finite));
+            assert!(
+                serde_json::from_str::<Vec<serde_json::Value>>(&row.evidence)
+                    .is_ok_and(|rows| rows.len() <= 10)
+            );
+        }
+    }
+}
+
+/// Requests of one launch: its own factor, and noise of each request.
+fn launch(speedup: f64, noise: f64, dice: &mut Dice) -> Vec<RequestRow> {
+    let factor = (noise * dice.normal()).exp() / speedup;
+    (0..24)
+        .map(|prompt_index| {
+            let time = |base: f64, dice: &mut Dice| base * factor * (0.02 * dice.normal()).exp();
+            let difficulty = 1.0 + f64::from(prompt_index) / 10.0;
+            RequestRow {
+                ttft_ns: Some(time(2e7 * difficulty, dice) as i64),
+                e2e_ns: Some(time(2e8 * difficulty, dice) as i64),
+                mdt_ns: Some(time(1.1e8 * difficulty, dice)),
+                ..request(prompt_index)
+            }
+        })
+        .collect()
+}
+
+/// Outcomes of the `score` row for the candidates of one round `B C1 B C2 ... B`.
+fn round(speedups: &[f64], noise: f64, dice: &mut Dice) -> Vec<String> {
+    let reads: Vec<Vec<RequestRow>> = (0..=2 * speedups.len())
+        .map(|position| launch(if position % 2 == 1 { speedups[position / 2] } else { 1.0 }, noise, dice))
+        .collect();
+    let times: Vec<ReadTimes<'_>> = (0..)
+        .zip(&reads)
+        .map(|(position, requests)| ReadTimes { sequence: "a", position, requests })
+        .collect();
+    let baseline: Vec<ReadTimes<'_>> = times.iter().step_by(2).copied().collect();
+    (0..speedups.len())
+        .map(|candidate| {
+            let comparison = Comparison {
+                round_id: "r",
+                hotkey: "h",
+                candidate: &times[2 * candidate + 1..2 * candidate + 2],
+                baseline: &baseline,
+            };
+            decide(&ScorePolicy::default(), &comparison).pop().expect("score").outcome
+        })
+        .collect()
+}
+
+fn count(outcomes: &[String], outcome: DecisionOutcome) -> usize {
+    outcomes.iter().filter(|word| *word == outcome.as_str()).count()
+}
+
+#[test]
+fn identical_servers_rarely_pass() {
+    for noise in [0.003, 0.01, 0.02] {
+        let outcomes: Vec<String> =
+            (0..500).flat_map(|number| round(&[1.0; 6], noise, &mut Dice::new("null", number))).collect();
+        let passed = count(&outcomes, DecisionOutcome::Pass) as f64 / outcomes.len() as f64;
+        assert!(passed <= 0.025, "noise {noise}: {passed}");
+    }
+}
+
+#[test]
+fn gains_are_seen_and_losses_fail() {
+    let outcomes: Vec<String> = (0..200)
+        .flat_map(|number| round(&[1.10, 1.10, 1.0, 1.0, 1.3, 1.3], 0.01, &mut Dice::new("gain", number)))
+        .collect();
+    let passed = |places: [usize; 2]| {
+        let picked: Vec<String> =
+            outcomes.chunks(6).flat_map(|round| places.map(|place| round[place].clone())).collect();
+        count(&picked, DecisionOutcome::Pass) as f64 / picked.len() as f64
+    };
+    assert!(passed([0, 1]) > 0.95, "{}", passed([0, 1]));
+    assert!(passed([4, 5]) > 0.99, "{}", passed([4, 5]));
+    // A slower server fails whatever the noise; it is never left undecided.
+    let slow: Vec<String> =
+        (0..100).flat_map(|number| round(&[0.6; 4], 0.1, &mut Dice::new("slow", number))).collect();
+    assert!(count(&slow, DecisionOutcome::Fail) >= 395, "{}", count(&slow, DecisionOutcome::Fail));
+}
+
+#[test]
+fn zz_table() {
+    for (name, control, cheat) in [
+        ("int8 1e-3", EXACT, Server { residual: 1e-3, ..EXACT }),
+        ("int8 1.2e-3", EXACT, Server { residual: 1.2e-3, ..EXACT }),
+        ("int8 2e-3", EXACT, Server { residual: 2e-3, ..EXACT }),
+        ("bf16 .05", BF16, Server { residual: 0.05, ..BF16 }),
+        ("bf16 .06", BF16, Server { residual: 0.06, ..BF16 }),
+        ("first .2", EXACT, Server { first: Some(0.2), ..EXACT }),
+        ("first .3", EXACT, Server { first: Some(0.3), ..EXACT }),
+        ("first .4", EXACT, Server { first: Some(0.4), ..EXACT }),
+        ("flips 3% .3", BF16, Server { flips: 0.03, margin: 0.3, ..BF16 }),
+        ("flips 5% .3", BF16, Server { flips: 0.05, margin: 0.3, ..BF16 }),
+        ("length .88", EXACT, Server { length: 0.88, ..EXACT }),
+        ("failed .2", EXACT, Server { failed: 0.2, ..EXACT }),
+    ] {
+        for prompts in [24, 48, 128] {
+            println!("TABLE {name} {prompts}: {}/100", failures(100, (&control, &cheat), prompts, ""));
+        }
+    }
+    for noise in [0.003, 0.01, 0.02, 0.04] {
+        for gain in [1.0, 1.02, 1.05, 1.1, 1.2] {
+            let out: Vec<String> =
+                (0..300).flat_map(|n| round(&[gain; 6], noise, &mut Dice::new("t", n))).collect();
+            let of = out.len() as f64;
+            println!(
+                "TABLE score noise {noise} gain {gain}: pass {:.3} fail {:.3} none {:.3}",
+                count(&out, DecisionOutcome::Pass) as f64 / of,
+                count(&out, DecisionOutcome::Fail) as f64 / of,
+                count(&out, DecisionOutcome::NoDecision) as f64 / of
+            );
+        }
+    }
+    for gain in [1.0, 1.5, 2.0] {
+        let out: Vec<String> =
+            (0..300).flat_map(|n| round(&[gain; 1], 0.02, &mut Dice::new("t1", n))).collect();
+        println!("TABLE one bracket noise .02 gain {gain}: pass {}", count(&out, DecisionOutcome::Pass));
+    }
+}
