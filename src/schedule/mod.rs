@@ -7,6 +7,8 @@
 mod legs;
 mod placement;
 mod scheduler;
+#[cfg(test)]
+mod tests;
 
 pub use placement::{PlacementError, Placement, RunnerSlot, place};
 pub(crate) use scheduler::{fault_of, scope_of};
