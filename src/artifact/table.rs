@@ -10,8 +10,8 @@ use std::sync::Arc;
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::{Field, Schema};
 
-use super::ArtifactError;
 use super::cell::{Cell, Scalar as _};
+use super::{ArtifactError, TableContext, encode};
 use crate::model::{
     CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, RequestRow, StepAttemptRow, SubmissionRow, TokenRow,
     VerdictRow, WeightRow,
@@ -122,6 +122,17 @@ macro_rules! tables {
         /// All tables with their schemas, in the order of [`TABLE_NAMES`].
         pub fn tables() -> Vec<TableInfo> {
             vec![$( TableInfo { name: $name, version: $version, schema: $row::schema() } ),+]
+        }
+
+        /// The file of a table without rows; none if there is no table of this name.
+        ///
+        /// # Errors
+        /// As [`super::encode`].
+        pub fn encode_empty(table: &str, context: &TableContext<'_>) -> Option<Result<Vec<u8>, ArtifactError>> {
+            match table {
+                $( $name => Some(encode::<$row>(&[], context)), )+
+                _ => None,
+            }
         }
     };
 }

@@ -24,6 +24,7 @@ use crate::artifact::{Seal, digest, journal as journal_format};
 use crate::model::RoundId;
 
 pub use journal::JournalWriter;
+pub(super) use rounds::directories;
 pub use rounds::{job_states, list_rounds, round_detail};
 
 /// Largest `round.json`.
