@@ -264,3 +264,70 @@ impl Config {
         Ok((angles.cos()?, angles.sin()?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::sampler::position;
+
+    const MAIN: &[u8] = include_bytes!("../../data/reference/model.safetensors");
+
+    fn model(format: Format) -> Model {
+        let config = serde_json::from_slice(include_bytes!("../../data/reference/config.json")).unwrap();
+        Model::new(config, MAIN, format).unwrap()
+    }
+
+    fn rows(model: &Model, tokens: &[u32], cache: &mut Cache) -> Vec<Vec<f32>> {
+        model.forward(tokens, cache, Rows::All).unwrap().to_vec2().unwrap()
+    }
+
+    #[derive(Deserialize)]
+    struct Check {
+        ids: Vec<u32>,
+        chosen: Vec<f32>,
+        last: Vec<f32>,
+    }
+
+    /// The logprobs that the training script's own network gives from the same weights.
+    #[test]
+    fn logprobs_agree_with_the_training_script() {
+        let checks: HashMap<String, Check> =
+            serde_json::from_slice(include_bytes!("../../data/reference/check.json")).unwrap();
+        let check = &checks["main"];
+        for format in [Format::Plain(DType::F32), Format::Blocked(DType::F32)] {
+            let model = model(format);
+            let rows = rows(&model, &check.ids, &mut model.cache().unwrap());
+            for (row, (id, expected)) in rows.iter().zip(check.ids[1..].iter().zip(&check.chosen)) {
+                let found = position(row, *id, 0).logprob;
+                assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+            }
+            for (id, expected) in (0..).zip(&check.last) {
+                let found = position(&rows[rows.len() - 1], id, 0).logprob;
+                assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_cache_gives_what_one_pass_gives_and_can_be_cut_back() {
+        let model = model(Format::Plain(DType::F32));
+        let tokens: Vec<u32> = (300..340).collect();
+        let whole = rows(&model, &tokens, &mut model.cache().unwrap());
+        let mut cache = model.cache().unwrap();
+        rows(&model, &tokens[..10], &mut cache);
+        rows(&model, &[1, 2, 3], &mut cache);
+        cache.truncate(10);
+        let rest = rows(&model, &tokens[10..], &mut cache);
+        assert_eq!(cache.len(), tokens.len());
+        for (one, other) in whole[10..].iter().flatten().zip(rest.iter().flatten()) {
+            assert!((one - other).abs() < 1e-3, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_longer_than_the_context_is_an_error() {
+        let model = model(Format::Plain(DType::F32));
+        assert!(model.forward(&vec![5; 1025], &mut model.cache().unwrap(), Rows::Last).is_err());
+        assert!(model.forward(&[9_999], &mut model.cache().unwrap(), Rows::Last).is_err());
+    }
+}

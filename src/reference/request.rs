@@ -158,9 +158,12 @@ impl Fields {
     pub fn new(body: &[u8]) -> Result<Self, Refusal> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(other) => {
-                Err(Refusal::form("model_attributes_type", "body", "Input should be a valid dictionary", &other))
-            }
+            Ok(other) => Err(Refusal::form(
+                "model_attributes_type",
+                "body",
+                "Input should be a valid dictionary",
+                &other,
+            )),
             Err(error) => Err(Refusal {
                 status: StatusCode::BAD_REQUEST,
                 message: format!(
@@ -276,10 +279,17 @@ impl Fields {
     pub fn completion(&self) -> Result<Completion, Refusal> {
         let prompt = match self.get("prompt").ok_or_else(|| self.missing("prompt"))? {
             Value::String(text) => Prompt::Text(text.clone()),
-            Value::Array(items) if items.iter().all(Value::is_number) => Prompt::Tokens(ids("prompt", items)?),
+            Value::Array(items) if items.iter().all(Value::is_number) => {
+                Prompt::Tokens(ids("prompt", items)?)
+            }
             Value::Array(_) => return Err(Refusal::value("prompt", "one prompt at a time, please")),
             other => {
-                return Err(Refusal::form("string_type", "body.prompt", "Input should be a valid string", other));
+                return Err(Refusal::form(
+                    "string_type",
+                    "body.prompt",
+                    "Input should be a valid string",
+                    other,
+                ));
             }
         };
         let max_tokens = self.integer("max_tokens")?.unwrap_or(16);
@@ -294,7 +304,8 @@ impl Fields {
         let stream = self.stream()?;
         let prompt_logprobs = self.integer("prompt_logprobs")?;
         if prompt_logprobs.is_some() && stream.is_some() {
-            let message = "`prompt_logprobs` are not available when `stream=True`. (parameter=prompt_logprobs)";
+            let message =
+                "`prompt_logprobs` are not available when `stream=True`. (parameter=prompt_logprobs)";
             return Err(Refusal::value("prompt_logprobs", message));
         }
         let temperature = self.number("temperature")?.unwrap_or(0.0);
@@ -420,7 +431,12 @@ fn message(index: usize, item: &Value) -> Result<Message, Refusal> {
             parts.ok_or_else(wrong)?.join("\n")
         }
         Some(other) => {
-            return Err(Refusal::form("string_type", &at("content"), "Input should be a valid string", other));
+            return Err(Refusal::form(
+                "string_type",
+                &at("content"),
+                "Input should be a valid string",
+                other,
+            ));
         }
     };
     Ok(Message { role: role.to_owned(), content })
@@ -470,11 +486,16 @@ mod tests {
 
     #[test]
     fn refusals_name_the_field() {
-        let with = |more: &str| refusal(&format!(r#"{{"messages":[{{"role":"user","content":"x"}}],{more}}}"#));
+        let with =
+            |more: &str| refusal(&format!(r#"{{"messages":[{{"role":"user","content":"x"}}],{more}}}"#));
         for (more, param, text) in [
             (r#""logprobs":true,"top_logprobs":50"#, "logprobs", "greater than max allowed: 20"),
             (r#""top_logprobs":5"#, "top_logprobs", "must be set to true"),
-            (r#""temperature":-1"#, "temperature", "non-negative, got -1.0. (parameter=temperature, value=-1.0)"),
+            (
+                r#""temperature":-1"#,
+                "temperature",
+                "non-negative, got -1.0. (parameter=temperature, value=-1.0)",
+            ),
             (r#""stream":true,"prompt_logprobs":2"#, "prompt_logprobs", "not available when `stream=True`"),
             (r#""stream_options":{}"#, "stream_options", "only be defined"),
             (r#""max_tokens":0"#, "max_tokens", "at least 1, got 0"),
@@ -482,7 +503,11 @@ mod tests {
             (r#""n":2"#, "n", "not supported"),
             (r#""temperature":1,"top_p":0.5"#, "top_p", "not supported"),
             (r#""stop":[1]"#, "body.stop", "string_type"),
-            (r#""continue_final_message":true,"add_generation_prompt":true"#, "continue_final_message", "both"),
+            (
+                r#""continue_final_message":true,"add_generation_prompt":true"#,
+                "continue_final_message",
+                "both",
+            ),
         ] {
             let (message, _, named) = with(more);
             assert_eq!(named.as_deref(), Some(param), "{more}: {message}");

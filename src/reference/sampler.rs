@@ -31,7 +31,8 @@ pub fn sample(logits: &[f32], temperature: f64, rng: &mut ChaCha12Rng) -> u32 {
         return greedy(logits);
     }
     let best = f64::from(logits[greedy(logits) as usize]);
-    let weights: Vec<f64> = logits.iter().map(|logit| ((f64::from(*logit) - best) / temperature).exp()).collect();
+    let weights: Vec<f64> =
+        logits.iter().map(|logit| ((f64::from(*logit) - best) / temperature).exp()).collect();
     let uniform = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
     let mut left = uniform * weights.iter().sum::<f64>();
     for (id, weight) in weights.iter().enumerate() {

@@ -1,1 +1,4 @@
 //! Drives the built program from outside.
+
+#[cfg(feature = "reference")]
+mod reference;
