@@ -87,15 +87,12 @@ impl Teller<'_> {
         ((u64::from(self.rng.next_u32()) * bound as u64) >> 32) as usize
     }
 
-    fn one_of<'w, T: ?Sized>(&mut self, words: &'w [T]) -> &'w T
-    where
-        T: Sized,
-    {
+    fn one_of<'w, T>(&mut self, words: &'w [T]) -> &'w T {
         &words[self.below(words.len())]
     }
 
     fn word(&mut self, words: &[&'static str]) -> &'static str {
-        *self.one_of(words)
+        words[self.below(words.len())]
     }
 
     /// Two different words.
