@@ -40,13 +40,13 @@ type Kind = fn(&mut Teller<'_>) -> Exchange;
 const KINDS: [Kind; 8] = [portrait, message, journey, shop, fable, weather, recipe, household];
 
 const SYLLABLES: [&str; 36] = [
-    "ba", "bel", "dan", "do", "fa", "fen", "gar", "ha", "il", "jo", "ka", "kel", "la", "lin", "lo", "ma", "mi",
-    "mor", "na", "né", "no", "or", "pa", "pi", "ra", "ri", "san", "si", "ta", "tel", "to", "tö", "va", "vin", "wen",
-    "zu",
+    "ba", "bel", "dan", "do", "fa", "fen", "gar", "ha", "il", "jo", "ka", "kel", "la", "lin", "lo", "ma",
+    "mi", "mor", "na", "né", "no", "or", "pa", "pi", "ra", "ri", "san", "si", "ta", "tel", "to", "tö", "va",
+    "vin", "wen", "zu",
 ];
 const TRADES: [&str; 14] = [
-    "baker", "miller", "weaver", "potter", "sailor", "teacher", "painter", "farmer", "tailor", "gardener", "smith",
-    "doctor", "singer", "cook",
+    "baker", "miller", "weaver", "potter", "sailor", "teacher", "painter", "farmer", "tailor", "gardener",
+    "smith", "doctor", "singer", "cook",
 ];
 const ANIMALS: [&str; 14] = [
     "goat", "dog", "cat", "horse", "donkey", "goose", "duck", "hen", "sheep", "rabbit", "fox", "pony", "pig",
@@ -59,11 +59,12 @@ const THINGS: [&str; 14] = [
     "blanket", "key", "lamp",
 ];
 const SPOTS: [&str; 12] = [
-    "market", "harbour", "bridge", "mill", "forest", "square", "school", "river", "tower", "station", "garden",
-    "hill",
+    "market", "harbour", "bridge", "mill", "forest", "square", "school", "river", "tower", "station",
+    "garden", "hill",
 ];
 const GOODS: [&str; 12] = [
-    "bread", "cheese", "honey", "wool", "apples", "fish", "candles", "soap", "tea", "salt", "butter", "flowers",
+    "bread", "cheese", "honey", "wool", "apples", "fish", "candles", "soap", "tea", "salt", "butter",
+    "flowers",
 ];
 const ROOTS: [&str; 8] = ["onions", "carrots", "beans", "mushrooms", "turnips", "plums", "pears", "leeks"];
 const SPICES: [&str; 6] = ["pepper", "salt", "thyme", "ginger", "sugar", "mint"];
@@ -86,15 +87,12 @@ impl Teller<'_> {
         ((u64::from(self.rng.next_u32()) * bound as u64) >> 32) as usize
     }
 
-    fn one_of<'w, T: ?Sized>(&mut self, words: &'w [T]) -> &'w T
-    where
-        T: Sized,
-    {
+    fn one_of<'w, T>(&mut self, words: &'w [T]) -> &'w T {
         &words[self.below(words.len())]
     }
 
     fn word(&mut self, words: &[&'static str]) -> &'static str {
-        *self.one_of(words)
+        words[self.below(words.len())]
     }
 
     /// Two different words.

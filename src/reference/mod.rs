@@ -11,6 +11,7 @@ pub mod engine;
 pub mod linear;
 pub mod lookup;
 pub mod model;
+pub mod refusal;
 pub mod request;
 pub mod response;
 pub mod sampler;

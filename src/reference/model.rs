@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{D, DType, Device, Module, Result, Tensor};
+use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::rope;
 use serde::Deserialize;
@@ -100,6 +100,14 @@ pub struct Model {
     sin: Tensor,
 }
 
+/// Where in the sequence a pass stands.
+struct Place {
+    start: usize,
+    cos: Tensor,
+    sin: Tensor,
+    mask: Option<Tensor>,
+}
+
 /// The tensors of one weights file, widened to f32.
 struct Weights(HashMap<String, Tensor>);
 
@@ -183,21 +191,17 @@ impl Model {
     pub fn forward(&self, tokens: &[u32], cache: &mut Cache, rows: Rows) -> Result<Tensor> {
         let (start, count) = (cache.len, tokens.len());
         let ids = Tensor::from_slice(tokens, count, &Device::Cpu)?;
-        let cos = self.cos.narrow(0, start, count)?;
-        let sin = self.sin.narrow(0, start, count)?;
-        let mask = (count > 1).then(|| self.causal_mask(start, count)).transpose()?;
+        let place = Place {
+            start,
+            cos: self.cos.narrow(0, start, count)?,
+            sin: self.sin.narrow(0, start, count)?,
+            mask: (count > 1).then(|| self.causal_mask(start, count)).transpose()?,
+        };
         let eps = self.config.rms_norm_eps as f32;
         let mut x = self.embedding.index_select(&ids, 0)?;
         for (layer, kept) in self.layers.iter().zip(&cache.layers) {
             let h = rms_norm(&x, &layer.attention_norm, eps)?;
-            let q = rope(&self.heads(&layer.query.forward(&h)?)?.unsqueeze(0)?, &cos, &sin)?.squeeze(0)?;
-            let k = rope(&self.heads(&layer.key.forward(&h)?)?.unsqueeze(0)?, &cos, &sin)?.squeeze(0)?;
-            let v = self.heads(&layer.value.forward(&h)?)?;
-            kept.0.slice_set(&k, 1, start)?;
-            kept.1.slice_set(&v, 1, start)?;
-            let k = kept.0.narrow(1, 0, start + count)?;
-            let v = kept.1.narrow(1, 0, start + count)?;
-            x = (x + layer.output.forward(&self.attend(&q, &k, &v, mask.as_ref())?)?)?;
+            x = (x + layer.attention(&h, kept, &place)?)?;
             let h = rms_norm(&x, &layer.inner_norm, eps)?;
             let inner = (silu(&layer.gate.forward(&h)?)? * layer.up.forward(&h)?)?;
             x = (x + layer.down.forward(&inner)?)?;
@@ -210,31 +214,6 @@ impl Model {
         self.head.forward(&rms_norm(&x, &self.norm, eps)?)?.to_dtype(DType::F32)
     }
 
-    /// `(count, heads × width)` to contiguous `(heads, count, width)`.
-    fn heads(&self, x: &Tensor) -> Result<Tensor> {
-        let (count, width) = (x.dim(0)?, self.config.head_dim());
-        x.reshape((count, x.dim(D::Minus1)? / width, width))?.transpose(0, 1)?.contiguous()
-    }
-
-    /// Attention of queries `(heads, count, width)`: the heads that share a key are rows of one product.
-    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        let (heads, count, width) = q.dims3()?;
-        let shared = self.config.num_key_value_heads;
-        let groups = heads / shared;
-        let q = (q.reshape((shared, groups * count, width))? * (1.0 / (width as f64).sqrt()))?;
-        let scores = q.matmul(&k.t()?)?;
-        let scores = match mask {
-            Some(mask) => {
-                let reach = k.dim(1)?;
-                let split = scores.reshape((shared * groups, count, reach))?.broadcast_add(mask)?;
-                split.reshape((shared, groups * count, reach))?
-            }
-            None => scores,
-        };
-        let mixed = softmax_last_dim(&scores)?.matmul(v)?;
-        mixed.reshape((heads, count, width))?.transpose(0, 1)?.reshape((count, heads * width))
-    }
-
     /// Zero where a row may look, minus infinity where it may not: `(count, start + count)`.
     fn causal_mask(&self, start: usize, count: usize) -> Result<Tensor> {
         let reach = start + count;
@@ -243,6 +222,40 @@ impl Model {
             .collect();
         Tensor::from_vec(values, (count, reach), &Device::Cpu)?.to_dtype(self.dtype)
     }
+}
+
+impl Layer {
+    /// `h` asks the tokens in `kept`, to which its own keys and values are added.
+    fn attention(&self, h: &Tensor, kept: &(Tensor, Tensor), at: &Place) -> Result<Tensor> {
+        let width = kept.0.dim(2)?;
+        let rotated = |x: &Tensor| rope(&heads(x, width)?.unsqueeze(0)?, &at.cos, &at.sin)?.squeeze(0);
+        let query = rotated(&self.query.forward(h)?)?;
+        kept.0.slice_set(&rotated(&self.key.forward(h)?)?, 1, at.start)?;
+        kept.1.slice_set(&heads(&self.value.forward(h)?, width)?, 1, at.start)?;
+        let reach = at.start + h.dim(0)?;
+        let (keys, values) = (kept.0.narrow(1, 0, reach)?, kept.1.narrow(1, 0, reach)?);
+        self.output.forward(&attend(&query, &keys, &values, at.mask.as_ref())?)
+    }
+}
+
+/// `(count, heads × width)` to contiguous `(heads, count, width)`.
+fn heads(x: &Tensor, width: usize) -> Result<Tensor> {
+    let (count, all) = x.dims2()?;
+    x.reshape((count, all / width, width))?.transpose(0, 1)?.contiguous()
+}
+
+/// Attention of queries `(heads, count, width)`: the heads that share a key are rows of one product.
+fn attend(query: &Tensor, keys: &Tensor, values: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    let (heads, count, width) = query.dims3()?;
+    let (shared, reach, _) = keys.dims3()?;
+    let query = (query.reshape((shared, heads / shared * count, width))? * (1.0 / (width as f64).sqrt()))?;
+    let mut scores = query.matmul(&keys.t()?)?;
+    if let Some(mask) = mask {
+        let shape = scores.shape().clone();
+        scores = scores.reshape((heads, count, reach))?.broadcast_add(mask)?.reshape(shape)?;
+    }
+    let mixed = softmax_last_dim(&scores)?.matmul(values)?;
+    mixed.reshape((heads, count, width))?.transpose(0, 1)?.reshape((count, heads * width))
 }
 
 impl Config {

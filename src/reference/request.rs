@@ -4,67 +4,15 @@
 //! refused when they would change the answer; fields it does not know are ignored, as vLLM does. Names of models,
 //! lengths against the context, and token ids are checked by `server`, which knows them.
 
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::refusal::Refusal;
 use super::text::{Ending, Message};
 
 /// Most logprobs to a position.
 const MOST_LOGPROBS: i64 = 20;
 /// Most stop strings.
 const MOST_STOPS: usize = 16;
-
-/// A refused request: a status and vLLM's error body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// HTTP status.
-    pub status: StatusCode,
-    /// What is wrong.
-    pub message: String,
-    /// The kind of error.
-    pub kind: &'static str,
-    /// The field at fault.
-    pub param: Option<String>,
-}
-
-impl Refusal {
-    /// A value that is well-formed and not allowed.
-    pub fn value(param: &str, message: impl Into<String>) -> Self {
-        let (message, param) = (message.into(), Some(param.to_owned()));
-        Self { status: StatusCode::BAD_REQUEST, message, kind: "BadRequestError", param }
-    }
-
-    fn form(kind: &str, at: &str, message: &str, input: &Value) -> Self {
-        let input = python(input);
-        let message = format!(
-            "1 validation error:\n  {{'type': '{kind}', 'loc': '{at}', 'msg': '{message}', 'input': {input}}}"
-        );
-        let param = Some(at.to_owned());
-        Self { status: StatusCode::BAD_REQUEST, message, kind: "Bad Request", param }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let code = self.status.as_u16();
-        let error = json!({"message": self.message, "type": self.kind, "param": self.param, "code": code});
-        (self.status, axum::Json(json!({ "error": error }))).into_response()
-    }
-}
-
-/// The value as Python prints it, containers by their size.
-fn python(value: &Value) -> String {
-    match value {
-        Value::Null => "None".into(),
-        Value::Bool(true) => "True".into(),
-        Value::Bool(false) => "False".into(),
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => format!("'{}'", text.chars().take(100).collect::<String>()),
-        Value::Array(items) => format!("<list of {} items>", items.len()),
-        Value::Object(fields) => format!("<dict of {} items>", fields.len()),
-    }
-}
 
 /// What both kinds of generation request share.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,16 +112,7 @@ impl Fields {
                 "Input should be a valid dictionary",
                 &other,
             )),
-            Err(error) => Err(Refusal {
-                status: StatusCode::BAD_REQUEST,
-                message: format!(
-                    "1 validation error:\n  {{'type': 'json_invalid', 'loc': 'body.{at}', 'msg': 'JSON decode \
-                     error', 'input': '<dict of 0 items>', 'ctx': {{'error': '{error}'}}}}",
-                    at = error.column()
-                ),
-                kind: "Bad Request",
-                param: Some(format!("body.{}", error.column())),
-            }),
+            Err(error) => Err(Refusal::json(&error)),
         }
     }
 
@@ -347,7 +286,7 @@ impl Fields {
             let is_for_sampling = matches!(name, "top_p" | "top_k" | "min_p");
             let value = self.number(name)?.unwrap_or(only);
             let is_off = value.total_cmp(&only).is_eq() || (name == "top_k" && value < 0.0);
-            if !is_off && !(is_for_sampling && temperature <= 0.0) {
+            if !(is_off || is_for_sampling && temperature <= 0.0) {
                 let message = format!("{name}={value} is not supported. (parameter={name}, value={value})");
                 return Err(Refusal::value(name, message));
             }

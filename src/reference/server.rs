@@ -18,7 +18,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::cheats::{Cheat, Cheats};
 use super::engine::{Event, Request};
-use super::request::{Completion, Fields, Generation, Prompt, Refusal, TokenizeText};
+use super::refusal::Refusal;
+use super::request::{Completion, Fields, Generation, Prompt, TokenizeText};
 use super::response::{Endpoint, Head, Usage, Whole};
 use super::stream::Streamer;
 use super::text::{Vocabulary, render};
@@ -185,13 +186,8 @@ impl Loaded {
 
 impl Server {
     fn loaded(&self) -> Result<&Loaded, Refusal> {
-        let unavailable = || Refusal {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            message: "The model is being loaded.".into(),
-            kind: "ServiceUnavailableError",
-            param: None,
-        };
-        self.loaded.get().ok_or_else(unavailable)
+        let loading = || Refusal::server(StatusCode::SERVICE_UNAVAILABLE, "The model is being loaded.");
+        self.loaded.get().ok_or_else(loading)
     }
 
     fn check_name(&self, name: Option<&str>) -> Result<(), Refusal> {
@@ -224,12 +220,8 @@ impl Server {
             prompt_top: generation.prompt_logprobs,
             events: sender,
         };
-        loaded.queue.try_send(request).map_err(|_| Refusal {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            message: "Too many requests are waiting.".into(),
-            kind: "ServiceUnavailableError",
-            param: None,
-        })?;
+        let full = |_| Refusal::server(StatusCode::SERVICE_UNAVAILABLE, "Too many requests are waiting.");
+        loaded.queue.try_send(request).map_err(full)?;
         let vocabulary = Arc::clone(&loaded.vocabulary);
         let Some(options) = generation.stream else {
             let whole = whole(events, usage).await?;
@@ -262,12 +254,7 @@ impl Server {
 
 /// Waits for the whole answer.
 async fn whole(mut events: UnboundedReceiver<Event>, mut usage: Usage) -> Result<Whole, Refusal> {
-    let failed = |message: String| Refusal {
-        status: StatusCode::INTERNAL_SERVER_ERROR,
-        message,
-        kind: "InternalServerError",
-        param: None,
-    };
+    let failed = |message: String| Refusal::server(StatusCode::INTERNAL_SERVER_ERROR, message);
     let (mut text, mut positions, mut prompt) = (String::new(), Vec::new(), None);
     loop {
         match events.recv().await {

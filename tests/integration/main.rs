@@ -1,7 +1,4 @@
-//! The program as a whole: its layers, its command line, its reference server.
+//! Drives the built program from outside.
 
-mod cli;
-mod demo;
-mod layers;
 #[cfg(feature = "reference")]
 mod reference;
