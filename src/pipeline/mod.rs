@@ -16,6 +16,7 @@ pub mod definition;
 pub mod diagnostic;
 pub mod duration;
 pub mod expr;
+pub mod inputs;
 mod lint;
 pub mod matrix;
 pub mod parse;
