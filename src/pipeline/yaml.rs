@@ -348,7 +348,7 @@ mod tests {
                 all.iter().map(|d| (d.code.as_str(), source.line_column(d.span.start).line)).collect()
             }
         };
-        assert_eq!(found, expected, "{:.80}", text);
+        assert_eq!(found, expected, "{text:.80}");
     }
 
     #[test]
@@ -407,7 +407,7 @@ mod tests {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..10 {
             let below = format!("*a{}", level - 1);
-            let _ = writeln!(bomb, "a{level}: &a{level} [{}]", vec![below.as_str(); 10].join(", "));
+            let _ = writeln!(bomb, "a{level}: &a{level} [{}]", [below.as_str(); 10].join(", "));
         }
         let source = Source::new("bomb.yml", &bomb);
         assert_eq!(parse(&source).unwrap_err().len(), 1);

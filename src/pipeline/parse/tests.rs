@@ -81,7 +81,7 @@ fn a_round_is_read_whole() {
 fn everything_wrong_is_drawn_in_one_pass() {
     let found = Pipeline::parse(&Source::new("pipelines/broken.yml", BROKEN)).unwrap_err();
     insta::assert_snapshot!(found.render(Color::Never));
-    insta::assert_snapshot!("json", serde_json::to_string_pretty(&found.to_json()[0]).unwrap());
+    insta::assert_snapshot!("a_finding_as_json", serde_json::to_string_pretty(&found.to_json()[0]).unwrap());
 }
 
 #[test]
