@@ -165,7 +165,7 @@ fn check_field(place: usize, value: &str) -> Result<(), String> {
             None => (item, None),
         };
         if let Some(step) = step
-            && step.parse::<u32>().ok().filter(|step| (1..=most).contains(step)).is_none()
+            && !step.parse::<u32>().is_ok_and(|step| (1..=most).contains(&step))
         {
             return Err(format!("has the step `{step}`; steps are 1 to {most}"));
         }

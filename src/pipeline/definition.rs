@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use super::cron::Cron;
 use super::expr::Value;
 use super::source::{Source, Span};
-use super::stage::StageName;
+use super::stage::{StageName, ValueKind};
 use super::template::{Condition, Template, TemplateTree};
 use super::yaml::Key;
 
@@ -259,6 +259,22 @@ pub enum OutputType {
     Number,
     /// `true` or `false`.
     Boolean,
+}
+
+impl OutputType {
+    /// The value in this type; `None` if it is of another. Text is read as JSON for `json`, and as a number or
+    /// boolean for those.
+    pub fn accept(self, value: &Value) -> Option<Value> {
+        match (self, value) {
+            (Self::Json, Value::String(text)) => {
+                serde_json::from_str::<serde_json::Value>(text).ok().map(Value::from)
+            }
+            (Self::Json, value) => Some(value.clone()),
+            (Self::String, value) => ValueKind::String.accept(value),
+            (Self::Number, value) => ValueKind::Number.accept(value),
+            (Self::Boolean, value) => ValueKind::Boolean.accept(value),
+        }
+    }
 }
 
 /// Whether and when something is tried again.

@@ -6,11 +6,16 @@
 
 use std::fmt;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Value as Json, json};
 
 use super::code::Code;
-use super::source::{Source, Span};
+use super::source::{LineColumn, Source, Span};
+
+/// The longest line that is drawn, in bytes.
+const LONGEST_LINE: usize = 2_000;
+/// The most findings that are kept of one file.
+pub const MAX_FINDINGS: usize = 100;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,24 +126,21 @@ impl Diagnostic {
         }
     }
 
-    /// The finding drawn over its source, as rustc draws its own.
+    /// The finding drawn over its source, as rustc draws its own. Of a line too long to be read only the place
+    /// is given.
     pub fn render(&self, source: &Source, color: Color) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
             Severity::Note => Level::NOTE,
         };
-        let mut primary = AnnotationKind::Primary.span(source.clamp(self.span).range());
-        if let Some(note) = &self.note {
-            primary = primary.label(note.as_str());
-        }
-        let mut snippet = Snippet::source(&*source.text).path(&*source.path).annotation(primary);
-        for label in &self.labels {
-            let span = source.clamp(label.span).range();
-            snippet = snippet.annotation(AnnotationKind::Context.span(span).label(label.text.as_str()));
-        }
         let title = level.primary_title(self.message.as_str()).id(self.code.as_str());
-        let mut group: Group<'_> = title.element(snippet);
+        let mut group: Group<'_> = if let Some(window) = self.window(source) {
+            title.element(self.snippet(source, window))
+        } else {
+            let LineColumn { line, column } = source.line_column(self.span.start);
+            title.element(Origin::path(&*source.path).line(line).char_column(column))
+        };
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
@@ -147,6 +149,44 @@ impl Diagnostic {
             Color::Always => Renderer::styled(),
         };
         renderer.render(&[group])
+    }
+
+    /// The whole lines that hold all places; `None` if one of those lines is too long to be drawn.
+    fn window(&self, source: &Source) -> Option<Span> {
+        let places = self.labels.iter().map(|label| label.span).chain([self.span]);
+        let mut window = source.clamp(self.span);
+        for place in places.map(|place| source.clamp(place)) {
+            window = window.to(place);
+            let lines = source.lines_around(place);
+            if lines.end - lines.start > LONGEST_LINE {
+                return None;
+            }
+        }
+        Some(source.lines_around(window))
+    }
+
+    fn snippet<'s>(
+        &'s self,
+        source: &'s Source,
+        window: Span,
+    ) -> Snippet<'s, annotate_snippets::Annotation<'s>> {
+        let inside = |span: Span| {
+            let span = source.clamp(span);
+            span.start - window.start..span.end - window.start
+        };
+        let mut primary = AnnotationKind::Primary.span(inside(self.span));
+        if let Some(note) = &self.note {
+            primary = primary.label(note.as_str());
+        }
+        let contexts = self
+            .labels
+            .iter()
+            .map(|label| AnnotationKind::Context.span(inside(label.span)).label(label.text.as_str()));
+        Snippet::source(source.slice(window))
+            .line_start(source.line_column(window.start).line)
+            .path(&*source.path)
+            .annotation(primary)
+            .annotations(contexts)
     }
 
     /// The finding for machines: severity, code, message, file, line, column, byte span, help, labels.
@@ -180,16 +220,26 @@ impl Diagnostic {
 pub struct Diagnostics {
     /// What they are about.
     pub source: Source,
-    /// The findings, sorted by place.
+    /// The findings, sorted by place; the worst ones, if there were more than [`MAX_FINDINGS`].
     pub items: Vec<Diagnostic>,
+    /// How many were left out.
+    pub omitted: usize,
 }
 
 impl Diagnostics {
     /// The findings sorted by place, and repeated ones dropped.
     pub fn new(source: &Source, mut items: Vec<Diagnostic>) -> Self {
-        items.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
+        let order =
+            |a: &Diagnostic, b: &Diagnostic| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message));
+        items.sort_by(order);
         items.dedup();
-        Self { source: source.clone(), items }
+        let omitted = items.len().saturating_sub(MAX_FINDINGS);
+        if omitted > 0 {
+            items.sort_by_key(|item| item.severity);
+            items.truncate(MAX_FINDINGS);
+            items.sort_by(order);
+        }
+        Self { source: source.clone(), items, omitted }
     }
 
     /// Whether one of them is an error.
@@ -199,7 +249,10 @@ impl Diagnostics {
 
     /// All findings drawn, a blank line between two.
     pub fn render(&self, color: Color) -> String {
-        let drawn: Vec<_> = self.items.iter().map(|item| item.render(&self.source, color)).collect();
+        let mut drawn: Vec<_> = self.items.iter().map(|item| item.render(&self.source, color)).collect();
+        if self.omitted > 0 {
+            drawn.push(format!("and {} more", self.omitted));
+        }
         drawn.join("\n\n")
     }
 

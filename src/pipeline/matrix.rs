@@ -173,7 +173,7 @@ mod tests {
             found.map(|legs| legs.into_iter().map(|leg| Json::from(Value::from(leg))).collect::<Json>());
         match (&legs, expected) {
             (Err(error), Err(expected)) => {
-                assert!(error.to_string().starts_with(expected.as_str()), "{error}")
+                assert!(error.to_string().starts_with(expected.as_str()), "{error}");
             }
             (Ok(legs), Ok(expected)) => assert_eq!(legs, expected, "{matrix}"),
             _ => panic!("{matrix} gave {legs:?}, not {expected:?}"),

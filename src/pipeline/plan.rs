@@ -1,5 +1,6 @@
 //! A pipeline before it runs: jobs in the order of their needs, legs as far as they are known.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -7,7 +8,7 @@ use serde::Serialize;
 use super::code::Code;
 use super::definition::{Action, Job, Pipeline, Step};
 use super::diagnostic::Diagnostic;
-use super::expr::{Contexts, Object, Scope, TermKind, Value};
+use super::expr::{Object, Scope, TermKind, Value};
 use super::matrix::{self, Emptiness};
 use super::template::{self, Template, TemplateTree};
 
@@ -129,13 +130,26 @@ impl Plan {
 
 /// The jobs, each after all it needs, else in file order.
 pub fn in_order(pipeline: &Pipeline) -> Vec<&Job> {
-    let mut waiting: Vec<&Job> = pipeline.jobs.iter().collect();
-    let mut ordered: Vec<&Job> = Vec::with_capacity(waiting.len());
-    while !waiting.is_empty() {
-        let is_ready =
-            |job: &&Job| job.needs.iter().all(|need| ordered.iter().any(|done| done.id == need.job));
-        let Some(next) = waiting.iter().position(is_ready) else { break };
-        ordered.push(waiting.remove(next));
+    let jobs = &pipeline.jobs;
+    let places: HashMap<&str, usize> =
+        jobs.iter().enumerate().map(|(place, job)| (job.id.as_str(), place)).collect();
+    let mut waits: Vec<usize> = jobs.iter().map(|job| job.needs.len()).collect();
+    let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); jobs.len()];
+    for (place, job) in jobs.iter().enumerate() {
+        for need in job.needs.iter().filter_map(|need| places.get(need.job.as_str())) {
+            dependents[*need].push(place);
+        }
+    }
+    let mut ready: BTreeSet<usize> = (0..jobs.len()).filter(|place| waits[*place] == 0).collect();
+    let mut ordered = Vec::with_capacity(jobs.len());
+    while let Some(place) = ready.pop_first() {
+        ordered.push(&jobs[place]);
+        for dependent in &dependents[place] {
+            waits[*dependent] -= 1;
+            if waits[*dependent] == 0 {
+                ready.insert(*dependent);
+            }
+        }
     }
     ordered
 }
@@ -202,7 +216,8 @@ impl Scope for LegScope<'_> {
     }
 }
 
-fn legs(job: &Job, scope: &dyn Scope) -> Result<Legs, Diagnostic> {
+/// The legs of a job as far as the scope knows them.
+pub(crate) fn legs(job: &Job, scope: &dyn Scope) -> Result<Legs, Diagnostic> {
     let Some(strategy) = &job.strategy else { return Ok(Legs::Single) };
     let mut unknown = unknown_contexts(&strategy.matrix, scope);
     unknown
@@ -261,82 +276,4 @@ fn step_name(step: &Step, pipeline: &Pipeline) -> String {
             format!("run `{:.60}`", script.lines().next().unwrap_or_default())
         }
     }
-}
-
-impl Pipeline {
-    /// The values of all inputs: as given (text is read by the input's type), else the default.
-    ///
-    /// # Errors
-    /// The first input that is missing, unknown or of the wrong type.
-    pub fn inputs(&self, given: &[(String, String)]) -> Result<Value, InputError> {
-        if let Some((name, _)) =
-            given.iter().find(|(name, _)| !self.inputs.iter().any(|input| input.name == *name))
-        {
-            let known = super::suggest::closest(name, self.inputs.iter().map(|input| input.name.as_str()));
-            return Err(InputError::Unknown { name: name.clone(), known });
-        }
-        let mut values = Object::new();
-        for input in &self.inputs {
-            let text = given.iter().rev().find(|(name, _)| *name == input.name).map(|(_, text)| text);
-            let value = match (text, &input.default) {
-                (Some(text), _) => input.read(text)?,
-                (None, Some(default)) => default.clone(),
-                (None, None) if input.is_required => {
-                    return Err(InputError::Missing { name: input.name.clone() });
-                }
-                (None, None) => input.blank(),
-            };
-            values.insert(&input.name, value);
-        }
-        Ok(Value::from(values))
-    }
-}
-
-/// Why the inputs of a round cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant's message is its documentation")]
-pub enum InputError {
-    #[error("the input `{name}` is required")]
-    Missing { name: String },
-    #[error("there is no input `{name}`{}", known.first().map(|offer| format!("; did you mean `{offer}`?")).unwrap_or_default())]
-    Unknown { name: String, known: Vec<String> },
-    #[error("the input `{name}` is {wanted}; `{text}` is not")]
-    Type { name: String, wanted: String, text: String },
-}
-
-impl super::definition::InputDecl {
-    fn read(&self, text: &str) -> Result<Value, InputError> {
-        use super::definition::InputType;
-        let fails =
-            |wanted: String| InputError::Type { name: self.name.clone(), wanted, text: text.to_owned() };
-        match &self.kind {
-            InputType::String => Ok(Value::from(text)),
-            InputType::Number => {
-                let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
-                number.map(Value::Number).ok_or_else(|| fails("a number".to_owned()))
-            }
-            InputType::Boolean => {
-                text.parse().map(Value::Bool).map_err(|_| fails("`true` or `false`".to_owned()))
-            }
-            InputType::Choice(options) if options.iter().any(|option| option == text) => {
-                Ok(Value::from(text))
-            }
-            InputType::Choice(options) => Err(fails(format!("one of {}", options.join(", ")))),
-        }
-    }
-
-    /// The value of an input that was neither given nor has a default.
-    fn blank(&self) -> Value {
-        use super::definition::InputType;
-        match &self.kind {
-            InputType::String | InputType::Choice(_) => Value::from(""),
-            InputType::Number => Value::Number(0.0),
-            InputType::Boolean => Value::Bool(false),
-        }
-    }
-}
-
-/// A scope of what is known before any round: nothing but these inputs.
-pub fn scope_of_inputs(inputs: Value) -> Contexts {
-    Contexts::new().with("inputs", inputs)
 }

@@ -70,6 +70,15 @@ impl Source {
         LineColumn { line, column }
     }
 
+    /// The whole lines under a span, without the last line's end.
+    #[must_use]
+    pub fn lines_around(&self, span: Span) -> Span {
+        let span = self.clamp(span);
+        let start = self.text[..span.start].rfind('\n').map_or(0, |end| end + 1);
+        let end = self.text[span.end..].find('\n').map_or(self.text.len(), |length| span.end + length);
+        Span { start, end }
+    }
+
     /// The text under a span, clamped to the source.
     pub fn slice(&self, span: Span) -> &str {
         let span = self.clamp(span);

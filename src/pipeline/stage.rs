@@ -290,7 +290,8 @@ impl StageSpec {
                 None if spec.is_required => return Err(BindError::Missing { stage, input: spec.name }),
                 None if spec.default.is_empty() => {}
                 None => {
-                    bound.insert(spec.name, spec.kind.accept(&Value::from(spec.default)).unwrap_or_default())
+                    let default = spec.kind.accept(&Value::from(spec.default));
+                    bound.insert(spec.name, default.unwrap_or_default());
                 }
             }
         }

@@ -1,15 +1,23 @@
-//! YAML scalars with `${{ }}` in them, and conditions.
+//! YAML scalars with `${{ }}` in them; trees of them ([`TemplateTree`]) and conditions ([`Condition`]).
 //!
 //! One expression and nothing else keeps its type; any text beside it, even a blank, makes text. Every
 //! expression remembers where its bytes stand in the file, so that a failure at run time is drawn like one
 //! found by lint.
 
+mod condition;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use condition::Condition;
+pub use tree::TemplateTree;
+
 use super::code::Code;
 use super::diagnostic::Diagnostic;
-use super::expr::{Absence, ExprError, ExprFault, Expression, MAX_OUTPUT, Object, Scope, Value};
+use super::expr::{Absence, ExprError, ExprFault, Expression, MAX_OUTPUT, Scope, Value};
 use super::scalar;
 use super::source::{Source, Span};
-use super::yaml::{Key, Kind, Node};
+use super::yaml::{Kind, Node};
 
 /// A scalar that may contain expressions.
 #[derive(Debug, Clone, PartialEq)]
@@ -236,159 +244,6 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// A tree of scalars that may contain expressions: what stands under `with`, `matrix` and their like.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TemplateTree {
-    /// A scalar.
-    Scalar(Template),
-    /// A list and its place.
-    List(Vec<TemplateTree>, Span),
-    /// A mapping and its place; keys are plain text.
-    Map(Vec<(Key, TemplateTree)>, Span),
-}
-
-impl TemplateTree {
-    /// Reads a node of a file.
-    ///
-    /// # Errors
-    /// As [`Template::of_node`], for all scalars of the tree.
-    pub fn of_node(source: &Source, node: &Node) -> Result<Self, Vec<ExprError>> {
-        let mut errors = Vec::new();
-        let tree = Self::read(source, node, &mut errors);
-        if errors.is_empty() { Ok(tree) } else { Err(errors) }
-    }
-
-    fn read(source: &Source, node: &Node, errors: &mut Vec<ExprError>) -> Self {
-        match &node.kind {
-            Kind::Seq(items) => {
-                Self::List(items.iter().map(|item| Self::read(source, item, errors)).collect(), node.place())
-            }
-            Kind::Map(entries) => {
-                let read = |(key, value): &(Key, Node)| (key.clone(), Self::read(source, value, errors));
-                Self::Map(entries.iter().map(read).collect(), node.place())
-            }
-            _ => Self::Scalar(Template::of_node(source, node).unwrap_or_else(|found| {
-                errors.extend(found);
-                Template::literal(Value::Null, node.span)
-            })),
-        }
-    }
-
-    /// Where the tree stands.
-    pub fn span(&self) -> Span {
-        match self {
-            Self::Scalar(template) => template.span,
-            Self::List(_, span) | Self::Map(_, span) => *span,
-        }
-    }
-
-    /// All scalars of the tree.
-    pub fn templates(&self) -> Vec<&Template> {
-        match self {
-            Self::Scalar(template) => vec![template],
-            Self::List(items, _) => items.iter().flat_map(Self::templates).collect(),
-            Self::Map(entries, _) => entries.iter().flat_map(|(_, value)| value.templates()).collect(),
-        }
-    }
-
-    /// The tree's value.
-    ///
-    /// # Errors
-    /// As [`Template::evaluate`].
-    pub fn evaluate(&self, scope: &dyn Scope) -> Result<Value, ExprError> {
-        match self {
-            Self::Scalar(template) => template.evaluate(scope),
-            Self::List(items, _) => {
-                let values: Result<Vec<_>, _> = items.iter().map(|item| item.evaluate(scope)).collect();
-                values.map(Value::from)
-            }
-            Self::Map(entries, _) => {
-                let values: Result<Object, _> = entries
-                    .iter()
-                    .map(|(key, value)| value.evaluate(scope).map(|value| (&key.name, value)))
-                    .collect();
-                values.map(Value::from)
-            }
-        }
-    }
-}
-
-/// An `if`: GitHub's rules, with `success()` put before what does not ask for a status itself.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Condition {
-    template: Template,
-    asks_status: bool,
-}
-
-impl Default for Condition {
-    /// The condition of what has no `if`: `success()`.
-    fn default() -> Self {
-        Self { template: Template::literal(true, Span::default()), asks_status: false }
-    }
-}
-
-impl Condition {
-    /// Reads text that stands in no file, with or without `${{ }}`; blank text is `success()`.
-    ///
-    /// # Errors
-    /// As [`Template::parse`].
-    pub fn parse(text: &str) -> Result<Self, Vec<ExprError>> {
-        Self::read(text, Span::new(0, text.len()), &(0..=text.len()).collect::<Vec<_>>())
-    }
-
-    /// Reads a scalar of a file.
-    ///
-    /// # Errors
-    /// As [`Template::of_node`].
-    pub fn of_node(source: &Source, node: &Node) -> Result<Self, Vec<ExprError>> {
-        match &node.kind {
-            Kind::Str(text) => Self::read(text, node.span, &scalar::offsets(source, node.span, text)),
-            Kind::Null => Ok(Self::default()),
-            _ => Ok(Self { template: Template::of_node(source, node)?, asks_status: false }),
-        }
-    }
-
-    fn read(text: &str, span: Span, places: &[usize]) -> Result<Self, Vec<ExprError>> {
-        if text.trim().is_empty() {
-            return Ok(Self::default());
-        }
-        let template = if text.contains("${{") {
-            Template::read(text, span, places)?
-        } else {
-            let placed = expression(text, places).map_err(|error| vec![error])?;
-            Template { span, form: Form::Whole(placed) }
-        };
-        let asks_status = template.expressions().iter().any(|placed| placed.expression.asks_status());
-        Ok(Self { template, asks_status })
-    }
-
-    /// The expression and what surrounds it.
-    pub fn template(&self) -> &Template {
-        &self.template
-    }
-
-    /// Whether the condition calls a status function itself.
-    pub fn asks_status(&self) -> bool {
-        self.asks_status
-    }
-
-    /// Whether there is text beside the expression, which makes the condition always true.
-    pub fn is_mixed(&self) -> bool {
-        self.template.is_mixed()
-    }
-
-    /// Whether it holds.
-    ///
-    /// # Errors
-    /// As [`Template::evaluate`].
-    pub fn holds(&self, scope: &dyn Scope) -> Result<bool, ExprError> {
-        if !self.asks_status && scope.status() != Some(super::expr::Status::Success) {
-            return Ok(false);
-        }
-        self.template.evaluate(scope).map(|value| value.is_truthy())
-    }
-}
-
 /// The finding for an expression that failed; its place is in the file.
 pub fn diagnostic(error: &ExprError) -> Diagnostic {
     let found = |code: Code| Diagnostic::error(code, error.span, error.to_string());
@@ -427,6 +282,3 @@ pub fn diagnostic(error: &ExprError) -> Diagnostic {
 fn is_arithmetic(symbol: &str) -> bool {
     matches!(symbol, "+" | "-" | "*" | "/" | "%")
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_yaml::budget::BudgetBreach;
 use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
 use serde_yaml::{Error, Location, Options, Spanned};
 
@@ -150,9 +151,36 @@ fn syntax_error(source: &Source, error: &Error) -> Diagnostic {
         _ => byte_of(source, location.line(), location.column()),
     });
     let place = source.clamp(Span::new(start, start + 1));
+    Diagnostic::error(Code::YamlSyntax, place, syntax_message(error))
+}
+
+/// What is wrong in our words where the library's are about its own API or repeat the place.
+fn syntax_message(error: &Error) -> String {
+    if let Error::AliasError { error, .. } = error {
+        return syntax_message(error);
+    }
     let full = error.to_string();
-    let message = full.lines().next().unwrap_or_default();
-    Diagnostic::error(Code::YamlSyntax, place, message)
+    let message = full.split(" at line ").next().unwrap_or(&full);
+    match error {
+        Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            "a second document begins here; a file has one".to_owned()
+        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => too_deep(),
+        Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
+            format!(
+                "there is more here, aliases counted as what they stand for, than the {MAX_NODES} nodes allowed"
+            )
+        }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => "this anchor contains itself".to_owned(),
+        Error::NullIntoString { .. } => "a key must be text".to_owned(),
+        _ if message == "recursion limit exceeded" => too_deep(),
+        _ if message == "expected string scalar" => "a key must be text".to_owned(),
+        _ => message.to_owned(),
+    }
+}
+
+fn too_deep() -> String {
+    format!("this is nested deeper than {MAX_DEPTH} levels")
 }
 
 /// The byte of a line and column, both from one and the column in characters.
@@ -311,6 +339,22 @@ mod tests {
     use super::*;
     use std::fmt::Write as _;
 
+    #[test]
+    fn faults_are_told_in_our_words() {
+        let check = |text: &str, expected: &str| {
+            let found = parse(&Source::new("t.yml", text)).unwrap_err();
+            assert_eq!(found[0].message, expected, "{text}");
+        };
+        check("a: 1\n---\nb: 2\n", "a second document begins here; a file has one");
+        check(&"[".repeat(60), "this is nested deeper than 48 levels");
+        check(&"- ".repeat(60), "this is nested deeper than 48 levels");
+        check("a: &x [*x]\n", "this anchor contains itself");
+        check("~: 1\n", "a key must be text");
+        check("? [1]\n: 2\n", "a key must be text");
+        check("a: b: c\n", "mapping values are not allowed in this context");
+        check("x: *nope\n", "alias references unknown anchor");
+    }
+
     fn check(text: &str, expected: &[(&str, usize)]) {
         let source = Source::new("t.yml", text);
         let found: Vec<_> = match parse(&source) {
@@ -319,7 +363,7 @@ mod tests {
                 all.iter().map(|d| (d.code.as_str(), source.line_column(d.span.start).line)).collect()
             }
         };
-        assert_eq!(found, expected, "{:.80}", text);
+        assert_eq!(found, expected, "{text:.80}");
     }
 
     #[test]
@@ -378,7 +422,7 @@ mod tests {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..10 {
             let below = format!("*a{}", level - 1);
-            let _ = writeln!(bomb, "a{level}: &a{level} [{}]", vec![below.as_str(); 10].join(", "));
+            let _ = writeln!(bomb, "a{level}: &a{level} [{}]", [below.as_str(); 10].join(", "));
         }
         let source = Source::new("bomb.yml", &bomb);
         assert_eq!(parse(&source).unwrap_err().len(), 1);

@@ -173,7 +173,7 @@ impl Value {
             (Self::Array(left), Self::Array(right)) => Arc::ptr_eq(left, right),
             (Self::Object(left), Self::Object(right)) => Arc::ptr_eq(left, right),
             (left, right) if left.is_primitive() && right.is_primitive() => {
-                left.to_number() == right.to_number()
+                left.to_number().partial_cmp(&right.to_number()) == Some(std::cmp::Ordering::Equal)
             }
             _ => false,
         }

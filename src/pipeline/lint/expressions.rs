@@ -1,13 +1,15 @@
-//! Expressions against the pipeline around them: contexts, properties, and outside data in scripts.
+//! Expressions against the pipeline around them: contexts, properties, and functions in their places.
 
 use super::contexts::{self, Place};
+use super::matrices;
+use super::paths::{PathStep, steps_of};
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{Action, Env, Flag, Job, Pipeline, Step};
 use crate::pipeline::diagnostic::Diagnostic;
-use crate::pipeline::expr::{Function, Term, TermKind, Value, path, same_name};
+use crate::pipeline::expr::{Function, Term, TermKind, Value, same_name};
 use crate::pipeline::source::Span;
 use crate::pipeline::suggest;
-use crate::pipeline::template::{Placed, Template, TemplateTree};
+use crate::pipeline::template::{Placed, Template};
 
 pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     let mut lint = Lint { pipeline, found: Vec::new() };
@@ -21,6 +23,9 @@ pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     }
     lint.found
 }
+
+/// After so many findings nothing more is looked for: the file is not meant for us.
+const ENOUGH: usize = 1_000;
 
 /// Where an expression stands, and what stands around it.
 #[derive(Clone, Copy)]
@@ -50,7 +55,6 @@ impl<'p> Lint<'p> {
             self.templates(&at(Place::Matrix), strategy.matrix.templates());
             self.templates(&at(Place::Key), strategy.key.as_ref());
             self.templates(&at(Place::Sequence), strategy.sequence.as_ref());
-            self.matrix_key(job, &strategy.matrix);
         }
         for (number, step) in job.steps.iter().enumerate() {
             let site = Site { place: Place::Step, job: Some(job), steps: &job.steps[..number] };
@@ -75,7 +79,6 @@ impl<'p> Lint<'p> {
             }
             Action::Run { script, .. } => {
                 self.templates(&Site { place: Place::Script, ..*site }, Some(script));
-                self.script(site, step, script);
             }
         }
     }
@@ -86,15 +89,16 @@ impl<'p> Lint<'p> {
 
     fn templates(&mut self, site: &Site<'p>, templates: impl IntoIterator<Item = &'p Template>) {
         for placed in templates.into_iter().flat_map(Template::expressions) {
+            if self.found.len() > ENOUGH {
+                return;
+            }
             self.term(site, placed, placed.expression.term());
         }
     }
 
     /// A part of an expression: the longest path at its head is looked up, the parts inside are visited.
     fn term(&mut self, site: &Site<'p>, placed: &Placed, term: &Term) {
-        if let TermKind::Call(function, arguments) = &term.kind {
-            self.call(site, placed, term, (*function, arguments));
-        }
+        self.call(site, placed, term);
         match steps_of(term) {
             Some(steps) => self.look_up(site, placed, &steps),
             None => term.parts().into_iter().for_each(|part| self.term(site, placed, part)),
@@ -111,15 +115,16 @@ impl<'p> Lint<'p> {
         }
     }
 
-    fn call(&mut self, site: &Site<'p>, placed: &Placed, term: &Term, call: (Function, &[Term])) {
-        let (function, arguments) = call;
+    /// Functions that cannot be called here, and jobs that `success` and `failure` ask about.
+    fn call(&mut self, site: &Site<'p>, placed: &Placed, term: &Term) {
+        let TermKind::Call(function, arguments) = &term.kind else { return };
         let span = placed.place(term.span);
         if function.is_status() && !site.place.has_status() {
             let message =
                 format!("`{}()` can be asked in an `if` only, not in {}", function.name(), site.place.name());
             self.found.push(Diagnostic::error(Code::UnknownFunction, span, message));
         }
-        if function == Function::HashFiles && !site.place.has_files() {
+        if *function == Function::HashFiles && !site.place.has_files() {
             let message = format!("`hashFiles` can be used in steps only, not in {}", site.place.name());
             self.found.push(Diagnostic::error(Code::UnknownFunction, span, message));
         }
@@ -268,125 +273,8 @@ impl<'p> Lint<'p> {
                 .push(Diagnostic::error(Code::ContextUnavailable, span, message).label(job.span, "this job"));
             return;
         };
-        if let Some(keys) = matrix_keys(&strategy.matrix) {
+        if let Some(keys) = matrices::keys(&strategy.matrix) {
             let _ = self.property("matrix", names, keys);
         }
     }
-
-    /// Legs that are objects, or come from outside, need a name.
-    fn matrix_key(&mut self, job: &'p Job, matrix: &TemplateTree) {
-        let Some(strategy) = job.strategy.as_ref().filter(|strategy| strategy.key.is_none()) else { return };
-        let is_literal =
-            |tree: &TemplateTree| matches!(tree, TemplateTree::Scalar(t) if t.as_literal().is_some());
-        let is_named = |tree: &TemplateTree| match tree {
-            TemplateTree::List(items, _) => items.iter().all(is_literal),
-            _ => false,
-        };
-        let is_fine = match matrix {
-            TemplateTree::Map(entries, _) => entries.iter().all(|(key, tree)| {
-                same_name(&key.name, "include") && matches!(tree, TemplateTree::List(..))
-                    || same_name(&key.name, "exclude")
-                    || is_named(tree)
-            }),
-            _ => false,
-        };
-        if !is_fine {
-            let message = format!("`strategy.key` is required to name the legs of `{}`", job.id);
-            self.found.push(
-                Diagnostic::error(Code::MatrixKey, strategy.span, message)
-                    .help("legs that are objects or come from outside have no name of their own: `key: ${{ matrix.. }}`"),
-            );
-        }
-    }
-
-    /// Outside data in a script would be run.
-    fn script(&mut self, site: &Site<'p>, step: &Step, script: &Template) {
-        for placed in script.expressions() {
-            placed.expression.term().walk(&mut |term| {
-                let TermKind::Context(context) = &term.kind else { return };
-                let is_outside =
-                    ["matrix", "needs", "steps", "inputs"].iter().any(|name| same_name(name, context));
-                let is_env = same_name(context, "env");
-                if is_outside || is_env && self.has_computed_env(site, step) {
-                    let span = placed.place(placed.expression.term().span);
-                    let named = path(placed.expression.term());
-                    let variable = variable(&named);
-                    let message = format!("`{named}` comes from outside; pasting it into a script runs it");
-                    self.found.push(Diagnostic::error(Code::ScriptInjection, span, message).help(format!(
-                        "move it to `env: {{ {variable}: '${{{{ {named} }}}}' }}` and write `\"${variable}\"`"
-                    )));
-                }
-            });
-        }
-    }
-
-    fn has_computed_env(&self, site: &Site<'p>, step: &Step) -> bool {
-        let of_job = site.job.map(|job| job.env.as_slice()).unwrap_or_default();
-        let all = self.pipeline.env.iter().chain(of_job).chain(&step.env);
-        all.into_iter().any(|(_, value)| value.as_literal().is_none())
-    }
-}
-
-/// The keys of a matrix, if all are written in the file.
-fn matrix_keys(matrix: &TemplateTree) -> Option<Vec<&str>> {
-    let TemplateTree::Map(entries, _) = matrix else { return None };
-    let mut keys = Vec::new();
-    for (key, tree) in entries {
-        match key.name.as_str() {
-            "exclude" => {}
-            "include" => {
-                let TemplateTree::List(items, _) = tree else { return None };
-                for item in items {
-                    let TemplateTree::Map(extra, _) = item else { return None };
-                    keys.extend(extra.iter().map(|(key, _)| key.name.as_str()));
-                }
-            }
-            name => keys.push(name),
-        }
-    }
-    keys.sort_unstable();
-    keys.dedup();
-    Some(keys)
-}
-
-/// One name of a path; `None` for what is computed or a star.
-struct PathStep<'t> {
-    name: Option<&'t str>,
-    span: Span,
-}
-
-/// The path a term is, from its context on; `None` if it does not begin with a context.
-fn steps_of(term: &Term) -> Option<Vec<PathStep<'_>>> {
-    let mut steps = Vec::new();
-    let mut at = term;
-    loop {
-        let (of, name) = match &at.kind {
-            TermKind::Context(name) => {
-                steps.push(PathStep { name: Some(name), span: at.span });
-                steps.reverse();
-                return Some(steps);
-            }
-            TermKind::Property(of, name) => (of, Some(name.as_str())),
-            TermKind::Star(of) => (of, None),
-            TermKind::Index(of, index) => match &index.kind {
-                TermKind::Literal(value) => (of, value.as_str()),
-                _ => (of, None),
-            },
-            _ => return None,
-        };
-        let length = name.map_or(0, str::len);
-        let span = match &at.kind {
-            TermKind::Index(_, index) => index.span,
-            _ => Span::new(at.span.end.saturating_sub(length), at.span.end),
-        };
-        steps.push(PathStep { name, span });
-        at = of;
-    }
-}
-
-fn variable(path: &str) -> String {
-    let last = path.rsplit(['.', '[']).next().unwrap_or(path);
-    let name: String = last.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect();
-    let name = name.to_ascii_uppercase().replace('-', "_");
-    if name.is_empty() { "VALUE".to_owned() } else { name }
 }

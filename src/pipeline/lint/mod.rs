@@ -4,6 +4,9 @@ mod contexts;
 mod expressions;
 mod graph;
 mod inputs;
+mod matrices;
+mod paths;
+mod scripts;
 
 use super::definition::Pipeline;
 use super::diagnostic::Diagnostic;
@@ -12,6 +15,8 @@ use super::diagnostic::Diagnostic;
 pub(crate) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     let mut found = graph::findings(pipeline);
     found.extend(inputs::findings(pipeline));
+    found.extend(matrices::findings(pipeline));
+    found.extend(scripts::findings(pipeline));
     found.extend(expressions::findings(pipeline));
     found
 }

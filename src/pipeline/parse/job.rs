@@ -55,6 +55,12 @@ fn job(decoder: &mut Decoder<'_>, entry: Slot<'_>, defaults: &Defaults) -> Job {
     job.retry = fields.take("retry").and_then(|slot| step::retry(decoder, slot)).unwrap_or_default();
     job.continue_on_error = flag(decoder, &mut fields);
     if let Some(slot) = fields.require("steps", decoder) {
+        if matches!(&slot.node.kind, Kind::Seq(items) if items.is_empty()) {
+            let message = format!("{what} has no steps");
+            decoder.report(Diagnostic::error(Code::EmptyCollection, slot.key.span, message));
+            fields.finish(decoder);
+            return job;
+        }
         job.steps = step::steps(decoder, slot, defaults);
     }
     fields.finish(decoder);

@@ -1,7 +1,7 @@
 //! Source -> [`Pipeline`], with every finding in one pass.
 //!
 //! The tree is decoded room by room (`trigger`, `job`, `step`), each going on after a mistake; the whole is then
-//! looked at by [`super::lint`]. This is the one door: nothing else builds a [`Pipeline`].
+//! looked at by `lint`. This is the one door: nothing else builds a [`Pipeline`].
 
 pub(crate) mod decoder;
 mod job;

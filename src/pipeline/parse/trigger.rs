@@ -19,7 +19,10 @@ pub(super) struct Triggers {
 
 pub(super) fn triggers(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Triggers {
     let mut triggers = Triggers::default();
-    if matches!(&slot.node.kind, Kind::Str(word) if word == "dispatch" || word == "workflow_dispatch") {
+    if matches!(slot.node.kind, Kind::Str(_) | Kind::Seq(_)) {
+        for item in decoder.one_or_more(slot) {
+            let _ = decoder.word(item, &[("dispatch", ()), ("workflow_dispatch", ())]);
+        }
         return triggers;
     }
     let Some(mut fields) = decoder.fields(slot.node, "`on`", slot.key.span) else { return triggers };
