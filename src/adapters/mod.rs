@@ -2,5 +2,9 @@
 //!
 //! Deliberately absent: decisions. An adapter does what it is asked and says what happened.
 
+pub mod chain_file;
+pub mod machine;
+pub mod process;
 pub mod query;
+pub mod scorer;
 pub mod store;

@@ -1,6 +1,5 @@
 //! `cacheon run`: one round, here and now.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +16,6 @@ use crate::artifact::{decode, layout};
 use crate::error::{Error, ExitCode};
 use crate::model::{LeaderboardRow, RoundId, Seed};
 use crate::pipeline::definition::Pipeline;
-use crate::pipeline::inputs::bind_inputs;
 use crate::pipeline::runner::RunnerSpec;
 use crate::pipeline::source::Source;
 use crate::report::leaderboard_table;
@@ -108,13 +106,14 @@ pub(super) fn load_runners(folder: &Path, session: &Session) -> Result<Vec<(Runn
 
 /// Types the `-i` arguments by the pipeline's declarations.
 pub(super) fn bind(pipeline: &Pipeline, given: &[String]) -> Result<Map<String, Value>, Error> {
-    let mut inputs = BTreeMap::new();
+    let mut inputs = Vec::new();
     for text in given {
         let (name, value) =
             text.split_once('=').ok_or_else(|| Error::Usage(format!("`-i {text}`: want NAME=VALUE")))?;
-        inputs.insert(name.to_owned(), value.to_owned());
+        inputs.push((name.to_owned(), value.to_owned()));
     }
-    bind_inputs(&pipeline.inputs, &inputs).map_err(|error| Error::Usage(error.to_string()))
+    let inputs = pipeline.inputs(&inputs).map_err(|error| Error::Usage(error.to_string()))?;
+    Ok(if let Value::Object(inputs) = Value::from(inputs) { inputs } else { Map::new() })
 }
 
 fn random_bytes() -> Result<[u8; 32], Error> {

@@ -1,4 +1,6 @@
-//! Drives the built program from outside.
+//! The program as a whole: its layers, its command line, its reference server.
 
+mod cli;
+mod layers;
 #[cfg(feature = "reference")]
 mod reference;
