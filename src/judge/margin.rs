@@ -196,9 +196,8 @@ fn mean(policy: &VerifyPolicy, name: &'static str, sides: &Sides, control: &[(f6
     let value = sides.ours.iter().map(|token| token.0.min(1.0)).sum::<f64>() / n as f64;
     let factor = policy.mean_margin_factor;
     let spread = policy.standard_errors * null_error(error, sides.theirs.len(), n, factor);
-    // A few honest flips among few tokens are no mean: three whole nat are excused in any sample.
-    let floor = policy.mean_margin_floor.max(3.0 / n as f64);
-    let threshold = (factor * expected + spread).max(floor);
+    // The spread of rare flips is itself badly known from a few of them: three whole nat are excused in any sample.
+    let threshold = (factor * expected + spread + 3.0 / n as f64).max(policy.mean_margin_floor);
     Finding {
         check: name,
         outcome: if value > threshold { CheckOutcome::Fail } else { CheckOutcome::Pass },

@@ -304,3 +304,278 @@ impl<'a> Indexed<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn submission(hotkey: &str, block: i64) -> SubmissionRow {
+        SubmissionRow {
+            round_id: "r".into(),
+            hotkey: hotkey.into(),
+            uid: None,
+            block,
+            image: "a/b".into(),
+            digest: "sha256:0".into(),
+        }
+    }
+
+    fn read(hotkey: &str, status: &str, fault: Option<&str>) -> ReadRow {
+        ReadRow {
+            round_id: "r".into(),
+            read_key: hotkey.into(),
+            arm: "candidate".into(),
+            hotkey: Some(hotkey.into()),
+            image: String::new(),
+            digest: String::new(),
+            position: 1,
+            sequence: String::new(),
+            attempt: 1,
+            runner: String::new(),
+            boot_id: None,
+            boot_ns: None,
+            warm_up_ns: None,
+            benchmark_ns: None,
+            started_at_us: 0,
+            status: status.into(),
+            fault: fault.map(str::to_owned),
+            reason: fault.map(|_| "server-exited".to_owned()),
+            detail: fault.map(|_| "the server exited with code 1".to_owned()),
+            requests: 24,
+            failed_requests: 0,
+            client_lag_p50_ns: None,
+            client_lag_p99_ns: None,
+            client_cpu_ns: None,
+            machine_cpu: None,
+            machine_cpus: None,
+            machine_memory_bytes: None,
+        }
+    }
+
+    fn verdict(hotkey: &str, check: &str, outcome: CheckOutcome) -> VerdictRow {
+        VerdictRow {
+            round_id: "r".into(),
+            read_key: hotkey.into(),
+            hotkey: Some(hotkey.into()),
+            check: check.into(),
+            outcome: outcome.as_str().into(),
+            value: None,
+            control_value: None,
+            threshold: None,
+            samples: 24,
+            reason: "why".into(),
+            evidence: "[]".into(),
+        }
+    }
+
+    fn decision(hotkey: &str, outcome: DecisionOutcome, lower: f64) -> DecisionRow {
+        DecisionRow {
+            round_id: "r".into(),
+            hotkey: hotkey.into(),
+            component: "score".into(),
+            log_ratio: Some(lower),
+            standard_error: None,
+            lower: Some(lower),
+            upper: None,
+            bar: 0.0,
+            prompts: 24,
+            outcome: outcome.as_str().into(),
+            reason: "speed".into(),
+        }
+    }
+
+    fn commitment(hotkey: &str, position: u32) -> CommitmentRow {
+        CommitmentRow {
+            round_id: "r".into(),
+            position,
+            hotkey: hotkey.into(),
+            block: Some(5),
+            image: None,
+            digest: None,
+            is_accepted: false,
+            ignored_code: Some("duplicate-digest".into()),
+            ignored_reason: Some(format!("entry {position}")),
+        }
+    }
+
+    #[derive(Clone, Debug, Default)]
+    struct Round {
+        submissions: Vec<SubmissionRow>,
+        commitments: Vec<CommitmentRow>,
+        reads: Vec<ReadRow>,
+        verdicts: Vec<VerdictRow>,
+        decisions: Vec<DecisionRow>,
+    }
+
+    impl Round {
+        fn leaderboard(&self, split: Split) -> Vec<LeaderboardRow> {
+            let standings = Standings {
+                round_id: "r",
+                submissions: &self.submissions,
+                commitments: &self.commitments,
+                reads: &self.reads,
+                verdicts: &self.verdicts,
+                decisions: &self.decisions,
+            };
+            leaderboard(&RankPolicy { split }, &standings)
+        }
+
+        /// A submission that was measured, found correct and decided.
+        fn measured(mut self, hotkey: &str, block: i64, lower: f64) -> Self {
+            let outcome = if lower > 0.0 { DecisionOutcome::Pass } else { DecisionOutcome::Fail };
+            self.submissions.push(submission(hotkey, block));
+            self.reads.push(read(hotkey, "measured", None));
+            self.verdicts.push(verdict(hotkey, "flips", CheckOutcome::Pass));
+            self.decisions.push(decision(hotkey, outcome, lower));
+            self
+        }
+    }
+
+    fn summary(rows: &[LeaderboardRow]) -> Vec<(&str, &str, &str)> {
+        rows.iter().map(|row| (row.hotkey.as_str(), row.standing.as_str(), row.reason.as_str())).collect()
+    }
+
+    #[test]
+    fn every_submission_and_every_ignored_commitment_has_its_row_and_reason() {
+        let mut round = Round::default()
+            .measured("slow", 1, -0.1)
+            .measured("fast", 9, 0.5)
+            .measured("faster", 10, 0.6)
+            .measured("cheat", 2, 0.9)
+            .measured("void", 3, 0.9)
+            .measured("noisy", 4, 0.9);
+        round.verdicts.push(verdict("cheat", "committed-logprobs", CheckOutcome::Fail));
+        round.verdicts.push(verdict("cheat", "flips", CheckOutcome::Fail));
+        round.verdicts.push(verdict("cheat", "counts", CheckOutcome::Void));
+        round.verdicts.push(verdict("void", "counts", CheckOutcome::Void));
+        round.decisions[5].outcome = "no-decision".into();
+        for (hotkey, fault) in [("crashed", "submission"), ("unlucky", "infra"), ("odd", "unknown")] {
+            round.submissions.push(submission(hotkey, 1));
+            round.reads.push(read(hotkey, "failed", Some(fault)));
+        }
+        round.submissions.push(submission("absent", 2));
+        round.commitments.push(commitment("copy", 0));
+        let rows = round.leaderboard(Split::WinnerTakesAll);
+        assert_eq!(
+            summary(&rows),
+            [
+                ("faster", "scored", "faster"),
+                ("fast", "scored", "faster"),
+                ("slow", "not-faster", "not-faster"),
+                ("cheat", "disqualified", "failed-flips"),
+                ("crashed", "failed", "server-exited"),
+                ("odd", "held", "server-exited"),
+                ("unlucky", "held", "server-exited"),
+                ("absent", "held", "not-measured"),
+                ("void", "held", "check-void"),
+                ("noisy", "held", "no-decision"),
+                ("copy", "ignored", "duplicate-digest"),
+            ]
+        );
+        assert_eq!(rows[3].detail, "flips: why; also failed: committed-logprobs");
+        assert!((rows[0].score - 0.6_f64.exp_m1()).abs() < 1e-12);
+        assert!(rows[1..].iter().all(|row| row.share == 0.0) && (rows[0].share - 1.0).abs() < 1e-12);
+        assert!(rows[2..].iter().all(|row| row.score == 0.0));
+    }
+
+    #[test]
+    fn a_failed_read_of_its_own_outweighs_a_measured_one_and_an_infrastructure_one_does_not() {
+        for (fault, expected) in [("submission", "failed"), ("infra", "scored")] {
+            let mut round = Round::default().measured("a", 1, 0.5);
+            round.reads.push(read("a", "failed", Some(fault)));
+            assert_eq!(round.leaderboard(Split::default())[0].standing, expected);
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_earlier_commitment() {
+        let round = Round::default().measured("a", 7, 0.5).measured("b", 6, 0.5).measured("c", 6, 0.5);
+        let order: Vec<String> =
+            round.leaderboard(Split::default()).into_iter().map(|row| row.hotkey).collect();
+        assert_eq!(order, ["b", "c", "a"]);
+    }
+
+    #[test]
+    fn policies_read_as_they_are_written() {
+        let check = |text: &str, split: Option<Split>| {
+            assert_eq!(
+                serde_json::from_str::<RankPolicy>(text).ok().map(|policy| policy.split),
+                split,
+                "{text}"
+            );
+        };
+        check("{}", Some(Split::WinnerTakesAll));
+        check(r#"{"split":"winner-takes-all"}"#, Some(Split::WinnerTakesAll));
+        check(r#"{"split":{"shares":[0.8,0.2]}}"#, Some(Split::Shares(Shares(vec![0.8, 0.2]))));
+        check(r#"{"split":{"shares":[0.8,0.3]}}"#, None);
+        check(r#"{"split":{"shares":[-0.1]}}"#, None);
+        check(r#"{"spilt":"winner-takes-all"}"#, None);
+    }
+
+    #[derive(Clone, Debug)]
+    struct Case {
+        block: i64,
+        kind: u8,
+        lower: f64,
+    }
+
+    fn rounds() -> impl Strategy<Value = Round> {
+        let case = (0_i64..4, 0_u8..6, prop_oneof![Just(0.5), -1.0_f64..1.0]);
+        let case = case.prop_map(|(block, kind, lower)| Case { block, kind, lower });
+        proptest::collection::vec(case, 0..12).prop_map(|cases| {
+            let mut round = Round::default();
+            for (number, case) in (0..).zip(cases) {
+                let hotkey = format!("h{number}");
+                if case.kind == 0 {
+                    round.commitments.push(commitment("h", number));
+                    continue;
+                }
+                round = round.measured(&hotkey, case.block, case.lower);
+                match case.kind {
+                    1 => round.verdicts.push(verdict(&hotkey, "answered", CheckOutcome::Fail)),
+                    2 => round.reads.push(read(&hotkey, "failed", Some("submission"))),
+                    3 => round.verdicts.push(verdict(&hotkey, "counts", CheckOutcome::Void)),
+                    _ => {}
+                }
+            }
+            round
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_is_total_and_of_the_rows_alone(round in rounds(), turn in 0_usize..12) {
+            let rows = round.leaderboard(Split::WinnerTakesAll);
+            prop_assert_eq!(rows.len(), round.submissions.len() + round.commitments.len());
+            let mut other = round.clone();
+            other.submissions.reverse();
+            other.commitments.reverse();
+            other.reads.reverse();
+            other.verdicts.reverse();
+            other.decisions.reverse();
+            let len = other.submissions.len().max(1);
+            other.submissions.rotate_left(turn % len);
+            prop_assert_eq!(&rows, &other.leaderboard(Split::WinnerTakesAll));
+            for (place, row) in (1..).zip(&rows) {
+                prop_assert_eq!(row.rank, place);
+                prop_assert!(row.score.is_finite() && row.score >= 0.0);
+                prop_assert!(!row.reason.is_empty() && !row.detail.is_empty());
+                prop_assert!(row.standing == "scored" || row.share == 0.0);
+            }
+            for pair in rows.windows(2) {
+                prop_assert!(pair[0].score >= pair[1].score);
+            }
+        }
+
+        #[test]
+        fn shares_sum_to_at_most_one(round in rounds(), parts in proptest::collection::vec(0.0_f64..1.0, 0..5)) {
+            let total: f64 = parts.iter().sum::<f64>().max(1.0);
+            let shares = Shares::try_from(parts.iter().map(|part| part / total).collect::<Vec<f64>>());
+            let split = Split::Shares(shares.expect("a split"));
+            let paid: f64 = round.leaderboard(split).iter().map(|row| row.share).sum();
+            prop_assert!(paid <= 1.0 + 1e-9);
+        }
+    }
+}

@@ -45,3 +45,54 @@ pub fn weights(policy: &WeightsPolicy, leaderboard: &[LeaderboardRow]) -> Vec<We
     rows.sort_by_key(|(rank, _)| *rank);
     rows.into_iter().map(|(_, row)| row).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(rank: u32, share: f64) -> LeaderboardRow {
+        LeaderboardRow {
+            round_id: "r".into(),
+            rank,
+            hotkey: format!("h{rank}"),
+            uid: Some(rank),
+            block: None,
+            image: None,
+            digest: None,
+            score: 0.0,
+            share,
+            speedup_e2e: None,
+            speedup_ttft: None,
+            standing: String::new(),
+            fault: None,
+            reason: String::new(),
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_largest_share_is_65535() {
+        let check = |shares: &[f64], expected: &[u16]| {
+            let leaderboard: Vec<LeaderboardRow> =
+                (1..).zip(shares).map(|(rank, share)| row(rank, *share)).collect();
+            let rows = weights(&WeightsPolicy::default(), &leaderboard);
+            assert_eq!(rows.iter().map(|row| row.weight).collect::<Vec<_>>(), expected, "{shares:?}");
+            assert!(rows.iter().all(|row| row.is_dry_run && row.receipt.is_none()));
+        };
+        check(&[], &[]);
+        check(&[0.0, 0.0], &[]);
+        check(&[1.0, 0.0], &[65535]);
+        check(&[0.8, 0.2], &[65535, 16384]);
+        check(&[0.2, 0.0, 0.2], &[65535, 65535]);
+        check(&[0.5, 1e-9], &[65535, 0]);
+        check(&[f64::NAN, 0.5], &[65535]);
+    }
+
+    #[test]
+    fn a_policy_is_dry_unless_told_otherwise() {
+        let policy: WeightsPolicy = serde_json::from_str(r#"{"netuid":14}"#).expect("policy");
+        assert!(policy.is_dry_run);
+        let policy: WeightsPolicy = serde_json::from_str(r#"{"netuid":14,"dry-run":false}"#).expect("policy");
+        assert!(!policy.is_dry_run);
+    }
+}
