@@ -2,7 +2,7 @@
 //!
 //! A file appears whole or not at all, a sealed round does not change, one process at a time runs a round,
 //! and nothing is written or read outside the directory, whatever links a job left in it. What the bytes mean
-//! is `artifact`'s business; listing rounds is in [`rounds`], the seal in [`seal`].
+//! is `artifact`'s business.
 #![expect(clippy::disallowed_methods, reason = "this is the module that touches files")]
 
 mod journal;
