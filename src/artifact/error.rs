@@ -68,7 +68,7 @@ pub enum ArtifactError {
         /// Table.
         table: &'static str,
         /// Column.
-        column: &'static str,
+        column: String,
     },
     /// A column should not be there.
     #[error("table `{table}` has a column `{column}` that is not in its schema")]
@@ -84,7 +84,7 @@ pub enum ArtifactError {
         /// Table.
         table: &'static str,
         /// Column.
-        column: &'static str,
+        column: String,
         /// Type in the file.
         found: Box<DataType>,
         /// Type of the schema.
@@ -96,7 +96,7 @@ pub enum ArtifactError {
         /// Table.
         table: &'static str,
         /// Column.
-        column: &'static str,
+        column: String,
     },
     /// More than this program is willing to hold.
     #[error("table `{table}` is too large: more than {limit} {unit}")]

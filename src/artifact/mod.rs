@@ -21,4 +21,4 @@ pub use journal::{JournalEvent, JournalLine, PublishedTable, Replay, Tail};
 pub use parquet_file::{TableContext, decode, encode};
 pub use round_file::RoundFile;
 pub use seal::{Seal, SealDifference, SealEntry};
-pub use table::{TABLE_NAMES, Table, TableInfo, encode_empty, tables};
+pub use table::{TABLE_NAMES, Table, TableInfo, encode_empty, rewrite, tables};

@@ -6,7 +6,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow_schema::Schema;
+use arrow_array::{Array as _, RecordBatch};
+use arrow_schema::{Field, Schema};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -88,13 +89,47 @@ fn properties<T: Table>(context: &TableContext<'_>) -> Result<WriterProperties, 
 /// # Errors
 /// When the bytes are no Parquet file, or one of another table, version or schema, or beyond the bounds.
 pub fn decode<T: Table>(bytes: &[u8]) -> Result<Vec<T>, ArtifactError> {
+    let mut rows = Vec::new();
+    each_batch::<T>(bytes, |batch| {
+        rows.extend(T::from_batch(&batch)?);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// The same table as a plain file: no compression, dictionaries or statistics.
+pub(super) fn rewrite_as<T: Table>(bytes: &[u8]) -> Result<Vec<u8>, ArtifactError> {
+    let write = |source: ParquetError| ArtifactError::Write { table: T::NAME, source };
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .build();
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut plain = Vec::new();
+    let mut writer =
+        ArrowWriter::try_new_with_options(&mut plain, Arc::new(T::schema()), options).map_err(write)?;
+    each_batch::<T>(bytes, |batch| writer.write(&batch).map_err(write))?;
+    writer.close().map_err(write)?;
+    Ok(plain)
+}
+
+/// Reads a stranger's file batch by batch; each has the columns of the table, in order.
+fn each_batch<T: Table>(
+    bytes: &[u8],
+    mut act: impl FnMut(RecordBatch) -> Result<(), ArtifactError>,
+) -> Result<(), ArtifactError> {
     bound::<T>(bytes.len() as u64, MAX_FILE_BYTES, "bytes")?;
+    let bytes = Bytes::copy_from_slice(bytes);
     // The Parquet reader asserts some of what it reads; a crafted file must not end the program.
-    catch_unwind(AssertUnwindSafe(|| decode_unguarded(Bytes::copy_from_slice(bytes))))
+    catch_unwind(AssertUnwindSafe(|| each_batch_unguarded::<T>(bytes, &mut act)))
         .unwrap_or(Err(ArtifactError::Damaged { table: T::NAME }))
 }
 
-fn decode_unguarded<T: Table>(bytes: Bytes) -> Result<Vec<T>, ArtifactError> {
+fn each_batch_unguarded<T: Table>(
+    bytes: Bytes,
+    act: &mut impl FnMut(RecordBatch) -> Result<(), ArtifactError>,
+) -> Result<(), ArtifactError> {
     let read = |source: ParquetError| ArtifactError::Read { table: T::NAME, source };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(read)?;
@@ -102,16 +137,34 @@ fn decode_unguarded<T: Table>(bytes: Bytes) -> Result<Vec<T>, ArtifactError> {
     check_schema::<T>(builder.schema())?;
     let claimed = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX);
     bound::<T>(claimed, MAX_ROWS, "rows")?;
-    let mut rows = Vec::new();
-    let mut decoded_bytes = 0;
+    let (mut rows, mut decoded_bytes) = (0, 0);
     for batch in builder.with_batch_size(BATCH_ROWS).build().map_err(read)? {
         let batch = batch.map_err(|source| ArtifactError::Page { table: T::NAME, source })?;
+        rows += batch.num_rows() as u64;
+        bound::<T>(rows, MAX_ROWS, "rows")?;
         decoded_bytes += batch.get_array_memory_size() as u64;
         bound::<T>(decoded_bytes, MAX_DECODED_BYTES, "bytes in memory")?;
-        rows.extend(T::from_batch(&batch)?);
-        bound::<T>(rows.len() as u64, MAX_ROWS, "rows")?;
+        act(conform::<T>(&batch)?)?;
     }
-    Ok(rows)
+    Ok(())
+}
+
+/// The batch in the table's own schema.
+fn conform<T: Table>(batch: &RecordBatch) -> Result<RecordBatch, ArtifactError> {
+    let schema = T::schema();
+    let column = |field: &Arc<Field>| {
+        let (table, column) = (T::NAME, field.name().clone());
+        match batch.column_by_name(&column) {
+            None => Err(ArtifactError::MissingColumn { table, column }),
+            Some(array) if !field.is_nullable() && array.null_count() > 0 => {
+                Err(ArtifactError::NullValue { table, column })
+            }
+            Some(array) => Ok(array.clone()),
+        }
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(Arc::new(schema), columns)
+        .map_err(|source| ArtifactError::Columns { table: T::NAME, source })
 }
 
 fn bound<T: Table>(value: u64, limit: u64, unit: &'static str) -> Result<(), ArtifactError> {
@@ -133,23 +186,35 @@ fn check_identity<T: Table>(metadata: Option<&Vec<KeyValue>>) -> Result<(), Arti
     Ok(())
 }
 
-/// Refuses columns that the table does not have; missing ones and other types show when rows are made.
+/// Checks the columns by name and type, in any order.
 fn check_schema<T: Table>(found: &Schema) -> Result<(), ArtifactError> {
-    let expected = T::schema();
-    for field in found.fields() {
-        if expected.field_with_name(field.name()).is_err() {
-            let column = field.name().chars().take(80).collect();
-            return Err(ArtifactError::UnexpectedColumn { table: T::NAME, column });
+    let (table, expected) = (T::NAME, T::schema());
+    for field in expected.fields() {
+        let column = field.name().clone();
+        match found.field_with_name(&column) {
+            Err(_) => return Err(ArtifactError::MissingColumn { table, column }),
+            Ok(other) if other.data_type() != field.data_type() => {
+                let (found, expected) =
+                    (Box::new(other.data_type().clone()), Box::new(field.data_type().clone()));
+                return Err(ArtifactError::ColumnType { table, column, found, expected });
+            }
+            Ok(_) => {}
         }
     }
-    Ok(())
+    match found.fields().iter().find(|field| expected.field_with_name(field.name()).is_err()) {
+        None => Ok(()),
+        Some(field) => {
+            let column = field.name().chars().take(80).collect();
+            Err(ArtifactError::UnexpectedColumn { table, column })
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fmt::Debug;
 
-    use arrow_array::{ArrayRef, RecordBatch};
+    use arrow_array::ArrayRef;
     use arrow_schema::DataType;
     use parquet::file::metadata::RowGroupMetaData;
     use proptest::prelude::*;
@@ -207,6 +272,7 @@ mod tests {
         let bytes = file(&rows);
         T::sort(&mut rows);
         assert_eq!(decode::<T>(&bytes).expect("decodes"), rows);
+        assert_eq!(decode::<T>(&rewrite_as::<T>(&bytes).expect("rewrites")).expect("decodes"), rows);
         assert_eq!(file(&rows), bytes, "same rows, same bytes");
     }
 

@@ -11,6 +11,7 @@ use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::{Field, Schema};
 
 use super::cell::{Cell, Scalar as _};
+use super::parquet_file::rewrite_as;
 use super::{ArtifactError, TableContext, encode};
 use crate::model::{
     CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, RequestRow, StepAttemptRow, SubmissionRow, TokenRow,
@@ -39,7 +40,7 @@ pub trait Table: Sized {
     /// Columns as rows.
     ///
     /// # Errors
-    /// When a column is missing, has another type, or lacks a value.
+    /// When a column is missing, has another type, or lacks a value it must have.
     fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, ArtifactError>;
 
     /// Sorts rows as they are published; equal rows keep their order.
@@ -71,20 +72,21 @@ fn array<R, C: Cell>(column: &str, rows: &[&R], get: fn(&R) -> &C) -> ArrayRef {
 
 /// The column's values back; `_get` only tells their type.
 fn values<R: Table, C: Cell>(
-    column: &'static str,
+    column: &str,
     batch: &RecordBatch,
     _get: fn(&R) -> &C,
 ) -> Result<std::vec::IntoIter<C>, ArtifactError> {
-    let array =
-        batch.column_by_name(column).ok_or(ArtifactError::MissingColumn { table: R::NAME, column })?;
-    let expected = C::Scalar::data_type(column);
-    let values =
-        (*array.data_type() == expected).then(|| C::Scalar::values(array)).flatten().ok_or_else(|| {
-            let found = Box::new(array.data_type().clone());
-            ArtifactError::ColumnType { table: R::NAME, column, found, expected: Box::new(expected) }
-        })?;
+    let (table, column) = (R::NAME, column.to_owned());
+    let Some(array) = batch.column_by_name(&column) else {
+        return Err(ArtifactError::MissingColumn { table, column });
+    };
+    let expected = C::Scalar::data_type(&column);
+    let Some(values) = C::Scalar::values(array).filter(|_| *array.data_type() == expected) else {
+        let found = Box::new(array.data_type().clone());
+        return Err(ArtifactError::ColumnType { table, column, found, expected: Box::new(expected) });
+    };
     let cells: Option<Vec<C>> = values.into_iter().map(C::from_scalar).collect();
-    Ok(cells.ok_or(ArtifactError::NullValue { table: R::NAME, column })?.into_iter())
+    Ok(cells.ok_or(ArtifactError::NullValue { table, column })?.into_iter())
 }
 
 macro_rules! tables {
@@ -131,6 +133,18 @@ macro_rules! tables {
         pub fn encode_empty(table: &str, context: &TableContext<'_>) -> Option<Result<Vec<u8>, ArtifactError>> {
             match table {
                 $( $name => Some(encode::<$row>(&[], context)), )+
+                _ => None,
+            }
+        }
+
+        /// A stranger's file of a table as a file of our own making, see [`super::decode`]; none if there is no
+        /// table of this name. For readers that a crafted file could crash.
+        ///
+        /// # Errors
+        /// As [`super::decode`].
+        pub fn rewrite(table: &str, bytes: &[u8]) -> Option<Result<Vec<u8>, ArtifactError>> {
+            match table {
+                $( $name => Some(rewrite_as::<$row>(bytes)), )+
                 _ => None,
             }
         }
