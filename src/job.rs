@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifact::JournalEvent;
 use crate::model::{Conclusion, Fault, Reason};
-use crate::pipeline::definition::{Action, Env, Flag, Job, OutputType, Pipeline, Step};
-use crate::pipeline::expr::{Contexts, ExprError, ExprFault, Object, Status, Value};
-use crate::pipeline::source::Source;
+use crate::pipeline::definition::{Action, Env, Flag, Job, Pipeline, Step};
+use crate::pipeline::expr::{Contexts, ExprError, Object, Status, Value};
 use crate::ports::Progress;
-use crate::schedule::{AttemptEnd, AttemptOrder, fault_of, scope_of};
+use crate::report::text::error_chain;
+use crate::pipeline::template::diagnostic;
+use crate::schedule::{AttemptEnd, AttemptOrder, fault_of, pipeline_reason, scope_of};
 use crate::stages::{JobContext, Notes, RoundContext, RunnerContext, ShellStep, StageCall, run_shell};
 
 /// How long a server may take to end when it is asked to.
@@ -62,7 +63,7 @@ pub async fn run_attempt(run: JobRun) -> AttemptEnd {
     let job = &run.pipeline.jobs[run.order.job];
     let attempt_dir = match run.round.directory.attempt_dir(&job.id, &run.order.key, run.order.attempt) {
         Ok(path) => path,
-        Err(error) => return failed(Reason::new(Fault::Infra, "round-directory", error.to_string())),
+        Err(error) => return failed(Reason::new(Fault::Infra, "round-directory", error_chain(&error))),
     };
     let scratch = match tempfile::Builder::new().prefix("cacheon-").tempdir() {
         Ok(scratch) => scratch,
@@ -231,7 +232,7 @@ impl<'a> StepLoop<'a> {
             Status::Cancelled => "cancelled",
         };
         contexts.insert("job".to_owned(), json!({"status": status}));
-        contexts.insert("runner".to_owned(), json!({"name": self.run.order.runner}));
+        contexts.insert("machine".to_owned(), json!({"id": self.run.order.runner}));
         scope_of(&contexts, self.status)
     }
 
@@ -355,33 +356,26 @@ impl<'a> StepLoop<'a> {
         let scope = self.scope(&BTreeMap::new());
         let mut outputs = Map::new();
         for output in &self.job.outputs {
-            let value = match output.kind {
-                OutputType::String => output.value.text(&scope).map(Json::String),
-                OutputType::Json => output.value.evaluate(&scope).map(Json::from),
-                OutputType::Number => output.value.evaluate(&scope).map(|value| json!(value.to_number())),
-                OutputType::Boolean => output.value.evaluate(&scope).map(|value| Json::Bool(value.is_truthy())),
-            };
+            let value = output.value.evaluate(&scope).map_err(|error| self.expression(&error)).and_then(|value| {
+                output.kind.accept(&value).map(Json::from).ok_or_else(|| {
+                    let message = format!("output `{}` of job `{}` is {}, not of its type", output.name, self.job.id, value.kind());
+                    Reason::new(Fault::Pipeline, "bad-output", message)
+                })
+            });
             match value {
                 Ok(value) => {
                     outputs.insert(output.name.clone(), value);
                 }
                 Err(_) if conclusion != Conclusion::Success => {}
-                Err(error) => return Err(self.expression(&error)),
+                Err(reason) => return Err(reason),
             }
         }
         Ok(outputs)
     }
 
     fn expression(&self, error: &ExprError) -> Reason {
-        expression_reason(&self.run.pipeline.source, error)
+        pipeline_reason(&self.run.pipeline.source, &diagnostic(error))
     }
-}
-
-/// The reason of an expression that failed at run time: the pipeline's fault, with its place.
-pub(crate) fn expression_reason(source: &Source, error: &ExprError) -> Reason {
-    let place = source.line_column(error.span.start);
-    let code = if matches!(error.fault, ExprFault::Absent { .. }) { "absent-value" } else { "bad-expression" };
-    Reason::new(Fault::Pipeline, code, format!("{}:{}:{}: {error}", source.path, place.line, place.column))
 }
 
 fn step_name(index: usize, step: &Step) -> String {

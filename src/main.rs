@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(error) => {
             use std::io::Write as _;
-            let text = error.to_string();
+            let text = cacheon::report::text::error_chain(&error);
             // Diagnostics are drawn already; nobody to tell is not worth a panic.
             let _ = match error {
                 cacheon::error::Error::Invalid(_) => writeln!(std::io::stderr(), "{text}"),

@@ -170,7 +170,7 @@ fn model_digest(runner: &RunnerSpec) -> Option<Digest> {
 }
 
 fn scheduler_settings(settings: &RoundSettings) -> SchedulerSettings {
-    let run = json!({"id": settings.round_id.as_str()});
+    let run = json!({"id": settings.round_id.as_str(), "attempt": 1, "trigger": "dispatch"});
     SchedulerSettings {
         pipeline: Arc::clone(&settings.pipeline),
         contexts: BTreeMap::from([

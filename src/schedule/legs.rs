@@ -1,14 +1,15 @@
 //! From a job and what came before it to its legs.
 
-use std::collections::BTreeSet;
-
 use rand_chacha::rand_core::Rng as _;
 use serde_json::Value as Json;
 
 use crate::model::{Fault, Reason, Seed};
-use crate::pipeline::expr::{Contexts, Object, Scope, Value};
-use crate::pipeline::matrix::{Emptiness, default_key, expand};
-use crate::pipeline::definition::{Job, LegOrder, Strategy};
+use crate::pipeline::definition::{Job, LegOrder};
+use crate::pipeline::diagnostic::Diagnostic;
+use crate::pipeline::expr::Contexts;
+use crate::pipeline::plan::expand;
+use crate::pipeline::source::Source;
+use crate::pipeline::template::diagnostic;
 
 /// One leg before it runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,24 +23,21 @@ pub(super) struct Leg {
 ///
 /// # Errors
 /// The pipeline's fault: an expression that fails, a matrix that is none, two legs with one key.
-pub(super) fn legs_of(job: &Job, scope: &Contexts, seed: &Seed) -> Result<Vec<Leg>, Reason> {
+pub(super) fn legs_of(job: &Job, source: &Source, scope: &Contexts, seed: &Seed) -> Result<Vec<Leg>, Reason> {
     let Some(strategy) = &job.strategy else {
         return Ok(vec![Leg { key: String::new(), matrix: Json::Object(serde_json::Map::new()), sequence: None }]);
     };
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        Reason::new(Fault::Pipeline, "bad-matrix", format!("{what} of job `{}`: {error}", job.id))
-    };
-    let value = strategy.matrix.evaluate(scope).map_err(|error| failed("`matrix`", &error))?;
-    let emptiness = if strategy.allow_empty { Emptiness::Allowed } else { Emptiness::Refused };
-    let rows = expand(&value, emptiness).map_err(|error| failed("`matrix`", &error))?;
-    let mut legs = Vec::with_capacity(rows.len());
-    let mut keys = BTreeSet::new();
-    for row in rows {
-        let leg = leg_of(strategy, row, scope).map_err(|error| failed("a leg", &error))?;
-        if !keys.insert(leg.key.clone()) {
-            return Err(failed("`key`", &format!("two legs have the key `{}`", leg.key)));
-        }
-        legs.push(leg);
+    let planned = expand(job, scope).map_err(|found| reason(source, &found))?;
+    let mut legs = Vec::with_capacity(planned.len());
+    for leg in planned {
+        let sequence = match &strategy.sequence {
+            None => None,
+            Some(sequence) => {
+                let scope = scope.clone().with("matrix", leg.matrix.clone());
+                Some(sequence.text(&scope).map_err(|error| reason(source, &diagnostic(&error)))?)
+            }
+        };
+        legs.push(Leg { key: leg.key, matrix: Json::from(leg.matrix), sequence });
     }
     if strategy.order == LegOrder::Shuffle {
         shuffle(&mut legs, &seed.derive(&["order", &job.id]));
@@ -47,16 +45,11 @@ pub(super) fn legs_of(job: &Job, scope: &Contexts, seed: &Seed) -> Result<Vec<Le
     Ok(legs)
 }
 
-fn leg_of(
-    strategy: &Strategy,
-    row: Object,
-    scope: &Contexts,
-) -> Result<Leg, crate::pipeline::expr::ExprError> {
-    let scope = scope.clone().with("matrix", Value::from(row.clone()));
-    let scope: &dyn Scope = &scope;
-    let key = strategy.key.as_ref().map(|key| key.text(scope)).transpose()?.unwrap_or_else(|| default_key(&row));
-    let sequence = strategy.sequence.as_ref().map(|sequence| sequence.text(scope)).transpose()?;
-    Ok(Leg { key, matrix: Json::from(Value::from(row)), sequence })
+/// A finding as the reason of a failure at run time: the pipeline's fault, with its place.
+pub(crate) fn reason(source: &Source, found: &Diagnostic) -> Reason {
+    let place = source.line_column(found.span.start);
+    let message = format!("{}:{}:{}: {}", source.path, place.line, place.column, found.message);
+    Reason::new(Fault::Pipeline, "bad-expression", message)
 }
 
 /// Shuffles by Fisher and Yates.

@@ -11,5 +11,6 @@ mod scheduler;
 mod tests;
 
 pub use placement::{PlacementError, Placement, RunnerSlot, place};
+pub(crate) use legs::reason as pipeline_reason;
 pub(crate) use scheduler::{fault_of, scope_of};
 pub use scheduler::{Action, AttemptEnd, AttemptOrder, Event, Scheduler, SchedulerSettings};

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::legs::legs_of;
+use super::legs::{legs_of, reason};
 use super::placement::{Placement, RunnerSlot, place};
 use crate::artifact::JournalEvent;
 use crate::model::{Conclusion, Fault, LegSummary, Reason, Seed};
 use crate::pipeline::expr::{Contexts, ExprError, Status, Value};
+use crate::pipeline::template::diagnostic;
 use crate::pipeline::definition::{FaultName, Flag, Job, Pipeline};
 
 /// What happened.
@@ -313,7 +314,16 @@ impl Scheduler {
             [only] if !has_matrix => Json::Object(only.outputs.clone()),
             _ => Json::Object(Map::new()),
         };
-        json!({"result": result, "outputs": outputs, "legs": summaries})
+        let count = |wanted: Conclusion| summaries.iter().filter(|leg| leg.result == wanted).count();
+        let counts = json!({
+            "total": summaries.len(),
+            "success": count(Conclusion::Success),
+            "failure": count(Conclusion::Failure),
+            "cancelled": count(Conclusion::Cancelled),
+            "skipped": count(Conclusion::Skipped),
+        });
+        let by_key: Map<String, Json> = summaries.iter().map(|leg| (leg.key.clone(), json!(leg))).collect();
+        json!({"result": result, "outputs": outputs, "legs": summaries, "counts": counts, "by-key": by_key})
     }
 
     /// Everything a waiting job needs has ended: decides whether it runs, and plans its legs.
@@ -334,6 +344,7 @@ impl Scheduler {
         let scope = scope_of(&contexts, status);
 
         let failed = |code: &str, error: &dyn std::fmt::Display| Reason::new(Fault::Pipeline, code, error.to_string());
+        let misread = |error: &ExprError| reason(&pipeline.source, &diagnostic(error));
         match definition.condition.holds(&scope) {
             Ok(true) => {}
             Ok(false) => {
@@ -343,13 +354,13 @@ impl Scheduler {
                 return self.end_without_legs(job, conclusion, Some(reason), actions);
             }
             Err(error) => {
-                return self.end_without_legs(job, Conclusion::Failure, Some(failed("bad-condition", &error)), actions);
+                return self.end_without_legs(job, Conclusion::Failure, Some(misread(&error)), actions);
             }
         }
         let planned = labels_of(definition, &scope)
-            .map_err(|error| failed("bad-runs-on", &error))
+            .map_err(|error| misread(&error))
             .and_then(|labels| place(&labels, &self.settings.runners).map_err(|error| failed("no-runner", &error)))
-            .and_then(|placement| Ok((placement, legs_of(definition, &scope, &self.settings.seed)?)));
+            .and_then(|placement| Ok((placement, legs_of(definition, &pipeline.source, &scope, &self.settings.seed)?)));
         let (placement, legs) = match planned {
             Ok(planned) => planned,
             Err(reason) => return self.end_without_legs(job, Conclusion::Failure, Some(reason), actions),
@@ -460,7 +471,13 @@ impl Scheduler {
             running_here += 1;
             let mut contexts = state.contexts.clone();
             contexts.insert("matrix".to_owned(), leg.summary.matrix.clone());
-            let strategy = json!({"job-index": index, "job-total": total, "max-parallel": max_parallel.unwrap_or(0)});
+            let strategy = json!({
+                "key": leg.summary.key,
+                "job-index": index,
+                "job-total": total,
+                "max-parallel": max_parallel.unwrap_or_else(|| u32::try_from(total).unwrap_or(u32::MAX)),
+                "fail-fast": definition.strategy.as_ref().is_some_and(|strategy| strategy.fail_fast),
+            });
             contexts.insert("strategy".to_owned(), strategy);
             actions.push(Action::Record(JournalEvent::LegStarted {
                 job: definition.id.clone(),

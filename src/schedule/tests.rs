@@ -28,7 +28,7 @@ impl World {
             pipeline: Arc::new(pipeline),
             contexts: BTreeMap::from([("inputs".to_owned(), json!({})), ("run".to_owned(), json!({"id": "r"}))]),
             seed: Seed::from_text(seed),
-            runners: vec![RunnerSlot { name: "box".to_owned(), labels: Vec::new(), capacity: 2 }],
+            runners: vec![RunnerSlot { name: "box".to_owned(), labels: vec!["local".to_owned()], capacity: 2 }],
         };
         Self {
             scheduler: Scheduler::new(settings),

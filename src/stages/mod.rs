@@ -34,6 +34,7 @@ use crate::artifact::{ArtifactError, Table, TableContext, layout};
 use crate::model::{Arm, Fault, Reason, RoundId, Seed};
 use crate::pipeline::stage::StageName;
 use crate::ports::{ChainError, ContainerEngine, EngineError, Progress};
+use crate::report::text::error_chain;
 
 /// What all jobs of a round share.
 pub struct RoundContext {
@@ -308,7 +309,7 @@ impl StageError {
             Self::Scorer(_) => (Fault::Infra, "scorer"),
             Self::Cancelled => (Fault::Operator, "cancelled"),
         };
-        Reason::new(fault, code, self.to_string())
+        Reason::new(fault, code, error_chain(self))
     }
 }
 
