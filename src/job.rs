@@ -16,9 +16,9 @@ use crate::artifact::JournalEvent;
 use crate::model::{Conclusion, Fault, Reason};
 use crate::pipeline::definition::{Action, Env, Flag, Job, Pipeline, Step};
 use crate::pipeline::expr::{Contexts, ExprError, Object, Status, Value};
+use crate::pipeline::template::diagnostic;
 use crate::ports::Progress;
 use crate::report::text::error_chain;
-use crate::pipeline::template::diagnostic;
 use crate::schedule::{AttemptEnd, AttemptOrder, fault_of, pipeline_reason, scope_of};
 use crate::stages::{JobContext, Notes, RoundContext, RunnerContext, ShellStep, StageCall, run_shell};
 
@@ -67,7 +67,9 @@ pub async fn run_attempt(run: JobRun) -> AttemptEnd {
     };
     let scratch = match tempfile::Builder::new().prefix("cacheon-").tempdir() {
         Ok(scratch) => scratch,
-        Err(error) => return failed(Reason::new(Fault::Infra, "machine", format!("make a scratch directory: {error}"))),
+        Err(error) => {
+            return failed(Reason::new(Fault::Infra, "machine", format!("make a scratch directory: {error}")));
+        }
     };
     let context = JobContext {
         round: &run.round,
@@ -162,7 +164,8 @@ impl<'a> StepLoop<'a> {
     /// From here on only steps that insist run, within one budget, and by a token of their own.
     fn cancelled(&mut self) {
         self.status = Status::Cancelled;
-        self.reason.get_or_insert_with(|| Reason::new(Fault::Operator, "cancelled", "the round was cancelled"));
+        self.reason
+            .get_or_insert_with(|| Reason::new(Fault::Operator, "cancelled", "the round was cancelled"));
         self.deadline = Some(Instant::now() + CLEANUP_BUDGET);
         self.context.cancel = self.run.kill.clone();
     }
@@ -185,7 +188,9 @@ impl<'a> StepLoop<'a> {
                 });
                 self.attempts(index, step, &env).await
             }
-            Err(reason) => StepEnd { outcome: Conclusion::Failure, reason: Some(reason), outputs: Map::new() },
+            Err(reason) => {
+                StepEnd { outcome: Conclusion::Failure, reason: Some(reason), outputs: Map::new() }
+            }
         };
         let tolerates = end.outcome == Conclusion::Failure && self.tolerates(&step.continue_on_error);
         let conclusion = if tolerates { Conclusion::Success } else { end.outcome };
@@ -276,9 +281,10 @@ impl<'a> StepLoop<'a> {
             let end = self.attempt(index, step, env).await;
             let again = end.outcome == Conclusion::Failure
                 && tries <= step.retry.max
-                && end.reason.as_ref().is_some_and(|reason| {
-                    step.retry.on.iter().any(|name| fault_of(*name) == reason.fault)
-                });
+                && end
+                    .reason
+                    .as_ref()
+                    .is_some_and(|reason| step.retry.on.iter().any(|name| fault_of(*name) == reason.fault));
             if !again {
                 return end;
             }
@@ -337,8 +343,9 @@ impl<'a> StepLoop<'a> {
             }
             Action::Run { script, .. } => {
                 let script = script.text(&scope).map_err(|error| self.expression(&error))?;
-                let working_dir = std::env::current_dir()
-                    .map_err(|error| Reason::new(Fault::Infra, "machine", format!("find the working directory: {error}")))?;
+                let working_dir = std::env::current_dir().map_err(|error| {
+                    Reason::new(Fault::Infra, "machine", format!("find the working directory: {error}"))
+                })?;
                 let shell = ShellStep {
                     script,
                     env: env.clone(),
@@ -356,12 +363,18 @@ impl<'a> StepLoop<'a> {
         let scope = self.scope(&BTreeMap::new());
         let mut outputs = Map::new();
         for output in &self.job.outputs {
-            let value = output.value.evaluate(&scope).map_err(|error| self.expression(&error)).and_then(|value| {
-                output.kind.accept(&value).map(Json::from).ok_or_else(|| {
-                    let message = format!("output `{}` of job `{}` is {}, not of its type", output.name, self.job.id, value.kind());
-                    Reason::new(Fault::Pipeline, "bad-output", message)
-                })
-            });
+            let value =
+                output.value.evaluate(&scope).map_err(|error| self.expression(&error)).and_then(|value| {
+                    output.kind.accept(&value).map(Json::from).ok_or_else(|| {
+                        let message = format!(
+                            "output `{}` of job `{}` is {}, not of its type",
+                            output.name,
+                            self.job.id,
+                            value.kind()
+                        );
+                        Reason::new(Fault::Pipeline, "bad-output", message)
+                    })
+                });
             match value {
                 Ok(value) => {
                     outputs.insert(output.name.clone(), value);

@@ -1,4 +1,39 @@
 //! Evaluation arena for LLM inference servers.
+//!
+//! # The straight line
+//!
+//! ```text
+//! YAML text -> Pipeline -> Plan -> Scheduler (Event -> Action) -> Job -> stages
+//!   -> Capture* -> RequestRow* -> VerdictRow* + DecisionRow* -> LeaderboardRow* -> WeightRow* -> publish
+//! ```
+//!
+//! Everything from a capture on is pure: measured once, judged as often as anybody likes, from the files of a
+//! round, without a GPU.
+//!
+//! # Layers
+//!
+//! A module imports only what stands below it; `tests/integration/layers.rs` holds it to that and keeps each
+//! heavy crate in one place.
+//!
+//! | layer | rooms |
+//! |---|---|
+//! | 0 | [`model`]: the nouns and the rows of the tables |
+//! | 1, pure | [`stats`], [`pipeline`], [`schedule`], [`measure`], [`judge`], [`artifact`], [`report`] |
+//! | 2 | [`ports`]: the seams; [`client`]: the load generator |
+//! | 3 | [`adapters`]: engines, chain, store, query; [`stages`]: the built-in actions |
+//! | 4 | [`job`]: one attempt of one leg; [`round`]: the only event loop |
+//! | beside | `reference`: the embedded reference server, used by the command line only |
+//! | top | [`error`], [`cli`] |
+//!
+//! # Invariants
+//!
+//! - Nothing about a prompt reaches a server before its clock starts, and no two arms get different prompts.
+//! - Nothing a server says about itself is believed unchecked: tokens are counted by the pinned tokenizer,
+//!   times by our clock, log probabilities against the trusted scorer.
+//! - A failing request is data. A failing stage has a [`model::Fault`], and only a submission's own costs it.
+//! - All randomness of a round comes from one [`model::Seed`]; clocks are arguments.
+//! - The journal has one writer, files appear whole, and a sealed round does not change.
+//! - No server outlives its job, whatever ends the job; if the program is killed, the kernel ends the servers.
 
 pub mod adapters;
 pub mod artifact;

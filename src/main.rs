@@ -1,8 +1,11 @@
 //! The program: builds the runtime, does what the command line says, prints the error, returns the exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use cacheon::cli::{Cli, dispatch};
+use cacheon::error::Error;
+use cacheon::report::text::error_chain;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
@@ -13,7 +16,7 @@ fn main() -> ExitCode {
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|source| cacheon::error::Error::Machine { attempted: "start the runtime", source })
+        .map_err(|source| Error::Machine { attempted: "start the runtime", source })
         .and_then(|runtime| {
             let outcome = runtime.block_on(dispatch(cli));
             // A thread that still reads a dead socket must not hold the exit up.
@@ -23,13 +26,13 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code.into(),
         Err(error) => {
-            use std::io::Write as _;
-            let text = cacheon::report::text::error_chain(&error);
-            // Diagnostics are drawn already; nobody to tell is not worth a panic.
-            let _ = match error {
-                cacheon::error::Error::Invalid(_) => writeln!(std::io::stderr(), "{text}"),
-                _ => writeln!(std::io::stderr(), "error: {text}"),
+            let text = match &error {
+                // Diagnostics are drawn already.
+                Error::Invalid(drawn) => drawn.clone(),
+                error => format!("error: {}", error_chain(error)),
             };
+            // Nobody to tell is not worth a panic.
+            let _ = writeln!(std::io::stderr(), "{text}");
             error.exit_code().into()
         }
     }

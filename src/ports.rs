@@ -17,7 +17,11 @@ pub trait ContainerEngine: Send + Sync {
     ///
     /// # Errors
     /// [`EngineError`] where the image is absent, is not what the digest says, or is no image.
-    fn pull<'a>(&'a self, image: &'a ImageReference, digest: &'a Digest) -> BoxFuture<'a, Result<(), EngineError>>;
+    fn pull<'a>(
+        &'a self,
+        image: &'a ImageReference,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<(), EngineError>>;
 
     /// Starts a server. It is not ready yet; the caller polls its health.
     ///
@@ -185,7 +189,9 @@ impl ChainError {
     /// Whose fault this is and the published reason.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Unreadable { .. } => Reason::new(Fault::Operator, "commitments-unreadable", self.to_string()),
+            Self::Unreadable { .. } => {
+                Reason::new(Fault::Operator, "commitments-unreadable", self.to_string())
+            }
             Self::TooLarge { .. } => Reason::new(Fault::Operator, "commitments-too-large", self.to_string()),
             Self::Malformed(_) => Reason::new(Fault::Operator, "commitments-malformed", self.to_string()),
         }

@@ -24,7 +24,9 @@ use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::pipeline::stage::StageName;
 use crate::ports::{ContainerEngine, Progress};
-use crate::schedule::{Action, AttemptEnd, AttemptOrder, Event, Placement, RunnerSlot, Scheduler, SchedulerSettings};
+use crate::schedule::{
+    Action, AttemptEnd, AttemptOrder, Event, Placement, RunnerSlot, Scheduler, SchedulerSettings,
+};
 use crate::stages::{RoundContext, RunnerContext};
 
 /// What a round is made of; all that enters it from outside.
@@ -86,15 +88,22 @@ enum Done {
 ///
 /// # Errors
 /// Where the round's directory cannot be made or written; everything started is stopped first.
-pub async fn run_round(settings: RoundSettings, control: Control, view: UnboundedSender<View>) -> Result<RoundEnd, Error> {
+pub async fn run_round(
+    settings: RoundSettings,
+    control: Control,
+    view: UnboundedSender<View>,
+) -> Result<RoundEnd, Error> {
     let directory = RoundDirectory::create(&settings.data_dir, &settings.round_id)?;
     let lock = directory.lock()?;
     let round_file = round_file(&settings)?;
     directory.write_round_file(&round_file)?;
     let (journal_file, _) = directory.open_journal()?;
     let path = directory.path().to_owned();
-    let round =
-        Arc::new(RoundContext { round_id: settings.round_id.clone(), directory, seed: settings.seed.clone() });
+    let round = Arc::new(RoundContext {
+        round_id: settings.round_id.clone(),
+        directory,
+        seed: settings.seed.clone(),
+    });
     let (journal, journal_events) = unbounded_channel();
     let (progress, progress_events) = unbounded_channel();
     let mut event_loop = EventLoop {
@@ -158,7 +167,9 @@ fn model_digest(runner: &RunnerSpec) -> Option<Digest> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(runner.model_dir.as_ref()?)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json" || extension == "safetensors"))
+        .filter(|path| {
+            path.extension().is_some_and(|extension| extension == "json" || extension == "safetensors")
+        })
         .collect();
     files.sort();
     let mut listing = String::new();
@@ -327,7 +338,9 @@ impl EventLoop<'_> {
 
     /// The result tables that a step wrote, by its output `tables`.
     fn published(&mut self, event: &JournalEvent) -> Option<Vec<PublishedTable>> {
-        let JournalEvent::StepEnded { stage, conclusion: Conclusion::Success, outputs, .. } = event else { return None };
+        let JournalEvent::StepEnded { stage, conclusion: Conclusion::Success, outputs, .. } = event else {
+            return None;
+        };
         self.has_published |= stage == StageName::Publish.as_str();
         let is_ours = stage == StageName::Publish.as_str() || stage == StageName::SetWeights.as_str();
         let tables = outputs.get("tables").filter(|_| is_ours)?;
@@ -335,7 +348,19 @@ impl EventLoop<'_> {
     }
 
     fn keep_step(&mut self, event: &JournalEvent) {
-        let JournalEvent::StepEnded { job, leg, attempt, index, step, stage, outcome, conclusion, reason, duration_ns, .. } = event
+        let JournalEvent::StepEnded {
+            job,
+            leg,
+            attempt,
+            index,
+            step,
+            stage,
+            outcome,
+            conclusion,
+            reason,
+            duration_ns,
+            ..
+        } = event
         else {
             return;
         };
@@ -366,20 +391,30 @@ impl EventLoop<'_> {
     /// What the program ends with: submissions may fail on their own, anything else leaves the round undone.
     fn exit_code(&self, is_cancelled: bool) -> (ExitCode, Option<Reason>) {
         if is_cancelled {
-            let reason = Reason::new(Fault::Operator, "cancelled", "the round was interrupted; everything it started was stopped");
+            let reason = Reason::new(
+                Fault::Operator,
+                "cancelled",
+                "the round was interrupted; everything it started was stopped",
+            );
             return (ExitCode::Interrupted, Some(reason));
         }
         let outcome = self.scheduler.outcome();
         let undone = outcome.iter().find_map(|(job, conclusion, reason, legs)| {
             let is_bad = *conclusion == Some(Conclusion::Failure)
-                && !legs.iter().filter(|leg| leg.result == Conclusion::Failure).all(|leg| {
-                    leg.reason.as_ref().is_some_and(|reason| reason.fault == Fault::Submission)
-                })
+                && !legs
+                    .iter()
+                    .filter(|leg| leg.result == Conclusion::Failure)
+                    .all(|leg| leg.reason.as_ref().is_some_and(|reason| reason.fault == Fault::Submission))
                 || *conclusion == Some(Conclusion::Failure) && legs.is_empty();
             is_bad.then(|| {
-                let bad = legs.iter().filter_map(|leg| leg.reason.as_ref()).find(|reason| reason.fault != Fault::Submission);
+                let bad = legs
+                    .iter()
+                    .filter_map(|leg| leg.reason.as_ref())
+                    .find(|reason| reason.fault != Fault::Submission);
                 let reason = bad.or(*reason).cloned();
-                reason.unwrap_or_else(|| Reason::new(Fault::Unknown, "job-failed", format!("job `{}` failed", job.id)))
+                reason.unwrap_or_else(|| {
+                    Reason::new(Fault::Unknown, "job-failed", format!("job `{}` failed", job.id))
+                })
             })
         });
         let publishes = |step: &crate::pipeline::definition::Step| {
@@ -389,9 +424,19 @@ impl EventLoop<'_> {
         if self.has_published || !is_meant_to_publish {
             // A read that infrastructure spoilt holds its submission; that the rest was published is the
             // pipeline's decision.
-            return if is_meant_to_publish || undone.is_none() { (ExitCode::Done, None) } else { (ExitCode::Incomplete, undone) };
+            return if is_meant_to_publish || undone.is_none() {
+                (ExitCode::Done, None)
+            } else {
+                (ExitCode::Incomplete, undone)
+            };
         }
-        let held = || Reason::new(Fault::Unknown, "held", "nothing was published: see which submissions are held, and why");
+        let held = || {
+            Reason::new(
+                Fault::Unknown,
+                "held",
+                "nothing was published: see which submissions are held, and why",
+            )
+        };
         (ExitCode::Incomplete, Some(undone.unwrap_or_else(held)))
     }
 

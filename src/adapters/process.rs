@@ -64,7 +64,8 @@ impl ProcessEngine {
     /// Reads a manifest and checks its digest: the one door to an image.
     async fn manifest(&self, image: &ImageReference, digest: &Digest) -> Result<Manifest, EngineError> {
         let path = self.images_dir.join(format!("{image}.json"));
-        let machine = |source| EngineError::Machine { attempted: "read image manifest", path: path.clone(), source };
+        let machine =
+            |source| EngineError::Machine { attempted: "read image manifest", path: path.clone(), source };
         let file = match tokio::fs::File::open(&path).await {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -83,7 +84,8 @@ impl ProcessEngine {
             let found = found.parse().map_err(|error| invalid(format!("{error}")))?;
             return Err(EngineError::DigestMismatch { image: image.clone(), wanted: digest.clone(), found });
         }
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
         if manifest.command.is_empty() {
             return Err(invalid("its `command` is empty".to_owned()));
         }
@@ -104,7 +106,11 @@ impl ProcessEngine {
         for (name, value) in launch_environment(launch, port) {
             command.env(name, value);
         }
-        command.current_dir(&launch.scratch_dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .current_dir(&launch.scratch_dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.kill_on_drop(true).process_group(0);
         command
     }
@@ -123,7 +129,11 @@ fn launch_environment(launch: &Launch, port: u16) -> Vec<(&'static str, OsString
 }
 
 impl ContainerEngine for ProcessEngine {
-    fn pull<'a>(&'a self, image: &'a ImageReference, digest: &'a Digest) -> BoxFuture<'a, Result<(), EngineError>> {
+    fn pull<'a>(
+        &'a self,
+        image: &'a ImageReference,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<(), EngineError>> {
         async move { self.manifest(image, digest).await.map(drop) }.boxed()
     }
 
@@ -141,8 +151,10 @@ impl ContainerEngine for ProcessEngine {
                 .await
                 .map_err(machine("create server log", &launch.log_path))?;
             let port = free_port().map_err(machine("find a free port for", &launch.scratch_dir))?;
-            let mut child =
-                self.command(&manifest, launch, port).spawn().map_err(machine("start a process by", &self.program))?;
+            let mut child = self
+                .command(&manifest, launch, port)
+                .spawn()
+                .map_err(machine("start a process by", &self.program))?;
             let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
             let boot_id = format!("{}-{port}", child.id().unwrap_or_default());
             let tail = Arc::new(Mutex::new(VecDeque::new()));
@@ -241,7 +253,8 @@ impl Server for ProcessServer {
     }
 
     fn log_tail(&self) -> String {
-        let bytes: Vec<u8> = self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let bytes: Vec<u8> =
+            self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
     }
@@ -301,14 +314,19 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         std::fs::create_dir_all(dir.path().join("embedded")).expect("dir");
         std::fs::write(dir.path().join("embedded/x.json"), manifest).expect("manifest");
-        let digest = format!("sha256:{}", hex::encode(Sha256::digest(manifest.as_bytes()))).parse().expect("digest");
+        let digest =
+            format!("sha256:{}", hex::encode(Sha256::digest(manifest.as_bytes()))).parse().expect("digest");
         let engine = ProcessEngine::new(dir.path().to_owned(), "/bin/false".into());
         (dir, engine, digest)
     }
 
     async fn check(manifest: &str, image: &str, change_digest: bool) -> String {
         let (_dir, engine, digest) = engine_with(manifest);
-        let digest = if change_digest { format!("sha256:{}", "0".repeat(64)).parse().expect("digest") } else { digest };
+        let digest = if change_digest {
+            format!("sha256:{}", "0".repeat(64)).parse().expect("digest")
+        } else {
+            digest
+        };
         match engine.pull(&image.parse().expect("image"), &digest).await {
             Ok(()) => "pulled".to_owned(),
             Err(error) => error.reason().code,
@@ -323,7 +341,10 @@ mod tests {
         assert_eq!(check(good, "embedded/y", false).await, "image-unavailable");
         assert_eq!(check("{}", "embedded/x", false).await, "image-invalid");
         assert_eq!(check(r#"{"command":[]}"#, "embedded/x", false).await, "image-invalid");
-        assert_eq!(check(r#"{"command":["a"],"privileged":true}"#, "embedded/x", false).await, "image-invalid");
+        assert_eq!(
+            check(r#"{"command":["a"],"privileged":true}"#, "embedded/x", false).await,
+            "image-invalid"
+        );
         assert_eq!(check(&" ".repeat(70_000), "embedded/x", false).await, "image-invalid");
     }
 }

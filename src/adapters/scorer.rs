@@ -132,27 +132,38 @@ impl Scorer {
                 let own = alternatives.get(&token.to_string()).ok_or_else(missing)?;
                 let top = alternatives.values().find(|other| other.rank == 1).ok_or_else(missing)?;
                 if !own.logprob.is_finite() || !top.logprob.is_finite() || own.rank == 0 {
-                    return Err(shape(format!("score of token {token} at position {position} is not a number")));
+                    return Err(shape(format!(
+                        "score of token {token} at position {position} is not a number"
+                    )));
                 }
                 Ok(TokenScore { logprob: own.logprob, rank: own.rank, top_logprob: top.logprob })
             })
             .collect()
     }
 
-    async fn post<T: for<'de> Deserialize<'de>>(&self, path: &'static str, body: &Value) -> Result<T, ScorerError> {
+    async fn post<T: for<'de> Deserialize<'de>>(
+        &self,
+        path: &'static str,
+        body: &Value,
+    ) -> Result<T, ScorerError> {
         let http = |source| ScorerError::Http { path, source };
         let url = format!("{}{path}", self.endpoint);
-        let mut response = self.http.post(url).timeout(REQUEST_LIMIT).json(body).send().await.map_err(http)?;
+        let mut response =
+            self.http.post(url).timeout(REQUEST_LIMIT).json(body).send().await.map_err(http)?;
         let status = response.status().as_u16();
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(http)? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > MAX_BODY_BYTES {
-                return Err(ScorerError::Shape { path, why: format!("more than {MAX_BODY_BYTES} bytes of answer") });
+                return Err(ScorerError::Shape {
+                    path,
+                    why: format!("more than {MAX_BODY_BYTES} bytes of answer"),
+                });
             }
         }
         if status != 200 {
-            let body = String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).take(300).collect();
+            let body =
+                String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).take(300).collect();
             return Err(ScorerError::Status { path, status, body });
         }
         serde_json::from_slice(&bytes).map_err(|error| ScorerError::Shape { path, why: error.to_string() })

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use super::run::check_pipeline;
 use super::{Session, print, read_source, say, yaml_files};
 use crate::error::{Error, ExitCode};
-use crate::pipeline::definition::Pipeline;
 use crate::pipeline::diagnostic::Diagnostics;
 use crate::pipeline::runner::RunnerSpec;
 
@@ -54,8 +54,10 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
             say(&format!("{} looked at, {count} findings", plural(files.len(), "file")));
         }
         Format::Json => {
-            let all: Vec<Value> =
-                findings.iter().flat_map(|found| found.to_json().as_array().cloned().unwrap_or_default()).collect();
+            let all: Vec<Value> = findings
+                .iter()
+                .flat_map(|found| found.to_json().as_array().cloned().unwrap_or_default())
+                .collect();
             print(&format!("{:#}\n", Value::Array(all)))?;
         }
     }
@@ -68,7 +70,7 @@ fn diagnostics_of(file: &Path) -> Result<Diagnostics, Error> {
     Ok(if is_runner {
         RunnerSpec::parse(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
     } else {
-        Pipeline::parse(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
+        check_pipeline(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
     })
 }
 

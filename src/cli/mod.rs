@@ -92,7 +92,9 @@ impl Session {
         match self.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            ColorChoice::Auto => {
+                is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
         }
     }
 
@@ -101,19 +103,19 @@ impl Session {
         if self.is_coloured(std::io::stderr().is_terminal()) { Color::Always } else { Color::Never }
     }
 
-    /// How tables look on stdout.
+    /// How tables for people look on stdout.
     fn style(&self) -> TextStyle {
         let is_terminal = std::io::stdout().is_terminal();
         let colour = if self.is_coloured(is_terminal) { Colour::Ansi } else { Colour::Plain };
-        TextStyle { width: is_terminal.then(terminal_width), colour }
+        TextStyle { width: Some(terminal_width()), colour }
     }
 }
 
-/// Columns of the terminal, `COLUMNS`, or 100 where there is none.
+/// Columns of the terminal, `COLUMNS`, or 120 where there is none.
 fn terminal_width() -> u16 {
     let given = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
     let measured = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| size.ws_col);
-    given.or_else(measured).filter(|width| *width > 0).map_or(100, |width| width.clamp(60, 240))
+    given.or_else(measured).filter(|width| *width > 0).map_or(120, |width| width.clamp(60, 240))
 }
 
 /// Does what the command line says.
@@ -164,10 +166,17 @@ fn read_source(path: &Path) -> Result<Source, Error> {
     use std::io::Read as _;
     let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(unreadable)?.take(MAX_SOURCE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    std::fs::File::open(path)
+        .map_err(unreadable)?
+        .take(MAX_SOURCE_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
-        unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("not UTF-8 text from byte {place} on")))
+        unreadable(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            format!("not UTF-8 text from byte {place} on"),
+        ))
     })?;
     Ok(Source::new(&path.to_string_lossy(), &text))
 }

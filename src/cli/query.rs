@@ -1,5 +1,7 @@
 //! `cacheon query`: SQL over all rounds.
 
+use std::io::IsTerminal as _;
+
 use clap::{Args, ValueEnum};
 
 use super::{Session, print, say};
@@ -41,8 +43,11 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
     for warning in &result.warnings {
         say(&format!("warning: {warning}"));
     }
+    // A line a row where a script may read it.
+    let mut style = session.style();
+    style.width = style.width.filter(|_| std::io::stdout().is_terminal());
     let text = match if arguments.json { Format::Json } else { arguments.format } {
-        Format::Table => to_table(&result, session.style()),
+        Format::Table => to_table(&result, style),
         Format::Csv => to_csv(&result),
         Format::Json => to_json(&result, JsonLayout::Pretty),
     };

@@ -19,7 +19,10 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
     if arguments.json {
         print(&rounds_json(&rounds))?;
     } else if rounds.is_empty() {
-        say(&format!("no rounds in `{}` yet: `cacheon run pipelines/demo.yml` makes one", session.data.display()));
+        say(&format!(
+            "no rounds in `{}` yet: `cacheon run pipelines/demo.yml` makes one",
+            session.data.display()
+        ));
     } else {
         print(&rounds_table(&rounds, session.style()))?;
     }

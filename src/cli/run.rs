@@ -16,10 +16,12 @@ use crate::artifact::{decode, layout};
 use crate::error::{Error, ExitCode};
 use crate::model::{LeaderboardRow, RoundId, Seed};
 use crate::pipeline::definition::Pipeline;
+use crate::pipeline::diagnostic::{Diagnostics, Parsed};
 use crate::pipeline::runner::RunnerSpec;
 use crate::pipeline::source::Source;
 use crate::report::leaderboard_table;
 use crate::round::{Control, RoundEnd, RoundSettings, run_round};
+use crate::stages::lint_literals;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -47,7 +49,8 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     let runners = load_runners(&arguments.runners, session)?;
     let inputs = bind(&pipeline, &arguments.inputs)?;
     let random = random_bytes()?;
-    let seed = arguments.seed.as_deref().map_or_else(|| Seed::from_text(&hex::encode(random)), Seed::from_text);
+    let seed =
+        arguments.seed.as_deref().map_or_else(|| Seed::from_text(&hex::encode(random)), Seed::from_text);
     let now = jiff::Timestamp::now;
     let round_id = match arguments.round.clone() {
         Some(round_id) => round_id,
@@ -80,16 +83,29 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
 /// Reads and checks a pipeline; warnings are said, errors end.
 pub(super) fn load_pipeline(path: &Path, session: &Session) -> Result<Pipeline, Error> {
     let source = read_source(path)?;
-    let parsed = Pipeline::parse(&source).map_err(|errors| {
+    let parsed = check_pipeline(&source).map_err(|errors| {
         let count = errors.items.len();
         let rendered = errors.render(session.diagnostics());
         let plural = if count == 1 { "" } else { "s" };
-        Error::Invalid(format!("{rendered}\nerror: `{}` has {count} finding{plural}; nothing ran", path.display()))
+        Error::Invalid(format!(
+            "{rendered}\nerror: `{}` has {count} finding{plural}; nothing ran",
+            path.display()
+        ))
     })?;
     if parsed.warnings.items.iter().any(|item| item.severity != crate::pipeline::diagnostic::Severity::Note) {
         say(&parsed.warnings.render(session.diagnostics()));
     }
     Ok(parsed.value)
+}
+
+/// Checks a pipeline, what stands inside its policies included.
+pub(super) fn check_pipeline(source: &Source) -> Result<Parsed<Pipeline>, Diagnostics> {
+    let parsed = Pipeline::parse(source)?;
+    let found = lint_literals(&parsed.value);
+    if found.is_empty() {
+        return Ok(parsed);
+    }
+    Err(Diagnostics::new(source, found.into_iter().chain(parsed.warnings.items).collect()))
 }
 
 /// Reads and checks all runners of a folder.
@@ -135,7 +151,9 @@ fn default_round_id(pipeline: &str, now: jiff::Timestamp, random: &[u8; 32]) -> 
     let name = name.trim_matches('-');
     let name = if name.is_empty() { "round" } else { name };
     let time = now.strftime("%Y%m%dt%H%M%Sz");
-    format!("{name}-{time}-{}", hex::encode(&random[30..])).parse().map_err(|error| Error::Usage(format!("{error}")))
+    format!("{name}-{time}-{}", hex::encode(&random[30..]))
+        .parse()
+        .map_err(|error| Error::Usage(format!("{error}")))
 }
 
 /// The first Ctrl-C (or SIGTERM) stops gently, the second kills, the third ends the program on the spot.
@@ -165,7 +183,12 @@ fn listen_for_signals(control: Control) -> Result<impl Future<Output = ()>, Erro
     })
 }
 
-fn report(arguments: &Arguments, session: &Session, round_id: &RoundId, end: RoundEnd) -> Result<ExitCode, Error> {
+fn report(
+    arguments: &Arguments,
+    session: &Session,
+    round_id: &RoundId,
+    end: RoundEnd,
+) -> Result<ExitCode, Error> {
     let directory = RoundDirectory::open(&session.data, round_id)?;
     let path = directory.path().join(layout::table_path("leaderboard"));
     let leaderboard: Option<Vec<LeaderboardRow>> = match std::fs::read(&path) {
@@ -185,7 +208,11 @@ fn report(arguments: &Arguments, session: &Session, round_id: &RoundId, end: Rou
         print(&leaderboard_table(rows, session.style()))?;
     }
     let show = format!("cacheon show {round_id}");
-    let data = if session.data == Path::new("data") { String::new() } else { format!(" --data {}", session.data.display()) };
+    let data = if session.data == Path::new("data") {
+        String::new()
+    } else {
+        format!(" --data {}", session.data.display())
+    };
     match (&end.reason, end.exit_code) {
         (_, ExitCode::Done) => say(&format!(
             "round {round_id} is done: {}\nnext:  {show}{data}\n       cacheon query{data} \"SELECT * FROM verdicts WHERE outcome = 'fail'\"",

@@ -32,6 +32,9 @@ struct Screen {
     started: Instant,
     legs: u64,
     ended: u64,
+    /// Legs planned and not succeeded, by job.
+    planned: BTreeMap<String, u64>,
+    failed: BTreeMap<String, u64>,
     /// When each running leg started.
     running: BTreeMap<String, Instant>,
 }
@@ -47,7 +50,15 @@ impl Screen {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        let screen = Self { bar, started: Instant::now(), legs: 0, ended: 0, running: BTreeMap::new() };
+        let screen = Self {
+            bar,
+            started: Instant::now(),
+            legs: 0,
+            ended: 0,
+            planned: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            running: BTreeMap::new(),
+        };
         screen.line(&format!("round {round_id}"));
         screen
     }
@@ -74,6 +85,7 @@ impl Screen {
         match event {
             JournalEvent::JobPlanned { job, legs } => {
                 self.legs += legs.len() as u64;
+                self.planned.insert(job.clone(), legs.len() as u64);
                 if let Some(bar) = &self.bar {
                     bar.set_length(self.legs);
                 }
@@ -90,31 +102,51 @@ impl Screen {
             JournalEvent::RetryScheduled { job, leg, next_attempt, delay_ms, reason } => {
                 let name = leg_name(job, leg);
                 let delay = Duration::from_millis(*delay_ms);
-                self.line(&format!("{}  RETRY  {name}  attempt {next_attempt} in {delay:?}: {}", self.clock(), words(reason)));
+                self.line(&format!(
+                    "{}  RETRY  {name}  attempt {next_attempt} in {delay:?}: {}",
+                    self.clock(),
+                    words(reason)
+                ));
                 // The attempt that failed is not the leg's end.
                 self.ended = self.ended.saturating_sub(1);
+                if let Some(failed) = self.failed.get_mut(job) {
+                    *failed = failed.saturating_sub(1);
+                }
             }
             JournalEvent::LegEnded { job, leg, conclusion, reason, .. } => {
                 let name = leg_name(job, leg);
-                let took = self.running.remove(&name).map(|at| at.elapsed().as_secs_f64()).unwrap_or_default();
+                let took =
+                    self.running.remove(&name).map(|at| at.elapsed().as_secs_f64()).unwrap_or_default();
                 let word = word(*conclusion);
                 let why = reason.as_ref().map(|reason| format!("  {}", words(reason))).unwrap_or_default();
                 self.line(&format!("{}  {word}  {name}  {took:.1} s{why}", self.clock()));
+                let failed = self.failed.entry(job.clone()).or_default();
+                *failed += u64::from(*conclusion != Conclusion::Success);
                 self.ended += 1;
                 if let Some(bar) = &self.bar {
                     bar.set_position(self.ended);
                 }
             }
-            JournalEvent::JobEnded { job, conclusion, reason, .. }
-                if matches!(conclusion, Conclusion::Skipped | Conclusion::Cancelled) =>
-            {
-                let why = reason.as_ref().map(|reason| plain(&reason.message)).unwrap_or_default();
-                self.line(&format!("{}  {}  {job}  {why}", self.clock(), word(*conclusion)));
-            }
-            JournalEvent::JobEnded { job, conclusion: Conclusion::Failure, reason: Some(reason), .. } => {
-                self.line(&format!("{}  FAIL   {job}  {}", self.clock(), words(reason)));
+            JournalEvent::JobEnded { job, conclusion, reason, .. } => {
+                self.job_ended(job, *conclusion, reason.as_ref())
             }
             _ => {}
+        }
+    }
+
+    /// Says how a job ended where its legs have not said it already.
+    fn job_ended(&self, job: &str, conclusion: Conclusion, reason: Option<&Reason>) {
+        let planned = self.planned.get(job).copied().unwrap_or_default();
+        if planned > 1 {
+            let failed = self.failed.get(job).copied().unwrap_or_default();
+            self.line(&format!(
+                "{}         {job}: {} of {planned} legs succeeded",
+                self.clock(),
+                planned.saturating_sub(failed)
+            ));
+        } else if planned == 0 || conclusion == Conclusion::Skipped {
+            let why = reason.map(|reason| plain(&reason.message)).unwrap_or_default();
+            self.line(&format!("{}  {}  {job}  {why}", self.clock(), word(conclusion)));
         }
     }
 

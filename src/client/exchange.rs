@@ -42,7 +42,12 @@ pub struct Deadline(pub Duration);
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection; what had come is lost.
-pub(super) async fn exchange(target: &Target, body: Bytes, origin: Instant, Deadline(limit): Deadline) -> Capture {
+pub(super) async fn exchange(
+    target: &Target,
+    body: Bytes,
+    origin: Instant,
+    Deadline(limit): Deadline,
+) -> Capture {
     let started = Instant::now();
     let stamps = Stamps::new(origin);
     let mut capture = Capture::default();
@@ -71,13 +76,19 @@ pub(super) async fn exchange(target: &Target, body: Bytes, origin: Instant, Dead
 type Ended = (End, String);
 
 /// Fills the capture with stamps since the origin; the caller shifts them to the send.
-async fn attempt(target: &Target, body: Bytes, stamps: &Arc<Stamps>, capture: &mut Capture) -> Result<(), Ended> {
+async fn attempt(
+    target: &Target,
+    body: Bytes,
+    stamps: &Arc<Stamps>,
+    capture: &mut Capture,
+) -> Result<(), Ended> {
     let connecting = Instant::now();
     let connect_failed = |error: std::io::Error| (End::ConnectFailed, error.to_string());
     let stream = TcpStream::connect(target.address).await.map_err(connect_failed)?;
     stream.set_nodelay(true).map_err(connect_failed)?;
     let io = TokioIo::new(StampedStream::new(stream, Arc::clone(stamps)));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|error| ended(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.map_err(|error| ended(&error))?;
     let mut connection = pin!(connection);
     capture.connect_ns = Some(nanos(connecting.elapsed()));
 
@@ -88,7 +99,8 @@ async fn attempt(target: &Target, body: Bytes, stamps: &Arc<Stamps>, capture: &m
         .header(ACCEPT_ENCODING, "identity")
         .body(Full::new(body))
         .map_err(|error| (End::BadHttp, error.to_string()))?;
-    let response = driven(&mut connection, sender.send_request(request)).await.map_err(|error| ended(&error))?;
+    let response =
+        driven(&mut connection, sender.send_request(request)).await.map_err(|error| ended(&error))?;
     capture.headers_ns = stamps.last_read();
     keep_head(&response, capture);
 
@@ -106,7 +118,9 @@ async fn attempt(target: &Target, body: Bytes, stamps: &Arc<Stamps>, capture: &m
 }
 
 fn keep_head(response: &Response<Incoming>, capture: &mut Capture) {
-    let header = |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let header = |name| {
+        response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
     capture.http_status = Some(response.status().as_u16());
     capture.content_type = header(CONTENT_TYPE);
     capture.content_encoding = header(CONTENT_ENCODING);

@@ -73,7 +73,11 @@ pub async fn run_single_stream(
     result.await.map_err(|_| std::io::Error::other("the load thread ended without a result"))?
 }
 
-async fn single_stream(plan: &LoadPlan, progress: &UnboundedSender<usize>, cancel: &CancellationToken) -> LoadResult {
+async fn single_stream(
+    plan: &LoadPlan,
+    progress: &UnboundedSender<usize>,
+    cancel: &CancellationToken,
+) -> LoadResult {
     let origin = Instant::now();
     let cpu_before = thread_cpu();
     let mut lags = Vec::new();
@@ -96,7 +100,9 @@ async fn single_stream(plan: &LoadPlan, progress: &UnboundedSender<usize>, cance
         }
     }
     lags.sort_unstable();
-    let at = |share: f64| lags.get(((lags.len() as f64 * share) as usize).min(lags.len().saturating_sub(1))).copied();
+    let at = |share: f64| {
+        lags.get(((lags.len() as f64 * share) as usize).min(lags.len().saturating_sub(1))).copied()
+    };
     let health =
         ClientHealth { lag_p50: at(0.5), lag_p99: at(0.99), cpu: thread_cpu().saturating_sub(cpu_before) };
     let first = captures.first().map_or(0, |capture| capture.send_offset_ns);

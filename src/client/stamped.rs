@@ -61,7 +61,11 @@ impl StampedStream {
 }
 
 impl AsyncRead for StampedStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -72,7 +76,11 @@ impl AsyncRead for StampedStream {
 }
 
 impl AsyncWrite for StampedStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         let before = self.stamps.now();
         let _ = self.stamps.first_write.compare_exchange(0, before, Ordering::Relaxed, Ordering::Relaxed);
         let result = Pin::new(&mut self.inner).poll_write(cx, buf);

@@ -94,10 +94,14 @@ fn raw_commitment(entry: &Value) -> Result<RawCommitment, IgnoreReason> {
     let source = match entry.get("payload") {
         None => entry,
         Some(Value::String(json)) if json.len() > MAX_PAYLOAD_BYTES => {
-            return Err(payload(&format!("it has {} bytes, at most {MAX_PAYLOAD_BYTES} are read", json.len())));
+            return Err(payload(&format!(
+                "it has {} bytes, at most {MAX_PAYLOAD_BYTES} are read",
+                json.len()
+            )));
         }
         Some(Value::String(json)) => {
-            inner = serde_json::from_str::<Value>(json).map_err(|error| payload(&format!("not JSON: {error}")))?;
+            inner = serde_json::from_str::<Value>(json)
+                .map_err(|error| payload(&format!("not JSON: {error}")))?;
             &inner
         }
         Some(_) => return Err(payload("`payload` is not a string")),
@@ -139,8 +143,11 @@ fn row(
     raw: Option<RawCommitment>,
     error: Option<&IgnoreReason>,
 ) -> CommitmentRow {
-    let cut = |text: String, limit: usize| -> String { text.chars().filter(|c| !c.is_control()).take(limit).collect() };
-    let hotkey = raw.as_ref().map(|raw| raw.hotkey.clone()).or_else(|| text(entry, "hotkey")).unwrap_or_default();
+    let cut = |text: String, limit: usize| -> String {
+        text.chars().filter(|c| !c.is_control()).take(limit).collect()
+    };
+    let hotkey =
+        raw.as_ref().map(|raw| raw.hotkey.clone()).or_else(|| text(entry, "hotkey")).unwrap_or_default();
     CommitmentRow {
         round_id: round_id.to_owned(),
         position: position as u32,
@@ -191,7 +198,18 @@ mod tests {
                 json!({"hotkey": A, "block": -1, "image": "m/a", "digest": digest(3)}),
                 json!({"hotkey": A, "block": 1, "image": "../../etc", "digest": digest(3)}),
             ],
-            &["ok", "ok", "bad-payload", "bad-payload", "bad-payload", "bad-payload", "bad-field", "bad-field", "bad-payload", "bad-field"],
+            &[
+                "ok",
+                "ok",
+                "bad-payload",
+                "bad-payload",
+                "bad-payload",
+                "bad-payload",
+                "bad-field",
+                "bad-field",
+                "bad-payload",
+                "bad-field",
+            ],
         );
     }
 

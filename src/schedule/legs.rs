@@ -25,7 +25,11 @@ pub(super) struct Leg {
 /// The pipeline's fault: an expression that fails, a matrix that is none, two legs with one key.
 pub(super) fn legs_of(job: &Job, source: &Source, scope: &Contexts, seed: &Seed) -> Result<Vec<Leg>, Reason> {
     let Some(strategy) = &job.strategy else {
-        return Ok(vec![Leg { key: String::new(), matrix: Json::Object(serde_json::Map::new()), sequence: None }]);
+        return Ok(vec![Leg {
+            key: String::new(),
+            matrix: Json::Object(serde_json::Map::new()),
+            sequence: None,
+        }]);
     };
     let planned = expand(job, scope).map_err(|found| reason(source, &found))?;
     let mut legs = Vec::with_capacity(planned.len());

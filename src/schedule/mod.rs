@@ -10,7 +10,7 @@ mod scheduler;
 #[cfg(test)]
 mod tests;
 
-pub use placement::{PlacementError, Placement, RunnerSlot, place};
 pub(crate) use legs::reason as pipeline_reason;
-pub(crate) use scheduler::{fault_of, scope_of};
+pub use placement::{Placement, PlacementError, RunnerSlot, place};
 pub use scheduler::{Action, AttemptEnd, AttemptOrder, Event, Scheduler, SchedulerSettings};
+pub(crate) use scheduler::{fault_of, scope_of};

@@ -42,7 +42,8 @@ pub fn place(labels: &[String], runners: &[RunnerSlot]) -> Result<Placement, Pla
         return Ok(Placement::Controller);
     }
     let has = |runner: &RunnerSlot, label: &String| {
-        runner.name.eq_ignore_ascii_case(label) || runner.labels.iter().any(|own| own.eq_ignore_ascii_case(label))
+        runner.name.eq_ignore_ascii_case(label)
+            || runner.labels.iter().any(|own| own.eq_ignore_ascii_case(label))
     };
     let found = runners.iter().position(|runner| labels.iter().all(|label| has(runner, label)));
     found.map(Placement::Runner).ok_or_else(|| PlacementError::NoRunner {

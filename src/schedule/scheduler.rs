@@ -10,9 +10,9 @@ use super::legs::{legs_of, reason};
 use super::placement::{Placement, RunnerSlot, place};
 use crate::artifact::JournalEvent;
 use crate::model::{Conclusion, Fault, LegSummary, Reason, Seed};
+use crate::pipeline::definition::{FaultName, Flag, Job, Pipeline};
 use crate::pipeline::expr::{Contexts, ExprError, Status, Value};
 use crate::pipeline::template::diagnostic;
-use crate::pipeline::definition::{FaultName, Flag, Job, Pipeline};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -191,7 +191,8 @@ impl Scheduler {
     pub fn outcome(&self) -> Vec<(&Job, Option<Conclusion>, Option<&Reason>, Vec<&LegSummary>)> {
         let jobs = self.settings.pipeline.jobs.iter().zip(&self.jobs);
         jobs.map(|(job, state)| {
-            let conclusion = if let JobPhase::Ended(conclusion) = state.phase { Some(conclusion) } else { None };
+            let conclusion =
+                if let JobPhase::Ended(conclusion) = state.phase { Some(conclusion) } else { None };
             let legs = state.legs.iter().map(|leg| &leg.summary).collect();
             (job, conclusion, state.reason.as_ref(), legs)
         })
@@ -343,12 +344,14 @@ impl Scheduler {
         contexts.insert("needs".to_owned(), Json::Object(needs));
         let scope = scope_of(&contexts, status);
 
-        let failed = |code: &str, error: &dyn std::fmt::Display| Reason::new(Fault::Pipeline, code, error.to_string());
+        let failed =
+            |code: &str, error: &dyn std::fmt::Display| Reason::new(Fault::Pipeline, code, error.to_string());
         let misread = |error: &ExprError| reason(&pipeline.source, &diagnostic(error));
         match definition.condition.holds(&scope) {
             Ok(true) => {}
             Ok(false) => {
-                let why = if self.is_cancelled { "the round was cancelled" } else { "its condition does not hold" };
+                let why =
+                    if self.is_cancelled { "the round was cancelled" } else { "its condition does not hold" };
                 let conclusion = if self.is_cancelled { Conclusion::Cancelled } else { Conclusion::Skipped };
                 let reason = Reason::new(Fault::Operator, "condition", why);
                 return self.end_without_legs(job, conclusion, Some(reason), actions);
@@ -359,8 +362,12 @@ impl Scheduler {
         }
         let planned = labels_of(definition, &scope)
             .map_err(|error| misread(&error))
-            .and_then(|labels| place(&labels, &self.settings.runners).map_err(|error| failed("no-runner", &error)))
-            .and_then(|placement| Ok((placement, legs_of(definition, &pipeline.source, &scope, &self.settings.seed)?)));
+            .and_then(|labels| {
+                place(&labels, &self.settings.runners).map_err(|error| failed("no-runner", &error))
+            })
+            .and_then(|placement| {
+                Ok((placement, legs_of(definition, &pipeline.source, &scope, &self.settings.seed)?))
+            });
         let (placement, legs) = match planned {
             Ok(planned) => planned,
             Err(reason) => return self.end_without_legs(job, Conclusion::Failure, Some(reason), actions),
@@ -418,14 +425,16 @@ impl Scheduler {
 
     fn end(&mut self, job: usize, actions: &mut Vec<Action>) {
         let definition = &self.settings.pipeline.jobs[job];
-        let has = |conclusion: Conclusion| self.jobs[job].legs.iter().any(|leg| leg.summary.result == conclusion);
+        let has =
+            |conclusion: Conclusion| self.jobs[job].legs.iter().any(|leg| leg.summary.result == conclusion);
         let conclusion = match () {
             () if has(Conclusion::Failure) && !tolerates_failure(definition) => Conclusion::Failure,
             () if has(Conclusion::Cancelled) => Conclusion::Cancelled,
             () => Conclusion::Success,
         };
         let first = self.jobs[job].legs.iter().find(|leg| leg.summary.result == conclusion);
-        let reason = first.and_then(|leg| leg.summary.reason.clone()).filter(|_| conclusion != Conclusion::Success);
+        let reason =
+            first.and_then(|leg| leg.summary.reason.clone()).filter(|_| conclusion != Conclusion::Success);
         let outputs = match self.jobs[job].legs.as_slice() {
             [only] => Json::Object(only.summary.outputs.clone()),
             _ => Json::Object(Map::new()),
@@ -454,13 +463,16 @@ impl Scheduler {
         let state = &mut self.jobs[job];
         for index in 0..state.legs.len() {
             let running = state.legs.iter().filter(|leg| leg.phase == LegPhase::Running).count();
-            let is_full = max_parallel.is_some_and(|limit| running >= limit as usize) || running_here >= capacity;
+            let is_full =
+                max_parallel.is_some_and(|limit| running >= limit as usize) || running_here >= capacity;
             if is_full {
                 break;
             }
             let sequence = state.legs[index].sequence.clone();
             let is_blocked = sequence.is_some()
-                && state.legs[..index].iter().any(|leg| leg.sequence == sequence && leg.phase != LegPhase::Ended);
+                && state.legs[..index]
+                    .iter()
+                    .any(|leg| leg.sequence == sequence && leg.phase != LegPhase::Ended);
             if state.legs[index].phase != LegPhase::Pending || is_blocked {
                 continue;
             }

@@ -26,9 +26,16 @@ impl World {
             .value;
         let settings = SchedulerSettings {
             pipeline: Arc::new(pipeline),
-            contexts: BTreeMap::from([("inputs".to_owned(), json!({})), ("run".to_owned(), json!({"id": "r"}))]),
+            contexts: BTreeMap::from([
+                ("inputs".to_owned(), json!({})),
+                ("run".to_owned(), json!({"id": "r"})),
+            ]),
             seed: Seed::from_text(seed),
-            runners: vec![RunnerSlot { name: "box".to_owned(), labels: vec!["local".to_owned()], capacity: 2 }],
+            runners: vec![RunnerSlot {
+                name: "box".to_owned(),
+                labels: vec!["local".to_owned()],
+                capacity: 2,
+            }],
         };
         Self {
             scheduler: Scheduler::new(settings),
@@ -60,7 +67,13 @@ impl World {
         self.most_running = self.most_running.max(self.running.len());
     }
 
-    fn end(&mut self, order: &AttemptOrder, conclusion: Conclusion, fault: Fault, outputs: Map<String, Json>) {
+    fn end(
+        &mut self,
+        order: &AttemptOrder,
+        conclusion: Conclusion,
+        fault: Fault,
+        outputs: Map<String, Json>,
+    ) {
         let reason = (conclusion != Conclusion::Success).then(|| Reason::new(fault, "test", "as told"));
         let end = AttemptEnd { conclusion, reason, outputs, started_at_us: 0 };
         self.send(Event::AttemptEnded { job: order.job, leg: order.leg, end });
@@ -175,8 +188,18 @@ fn an_infrastructure_fault_is_tried_again_and_a_submissions_is_not() {
 #[test]
 fn a_failed_need_skips_what_does_not_ask_for_it() {
     check(
-        |order| if order.job == 0 { (Conclusion::Failure, Fault::Operator, json!({})) } else { success(order) },
-        &["start 0[] 1", "plan failure", "measure skipped", "start 2[] 1", "rank success", "start 3[] 1", "publish success"],
+        |order| {
+            if order.job == 0 { (Conclusion::Failure, Fault::Operator, json!({})) } else { success(order) }
+        },
+        &[
+            "start 0[] 1",
+            "plan failure",
+            "measure skipped",
+            "start 2[] 1",
+            "rank success",
+            "start 3[] 1",
+            "publish success",
+        ],
     );
 }
 
@@ -184,7 +207,11 @@ fn a_failed_need_skips_what_does_not_ask_for_it() {
 fn an_empty_matrix_is_skipped_and_a_bad_one_fails() {
     let with = |reads: Json| {
         move |order: &AttemptOrder| {
-            (Conclusion::Success, Fault::Unknown, if order.job == 0 { json!({"reads": reads}) } else { json!({}) })
+            (
+                Conclusion::Success,
+                Fault::Unknown,
+                if order.job == 0 { json!({"reads": reads}) } else { json!({}) },
+            )
         }
     };
     let tail = ["start 2[] 1", "rank success", "start 3[] 1", "publish success"];
@@ -195,7 +222,10 @@ fn an_empty_matrix_is_skipped_and_a_bad_one_fails() {
     };
     check(with(json!([])), &expected("measure skipped"));
     check(with(json!("junk")), &expected("measure failure"));
-    check(with(json!([{"key": "a", "block": "0"}, {"key": "a", "block": "0"}])), &expected("measure failure"));
+    check(
+        with(json!([{"key": "a", "block": "0"}, {"key": "a", "block": "0"}])),
+        &expected("measure failure"),
+    );
     check(with(json!([{"block": "0"}])), &expected("measure failure"));
 }
 
@@ -211,7 +241,8 @@ fn cancelling_starts_nothing_more_and_ends() {
         world.end(&order, Conclusion::Cancelled, Fault::Operator, Map::new());
     }
     assert!(world.is_over);
-    let expected = ["start 1[a] 1", "start 1[c] 1", "measure cancelled", "rank cancelled", "publish cancelled"];
+    let expected =
+        ["start 1[a] 1", "start 1[c] 1", "measure cancelled", "rank cancelled", "publish cancelled"];
     assert_eq!(world.log[2..], expected);
 }
 

@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 use super::{JobContext, Span, StageError, data_dir, write_file, write_rows, write_table};
 use crate::client::{Deadline, LoadPlan, LoadResult, Target, run_single_stream};
 use crate::measure::{
-    Caps, PinnedTokenizer, Prompt, RecordContext, RequestShape, Workload, encode_captures, observe, record, request_body,
+    Caps, PinnedTokenizer, Prompt, RecordContext, RequestShape, Workload, encode_captures, observe, record,
+    request_body,
 };
 use crate::model::{Arm, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus, TokenRow};
 
@@ -69,8 +70,9 @@ pub(super) fn prompts(context: &JobContext<'_>, count: u32) -> Vec<Prompt> {
 /// The chat endpoint below `http://host:port`.
 pub(super) fn target(endpoint: &str) -> Result<Target, StageError> {
     let address = endpoint.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
-    let address = address
-        .ok_or_else(|| StageError::Parameter(format!("`endpoint` is `{endpoint}`, want `http://address:port`")))?;
+    let address = address.ok_or_else(|| {
+        StageError::Parameter(format!("`endpoint` is `{endpoint}`, want `http://address:port`"))
+    })?;
     Ok(Target { address, path: "/v1/chat/completions".to_owned() })
 }
 
@@ -79,7 +81,10 @@ pub(super) async fn run(
     context: &mut JobContext<'_>,
 ) -> Result<Map<String, Value>, StageError> {
     if !(1..=MAX_PROMPTS).contains(&parameters.prompts) {
-        return Err(StageError::Parameter(format!("`prompts` is {}, want 1 to {MAX_PROMPTS}", parameters.prompts)));
+        return Err(StageError::Parameter(format!(
+            "`prompts` is {}, want 1 to {MAX_PROMPTS}",
+            parameters.prompts
+        )));
     }
     let tokenizer = load_tokenizer(context)?;
     let shape = RequestShape {
@@ -90,12 +95,20 @@ pub(super) async fn run(
     };
     let prompts = prompts(context, parameters.prompts);
     let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect();
-    let plan =
-        LoadPlan { target: target(&parameters.endpoint)?, bodies, deadline: Deadline(parameters.request_deadline.0) };
+    let plan = LoadPlan {
+        target: target(&parameters.endpoint)?,
+        bodies,
+        deadline: Deadline(parameters.request_deadline.0),
+    };
     let result = measured(plan, context).await?;
     write_file(context, "streams.captures", &encode_captures(&result.captures))?;
 
-    let (requests, answers) = judged_streams(&result, &prompts, &tokenizer, (context.round.round_id.as_str(), &parameters.read.key));
+    let (requests, answers) = judged_streams(
+        &result,
+        &prompts,
+        &tokenizer,
+        (context.round.round_id.as_str(), &parameters.read.key),
+    );
     let failed: Vec<&RequestRow> =
         requests.iter().filter(|request| request.status != RequestStatus::Ok.as_str()).collect();
     let read = read_row(&parameters.read, &result, (requests.len(), failed.len()), context);
@@ -201,5 +214,6 @@ pub(super) fn load_tokenizer(context: &JobContext<'_>) -> Result<PinnedTokenizer
     let path = context.runner.model_dir.join("tokenizer.json");
     let bytes = std::fs::read(&path)
         .map_err(|source| StageError::Tokenizer { path: path.clone(), why: source.to_string() })?;
-    PinnedTokenizer::from_bytes(&bytes).map_err(|error| StageError::Tokenizer { path, why: error.to_string() })
+    PinnedTokenizer::from_bytes(&bytes)
+        .map_err(|error| StageError::Tokenizer { path, why: error.to_string() })
 }

@@ -101,7 +101,9 @@ pub(super) async fn run(
     context: &mut JobContext<'_>,
 ) -> Result<Map<String, Value>, StageError> {
     if context.server.is_some() {
-        return Err(StageError::Parameter("this job has booted a server already; a job boots one".to_owned()));
+        return Err(StageError::Parameter(
+            "this job has booted a server already; a job boots one".to_owned(),
+        ));
     }
     let launch = Launch {
         image: parameters.image.clone(),

@@ -193,7 +193,10 @@ mod tests {
     #[tokio::test]
     async fn outputs_and_faults() {
         assert_eq!(check("echo \"a=$GREETING\" >> \"$CACHEON_OUTPUT\"").await, r#"{"a":"hello; rm -rf x"}"#);
-        assert_eq!(check("printf 'a<<E\\nx\\ny=1\\nE\\nb=2\\n' >> \"$CACHEON_OUTPUT\"").await, r#"{"a":"x\ny=1","b":"2"}"#);
+        assert_eq!(
+            check("printf 'a<<E\\nx\\ny=1\\nE\\nb=2\\n' >> \"$CACHEON_OUTPUT\"").await,
+            r#"{"a":"x\ny=1","b":"2"}"#
+        );
         assert_eq!(check("false | true").await, "pipeline/script-failed");
         assert_eq!(check("exit 75").await, "infra/script-failed");
         assert_eq!(check("exit 65").await, "submission/script-failed");
@@ -218,7 +221,8 @@ mod tests {
         assert!(matches!(running.await.expect("join"), Err(ExecError::Cancelled)));
         let pid = Pid::from_raw(pid.trim().parse().expect("pid")).expect("pid");
         let is_gone = || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+            let stat =
+                std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
             stat.is_empty() || stat.contains(") Z ")
         };
         while !is_gone() {

@@ -9,6 +9,7 @@ mod benchmark;
 mod boot;
 mod exec;
 mod fetch_commitments;
+mod literals;
 mod plan_reads;
 mod publish;
 mod pull;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use boot::{BootError, BootedServer};
 pub use exec::{ExecError, ShellStep, run_shell};
+pub use literals::lint_literals;
 
 use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Table, TableContext, layout};
@@ -113,7 +115,8 @@ impl JobContext<'_> {
     }
 
     fn server(&self) -> Result<&BootedServer, StageError> {
-        let missing = || StageError::Parameter("no server is booted in this job: put a `boot` step before".to_owned());
+        let missing =
+            || StageError::Parameter("no server is booted in this job: put a `boot` step before".to_owned());
         self.server.as_ref().ok_or_else(missing)
     }
 }
@@ -149,7 +152,10 @@ impl StageCall {
     /// # Errors
     /// [`StageError::Parameter`] names the key that is wrong.
     pub fn decode(stage: StageName, with: Map<String, Value>) -> Result<Self, StageError> {
-        fn typed<T: for<'de> Deserialize<'de>>(stage: StageName, with: Map<String, Value>) -> Result<T, StageError> {
+        fn typed<T: for<'de> Deserialize<'de>>(
+            stage: StageName,
+            with: Map<String, Value>,
+        ) -> Result<T, StageError> {
             serde_json::from_value(Value::Object(with))
                 .map_err(|error| StageError::Parameter(format!("`with:` of `{stage}`: {error}")))
         }
@@ -325,12 +331,16 @@ impl<'de> Deserialize<'de> for Span {
                 .parse::<jiff::SignedDuration>()
                 .ok()
                 .and_then(|span| Duration::try_from(span).ok())
-                .ok_or_else(|| D::Error::custom(format!("`{text}` is not a duration such as `90s` or `2m`")))?,
+                .ok_or_else(|| {
+                    D::Error::custom(format!("`{text}` is not a duration such as `90s` or `2m`"))
+                })?,
             Value::Number(seconds) => seconds
                 .as_f64()
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
                 .ok_or_else(|| D::Error::custom(format!("`{seconds}` is not a number of seconds")))?,
-            other => return Err(D::Error::custom(format!("`{other}` is not a duration such as `90s` or `2m`"))),
+            other => {
+                return Err(D::Error::custom(format!("`{other}` is not a duration such as `90s` or `2m`")));
+            }
         };
         Ok(Self(duration))
     }

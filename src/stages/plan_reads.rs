@@ -41,9 +41,15 @@ fn one() -> u32 {
 /// More launches of one candidate than this are a mistake.
 const MAX_ROUNDS: u32 = 64;
 
-pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Map<String, Value>, StageError> {
+pub(super) fn run(
+    parameters: &Parameters,
+    context: &JobContext<'_>,
+) -> Result<Map<String, Value>, StageError> {
     if !(1..=MAX_ROUNDS).contains(&parameters.rounds) {
-        return Err(StageError::Parameter(format!("`rounds` is {}, want 1 to {MAX_ROUNDS}", parameters.rounds)));
+        return Err(StageError::Parameter(format!(
+            "`rounds` is {}, want 1 to {MAX_ROUNDS}",
+            parameters.rounds
+        )));
     }
     let reads = plan(parameters, &context.round.seed);
     let mut outputs = Map::new();
@@ -70,7 +76,8 @@ fn plan(parameters: &Parameters, seed: &Seed) -> Vec<ReadSpec> {
     };
     let baseline = &parameters.baseline;
     for round in 0..parameters.rounds {
-        for index in shuffled(parameters.submissions.len(), &seed.derive(&["plan-reads", &round.to_string()])) {
+        for index in shuffled(parameters.submissions.len(), &seed.derive(&["plan-reads", &round.to_string()]))
+        {
             let submission = &parameters.submissions[index];
             push(Arm::Baseline, None, &baseline.image, &baseline.digest);
             push(Arm::Candidate, Some(&submission.hotkey), &submission.image, &submission.digest);
@@ -125,8 +132,12 @@ mod tests {
     fn every_candidate_stands_between_two_baselines() {
         for (count, rounds) in [(0, 1), (1, 1), (5, 1), (3, 4)] {
             let reads = check(count, rounds);
-            let candidates: Vec<usize> =
-                reads.iter().enumerate().filter(|(_, read)| read.arm == Arm::Candidate).map(|(i, _)| i).collect();
+            let candidates: Vec<usize> = reads
+                .iter()
+                .enumerate()
+                .filter(|(_, read)| read.arm == Arm::Candidate)
+                .map(|(i, _)| i)
+                .collect();
             assert_eq!(candidates.len(), count * rounds as usize);
             for place in candidates {
                 assert_eq!(reads[place - 1].arm, Arm::Baseline);

@@ -12,7 +12,8 @@ use super::{JobContext, MAX_TABLE_BYTES, StageError};
 use crate::adapters::store::job_states;
 use crate::artifact::{JournalEvent, PublishedTable, Replay, Table, decode, layout};
 use crate::model::{
-    CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow, TokenRow, VerdictRow,
+    CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow, TokenRow,
+    VerdictRow,
 };
 use crate::report::{SummaryInput, TableCount, summary_markdown};
 
@@ -21,7 +22,10 @@ use crate::report::{SummaryInput, TableCount, summary_markdown};
 #[serde(deny_unknown_fields)]
 pub struct Parameters {}
 
-pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Result<Map<String, Value>, StageError> {
+pub(super) fn run(
+    Parameters {}: &Parameters,
+    context: &JobContext<'_>,
+) -> Result<Map<String, Value>, StageError> {
     let journal = context.round.directory.read_journal()?;
     let mut gathered = Gathered { context, attempts: succeeded(&journal), tables: Vec::new() };
     let commitments = gathered.publish::<CommitmentRow>()?;

@@ -8,11 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::verify_logprobs::{SealedRead, read_spec, sealed_reads};
 use super::{JobContext, StageError, read_rows, write_table};
-use crate::judge::{
-    Comparison, RankPolicy, ReadTimes, ScorePolicy, Standings, decide, leaderboard,
-};
+use crate::judge::{Comparison, RankPolicy, ReadTimes, ScorePolicy, Standings, decide, leaderboard};
 use crate::model::{
-    Arm, CommitmentRow, DecisionRow, LegSummary, ReadRow, ReadStatus, Reason, Fault, Standing, SubmissionRow, VerdictRow,
+    Arm, CommitmentRow, DecisionRow, Fault, LegSummary, ReadRow, ReadStatus, Reason, Standing, SubmissionRow,
+    VerdictRow,
 };
 
 /// Parameters of the stage.
@@ -33,7 +32,10 @@ pub struct Parameters {
     pub rank: RankPolicy,
 }
 
-pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Map<String, Value>, StageError> {
+pub(super) fn run(
+    parameters: &Parameters,
+    context: &JobContext<'_>,
+) -> Result<Map<String, Value>, StageError> {
     let round_id = context.round.round_id.as_str();
     let commitments: Vec<CommitmentRow> = read_rows(context, &parameters.commitments, "commitments.parquet")?;
     let submissions: Vec<SubmissionRow> = read_rows(context, &parameters.commitments, "submissions.parquet")?;

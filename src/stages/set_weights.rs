@@ -26,9 +26,13 @@ fn yes() -> bool {
     true
 }
 
-pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Map<String, Value>, StageError> {
+pub(super) fn run(
+    parameters: &Parameters,
+    context: &JobContext<'_>,
+) -> Result<Map<String, Value>, StageError> {
     if !parameters.dry_run {
-        let why = "`dry-run: false` needs a chain, and no runner here has one: leave it out, or set it to true";
+        let why =
+            "`dry-run: false` needs a chain, and no runner here has one: leave it out, or set it to true";
         return Err(StageError::Parameter(why.to_owned()));
     }
     let policy = WeightsPolicy { netuid: parameters.netuid, is_dry_run: parameters.dry_run };

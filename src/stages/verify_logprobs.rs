@@ -37,7 +37,10 @@ pub(super) struct SealedRead {
 }
 
 /// Reads back what the benchmark of each measured leg left; legs that were not measured are left out.
-pub(super) fn sealed_reads(legs: &[LegSummary], context: &JobContext<'_>) -> Result<Vec<SealedRead>, StageError> {
+pub(super) fn sealed_reads(
+    legs: &[LegSummary],
+    context: &JobContext<'_>,
+) -> Result<Vec<SealedRead>, StageError> {
     let mut reads = Vec::new();
     for leg in legs {
         let Some(data) = leg.outputs.get("data").and_then(Value::as_str) else { continue };
@@ -53,8 +56,9 @@ pub(super) fn sealed_reads(legs: &[LegSummary], context: &JobContext<'_>) -> Res
 /// The planned read a leg stands for.
 pub(super) fn read_spec(leg: &LegSummary) -> Result<ReadSpec, StageError> {
     let spec = leg.matrix.get("read").cloned().unwrap_or_default();
-    serde_json::from_value(spec)
-        .map_err(|error| StageError::Parameter(format!("leg `{}` has no `matrix.read` from `plan-reads`: {error}", leg.key)))
+    serde_json::from_value(spec).map_err(|error| {
+        StageError::Parameter(format!("leg `{}` has no `matrix.read` from `plan-reads`: {error}", leg.key))
+    })
 }
 
 pub(super) async fn run(
@@ -148,7 +152,12 @@ fn verdicts(policy: &VerifyPolicy, reads: &[SealedRead], round_id: &str) -> Vec<
     let judge = |read: &SealedRead| {
         let hotkey = read.spec.hotkey.as_ref().map(crate::model::Hotkey::as_str);
         let subject = Subject { round_id, read_key: &read.spec.key, hotkey };
-        judge_answers(policy, &subject, &control, &Answers { requests: &read.requests, tokens: &read.answers })
+        judge_answers(
+            policy,
+            &subject,
+            &control,
+            &Answers { requests: &read.requests, tokens: &read.answers },
+        )
     };
     reads.iter().filter(|read| !is_baseline(read)).flat_map(judge).collect()
 }

@@ -55,7 +55,8 @@ pub(super) async fn run(
     // The leg enters the seed: no two launches are conditioned with the same prompts.
     let seed = context.round.seed.derive(&["warm-up", &context.leg, &context.attempt.to_string()]);
     let prompts = Workload::prompts(&seed, parameters.requests.min(super::benchmark::MAX_PROMPTS));
-    let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
+    let bodies =
+        prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
     let total = bodies.len();
     let target = super::benchmark::target(&parameters.endpoint)?;
     let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
@@ -70,7 +71,8 @@ pub(super) async fn run(
             () = &mut limit, if !cancel.is_cancelled() => cancel.cancel(),
         }
     };
-    let result = result.map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })?;
+    let result = result
+        .map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })?;
     let took = started.elapsed();
     context.notes.warm_up = Some(took);
     let mut outputs = Map::new();

@@ -1,1 +1,192 @@
-//! TODO
+//! The command line on good and on bad input: clear words, documented exit codes, nothing half-written.
+
+use std::path::Path;
+use std::process::Output;
+
+use assert_cmd::Command;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("temp dir"))
+    }
+
+    fn with(self, path: &str, text: impl AsRef<[u8]>) -> Self {
+        let path = self.0.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+        std::fs::write(path, text).expect("write");
+        self
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cacheon"));
+        command.current_dir(self.0.path()).env_remove("CACHEON_DATA").env("NO_COLOR", "1").args(args);
+        command.output().expect("the program starts")
+    }
+
+    /// Exit code and stderr; nothing may be left in `data`, and nothing may have panicked.
+    fn check(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(!self.0.path().join("data").exists(), "nothing ran, nothing is written");
+        said
+    }
+}
+
+const FOUR_MISTAKES: &str = "\
+name: broken
+jobs:
+  measure:
+    need: rank
+    steps:
+      - uses: benchmrk
+  rank:
+    needs: [publish]
+    strategy: { max-parallel: four, matrix: { n: [1] } }
+    steps:
+      - run: 'true'
+  publish:
+    needs: rank
+    steps:
+      - run: 'true'
+";
+
+#[test]
+fn all_mistakes_of_a_pipeline_are_shown_in_one_pass() {
+    let place = Place::new().with("p.yml", FOUR_MISTAKES).with("runners/.keep", "");
+    let said = place.check(&["run", "p.yml"], 3);
+    insta::assert_snapshot!(said);
+    for args in [&["plan", "p.yml"][..], &["run", "p.yml", "--json"]] {
+        assert_eq!(place.check(args, 3), said);
+    }
+    let output = place.run(&["lint", "--format", "json", "p.yml"]);
+    assert_eq!(output.status.code(), Some(3));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(found.as_array().is_some_and(|found| found.len() >= 4), "{found:#}");
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let place = Place::new()
+        .with("p.yml", [0xff, 0xfe, 0x00])
+        .with("junk.yml", "x".repeat(10_000_000))
+        .with("runners/.keep", "");
+    assert!(place.check(&["run", "nowhere.yml"], 3).contains("nowhere.yml"));
+    assert!(place.check(&["run", "p.yml"], 3).contains("not UTF-8"));
+    place.check(&["run", "junk.yml"], 3);
+    place.check(&["run"], 2);
+    place.check(&["dance"], 2);
+    place.check(&["show"], 2);
+}
+
+#[test]
+fn inputs_are_checked_before_anything_runs() {
+    let pipeline = "on: { dispatch: { inputs: { count: { type: number, default: 1 } } } }\njobs: { a: { runs-on: controller, steps: [{ run: 'true' }] } }\n";
+    let place = Place::new().with("p.yml", pipeline).with("runners/.keep", "");
+    assert!(place.check(&["run", "p.yml", "-i", "cuont=1"], 2).contains("`count`"));
+    assert!(place.check(&["run", "p.yml", "-i", "count=many"], 2).contains("a number"));
+    assert!(place.check(&["run", "p.yml", "-i", "count"], 2).contains("NAME=VALUE"));
+    assert!(place.check(&["run", "p.yml", "--round", "../x"], 2).contains("round id"));
+}
+
+const SHELL: &str = "\
+name: shell
+on: { dispatch: { inputs: { who: { type: string, default: world } } } }
+env: { GREETING: hello }
+jobs:
+  make:
+    runs-on: controller
+    outputs:
+      names: { type: json, value: '${{ steps.list.outputs.names }}' }
+    steps:
+      - id: list
+        run: echo 'names=[\"a\", \"b\"]' >> \"$CACHEON_OUTPUT\"
+      - if: failure()
+        run: exit 1
+  greet:
+    needs: make
+    runs-on: controller
+    strategy:
+      matrix: { name: '${{ needs.make.outputs.names }}' }
+      key: ${{ matrix.name }}
+      max-parallel: 1
+    outputs:
+      said: ${{ steps.say.outputs.said }}
+    steps:
+      - id: say
+        env: { NAME: '${{ matrix.name }}', WHO: '${{ inputs.who }}' }
+        run: echo \"said=$GREETING $NAME $WHO\" >> \"$CACHEON_OUTPUT\"
+  check:
+    needs: greet
+    runs-on: controller
+    steps:
+      - env: { ALL: '${{ join(needs.greet.legs.*.outputs.said, \";\") }}' }
+        run: test \"$ALL\" = 'hello a $(id);hello b $(id)'
+";
+
+#[test]
+fn a_pipeline_of_shell_steps_hands_values_on_and_never_runs_outside_data() {
+    let place = Place::new().with("p.yml", SHELL.replace("\";\"", "'';''")).with("runners/.keep", "");
+    let output = place.run(&["run", "p.yml", "--round", "r", "-i", "who=$(id)", "--json"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(result["round_id"], "r");
+    let shown = place.run(&["show", "r", "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    assert_eq!(shown["jobs"].as_array().map(Vec::len), Some(3), "{shown:#}");
+    assert!(place.0.path().join("data/rounds/round=r/SEAL").exists());
+}
+
+#[test]
+fn a_failing_step_leaves_the_round_incomplete_and_says_why() {
+    let text = "jobs: { a: { runs-on: controller, steps: [{ run: 'echo cannot go on >&2; exit 3' }] }, b: { needs: a, runs-on: controller, steps: [{ run: 'true' }] } }\n";
+    let place = Place::new().with("p.yml", text).with("runners/.keep", "");
+    let output = place.run(&["run", "p.yml"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("cannot go on") && said.contains("exit code 3"), "{said}");
+}
+
+#[test]
+fn no_runner_is_a_clear_end() {
+    let text = "jobs: { a: { runs-on: [gpu, h200], steps: [{ run: 'true' }] } }\n";
+    let place = Place::new().with("p.yml", text).with("runners/.keep", "");
+    let output = place.run(&["run", "p.yml"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("gpu, h200"), "{said}");
+}
+
+#[test]
+fn a_query_without_rounds_answers_and_a_bad_one_is_refused() {
+    let place = Place::new();
+    assert_eq!(place.run(&["query", "SELECT COUNT(*) AS n FROM leaderboard"]).status.code(), Some(0));
+    assert!(place.check(&["query", "SELECT * FROM leaderbord"], 3).contains("leaderboard"));
+    place.check(&["query", "DROP TABLE leaderboard"], 3);
+    place.check(&["query", "SELECT * FROM read_parquet('/etc/passwd')"], 3);
+}
+
+#[test]
+fn every_verb_has_a_help_text() {
+    let place = Place::new();
+    for verb in ["run", "lint", "plan", "rounds", "show", "query", "reference"] {
+        let output = place.run(&[verb, "--help"]);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: cacheon"), "{verb}");
+    }
+    let output = place.run(&["--help"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("130  interrupted"));
+}
+
+#[test]
+fn what_is_shipped_has_no_findings() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cacheon"));
+    let output = command.current_dir(root).arg("lint").output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+}

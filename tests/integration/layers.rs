@@ -102,9 +102,11 @@ fn a_room_imports_only_what_stands_below_it_and_heavy_crates_stay_at_home() {
         let name = relative.to_string_lossy().into_owned();
         let own = room(relative);
         let text = code(&file);
-        let own_layer = *layers.get(own.as_str()).unwrap_or_else(|| panic!("`{name}` is in no layer: add it here"));
+        let own_layer =
+            *layers.get(own.as_str()).unwrap_or_else(|| panic!("`{name}` is in no layer: add it here"));
         for part in text.split("crate::").skip(1) {
-            let target: String = part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let target: String =
+                part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
             let Some(layer) = layers.get(target.as_str()) else { continue };
             let is_allowed = target == own
                 || (*layer < own_layer && target != "reference")

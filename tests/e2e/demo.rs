@@ -1,0 +1,130 @@
+//! The demo round ends as its pipeline says, and says the same again.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::round::Round;
+
+const TABLES: [&str; 10] = [
+    "commitments",
+    "submissions",
+    "reads",
+    "requests",
+    "tokens",
+    "verdicts",
+    "decisions",
+    "leaderboard",
+    "weights",
+    "step_attempts",
+];
+
+fn text(row: &Value, column: &str) -> String {
+    row[column].as_str().unwrap_or_default().to_owned()
+}
+
+/// What must not depend on timing: the prompts, and what each check and each miner came to.
+fn verdicts(round: &Round, id: &str) -> (Vec<Value>, Vec<Value>, Vec<Value>) {
+    (
+        round.rows(&format!("SELECT DISTINCT prompt_index, prompt_sha256 FROM requests WHERE round_id = '{id}' ORDER BY prompt_index")),
+        round.rows(&format!("SELECT hotkey, \"check\", outcome FROM verdicts WHERE round_id = '{id}' ORDER BY hotkey, \"check\"")),
+        round.rows(&format!("SELECT hotkey, image, standing FROM leaderboard WHERE round_id = '{id}' ORDER BY hotkey")),
+    )
+}
+
+#[test]
+fn the_demo_round_ends_as_described_and_again_the_same() {
+    let round = Round::new();
+    for id in ["first", "second"] {
+        let output = round.run_demo(&["--seed", "1", "--round", id]).output().expect("starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains("embedded/swift"), "{shown}");
+    }
+    round.wait_until_empty();
+
+    let leaderboard = round.rows("SELECT * FROM leaderboard WHERE round_id = 'first' ORDER BY rank");
+    let by_image: BTreeMap<String, &Value> =
+        leaderboard.iter().map(|row| (text(row, "image"), row)).collect();
+    let check = |image: &str, standing: &str, reason: &str| {
+        let row = by_image[&format!("embedded/{image}")];
+        assert_eq!(text(row, "standing"), standing, "{image}: {row:#}");
+        assert!(text(row, "reason").contains(reason), "{image}: {row:#}");
+        assert!(!text(row, "detail").is_empty(), "{image} has a reason in words");
+    };
+    assert_eq!(
+        text(&leaderboard[0], "image"),
+        "embedded/swift",
+        "the faster honest one wins: {leaderboard:#?}"
+    );
+    assert_eq!(text(&leaderboard[1], "image"), "embedded/brisk");
+    assert_eq!(leaderboard[0]["share"].as_f64(), Some(1.0), "winner takes all");
+    check("swift", "scored", "");
+    check("brisk", "scored", "");
+    check("same", "not-faster", "");
+    check("swift-copy", "ignored", "duplicate-digest");
+    check("squeezed", "disqualified", "committed-logprobs");
+    check("impostor", "disqualified", "");
+    check("stillborn", "failed", "server-exited-before-ready");
+    check("sleeper", "failed", "not-ready-in-time");
+
+    let weights = round.rows("SELECT hotkey, weight FROM weights WHERE round_id = 'first'");
+    assert_eq!(weights.len(), 1);
+    assert_eq!(weights[0]["weight"].as_u64(), Some(65_535));
+    for table in TABLES {
+        let rows = round.rows(&format!("SELECT COUNT(*) AS n FROM {table} WHERE round_id = 'first'"));
+        assert!(rows[0]["n"].as_u64().is_some_and(|count| count > 0), "{table} has rows");
+    }
+    let directory = round.data().join("rounds/round=first");
+    for file in ["round.json", "journal.jsonl", "summary.md", "SEAL"] {
+        assert!(directory.join(file).metadata().is_ok_and(|file| file.len() > 0), "{file}");
+    }
+    assert_eq!(verdicts(&round, "first"), verdicts(&round, "second"), "one seed, one result");
+}
+
+#[test]
+fn bad_commitments_are_recorded_and_a_round_without_submissions_publishes_that() {
+    let round = Round::new();
+    let file = round.dir.path().join("commitments.yml");
+    let hotkey = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+    let text = format!(
+        "block: 1\ncommitments:\n  - {{ hotkey: {hotkey}, block: 5, image: a/b, digest: 'sha256:zz' }}\n  - {{ hotkey: {hotkey}, block: 6, payload: '{{bad json' }}\n  - junk\n"
+    );
+    std::fs::write(&file, text).expect("write");
+    let input = format!("commitments={}", file.display());
+    let output = round.run_demo(&["--round", "bad", "-i", &input]).output().expect("starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let rows = round.rows("SELECT 1 AS one");
+    assert_eq!(rows.len(), 1);
+    assert_eq!(output.status.code(), Some(4), "nothing to measure, nothing to publish: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn commitments_that_are_none_are_a_located_error() {
+    let check = |name: &str, bytes: &[u8], expected: &str| {
+        let round = Round::new();
+        let file = round.dir.path().join(name);
+        std::fs::write(&file, bytes).expect("write");
+        let input = format!("commitments={}", file.display());
+        let output = round.run_demo(&["-i", &input]).output().expect("starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{name}: {said}");
+        assert!(said.contains(expected), "{name}: {said}");
+        assert!(!said.contains("panicked"), "{name}: {said}");
+        assert!(
+            !round
+                .data()
+                .join("rounds")
+                .read_dir()
+                .expect("rounds")
+                .any(|entry| { entry.expect("entry").path().join("results").exists() })
+        );
+    };
+    check("a.json", b"{\"block\": 1, \"commitments\": [", "a.json:1:");
+    check("a.yml", b"block: 1\ncommitments: [", "a.yml");
+    check("b.yml", &[b'x'; 10_000_000], "at most");
+    check("c.json", &[0xff; 100], "not UTF-8");
+    check("d.yml", b"block: 1\n", "`commitments` is missing");
+}

@@ -1,0 +1,7 @@
+//! Whole rounds of the built program, as a user runs them: real servers, real processes, real signals.
+//!
+//! They measure, so they run one after the other, and nothing else of the suite beside them.
+
+mod demo;
+mod interrupt;
+mod round;
