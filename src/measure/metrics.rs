@@ -207,7 +207,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "whole numbers")]
     fn times() {
         let check = |arrivals: &[Arrival], tpot, mdt, stall| {
             let timing = timing(arrivals);

@@ -172,8 +172,8 @@ mod tests {
         // Sum over k of the probability mass, by definition.
         let mass = |k: u32| {
             (1..=k).map(|i| f64::from(1441 - i) / f64::from(i)).product::<f64>()
-                * 3e-4_f64.powi(k as i32)
-                * (1.0 - 3e-4_f64).powi(1440 - k as i32)
+                * 3e-4_f64.powf(f64::from(k))
+                * (1.0 - 3e-4_f64).powf(f64::from(1440 - k))
         };
         check(binomial_upper_tail(6, 1440, 3e-4), (6..60).map(mass).sum());
     }
