@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -56,6 +56,8 @@ pub struct Control {
     pub cancel: CancellationToken,
     /// End everything now.
     pub kill: CancellationToken,
+    /// Name of the signal that asked first.
+    pub signal: Arc<OnceLock<&'static str>>,
 }
 
 /// What a watcher sees.
@@ -233,7 +235,8 @@ impl EventLoop<'_> {
                 Some(progress) = self.progress_events.recv() => self.show(View::Progress(progress)),
                 () = self.control.cancel.cancelled(), if !is_cancelled => {
                     is_cancelled = true;
-                    self.record(JournalEvent::Interrupted { signal: "SIGINT".to_owned() })?;
+                    let signal = self.control.signal.get().copied().unwrap_or("none").to_owned();
+                    self.record(JournalEvent::Interrupted { signal })?;
                     has_ended = self.on_event(Event::CancelRequested)?;
                 }
                 Some(done) = self.tasks.join_next() => {

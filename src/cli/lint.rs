@@ -19,6 +19,9 @@ pub(super) struct Arguments {
     /// Form of the findings.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
+    /// Print JSON; the same as `--format json`.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
         findings.push(diagnostics_of(file)?);
     }
     let has_errors = findings.iter().any(Diagnostics::has_errors);
-    match arguments.format {
+    match if arguments.json { Format::Json } else { arguments.format } {
         Format::Human => {
             let color = session.diagnostics();
             for found in findings.iter().filter(|found| !found.items.is_empty()) {

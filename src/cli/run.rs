@@ -163,13 +163,15 @@ fn listen_for_signals(control: Control) -> Result<impl Future<Output = ()>, Erro
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     Ok(async move {
         for count in 1.. {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            let name = tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+            };
             match count {
                 1 => {
                     say("stopping: servers are asked to end; again to kill them");
+                    // Only the first one is kept.
+                    let _ = control.signal.set(name);
                     control.cancel.cancel();
                 }
                 2 => {

@@ -7,6 +7,8 @@
 mod exchange;
 mod load;
 mod stamped;
+#[cfg(test)]
+mod tests;
 
 pub use exchange::{Deadline, Target};
 pub use load::{ClientHealth, LoadPlan, LoadResult, run_single_stream};

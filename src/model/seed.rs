@@ -17,6 +17,7 @@ impl Seed {
     }
 
     /// The seed of one use, named by its path, for example `["benchmark", "prompts"]`.
+    #[must_use]
     pub fn derive(&self, path: &[&str]) -> Self {
         let mut parts: Vec<&[u8]> = vec![&self.0];
         parts.extend(path.iter().map(|part| part.as_bytes()));

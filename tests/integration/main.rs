@@ -2,5 +2,6 @@
 
 mod cli;
 mod layers;
+mod process;
 #[cfg(feature = "reference")]
 mod reference;

@@ -1,0 +1,127 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Deadline, LoadPlan, LoadResult, Target, run_single_stream};
+use crate::measure::{Caps, End, observe};
+use crate::model::RequestStatus;
+
+/// What a scripted server does with a connection, after it has read the request.
+#[derive(Clone, Copy)]
+enum Then {
+    Close,
+    Hang,
+    Flood,
+}
+
+async fn serve(answer: &'static [&'static str], then: Then) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("address");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = vec![0; 65536];
+            let _ = socket.read(&mut request).await;
+            for piece in answer {
+                let _ = socket.write_all(piece.as_bytes()).await;
+                let _ = socket.flush().await;
+            }
+            match then {
+                Then::Close => {}
+                Then::Hang => {
+                    // Until the client gives up and closes.
+                    while socket.read(&mut request).await.is_ok_and(|count| count > 0) {}
+                }
+                Then::Flood => {
+                    let junk = vec![b'x'; 1 << 16];
+                    while socket.write_all(b"10000\r\n").await.is_ok() && socket.write_all(&junk).await.is_ok() {
+                        if socket.write_all(b"\r\n").await.is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    });
+    (address, tasks)
+}
+
+async fn run(address: SocketAddr, count: usize, limit: Duration) -> LoadResult {
+    let plan = LoadPlan {
+        target: Target { address, path: "/v1/chat/completions".to_owned() },
+        bodies: vec![Bytes::from_static(b"{}"); count],
+        deadline: Deadline(limit),
+    };
+    let (progress, _watched) = tokio::sync::mpsc::unbounded_channel();
+    run_single_stream(plan, progress, CancellationToken::new()).await.expect("the client runs")
+}
+
+async fn check(answer: &'static [&'static str], then: Then, end: End, status: RequestStatus) {
+    let (address, _tasks) = serve(answer, then).await;
+    let limit = if matches!(then, Then::Hang) { Duration::from_millis(200) } else { Duration::from_secs(20) };
+    let result = run(address, 1, limit).await;
+    let capture = &result.captures[0];
+    assert_eq!((capture.end, observe(capture, &Caps::default()).status), (end, status), "{answer:?} {}", capture.end_detail);
+}
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+const HELLO: &str = "47\r\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"}}]}          \n\n\r\n";
+const STOP: &str = "47\r\ndata: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}    \n\n\r\n";
+const DONE: &str = "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
+
+#[tokio::test]
+async fn whatever_a_server_does_is_data() {
+    check(&[HEAD, HELLO, STOP, DONE], Then::Close, End::Eof, RequestStatus::Ok).await;
+    check(&[HEAD, HELLO], Then::Close, End::Reset, RequestStatus::TransportError).await;
+    check(&[HEAD, HELLO], Then::Hang, End::Timeout, RequestStatus::Timeout).await;
+    check(&[], Then::Close, End::Reset, RequestStatus::TransportError).await;
+    check(&["not http at all\r\n\r\n"], Then::Close, End::BadHttp, RequestStatus::ProtocolError).await;
+    check(&[HEAD], Then::Flood, End::TooLarge, RequestStatus::ProtocolError).await;
+    let refusal = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    check(&[refusal], Then::Close, End::Eof, RequestStatus::ServerError).await;
+}
+
+#[tokio::test]
+async fn nobody_there_is_data_too() {
+    let address = TcpListener::bind("127.0.0.1:0").await.expect("bind").local_addr().expect("address");
+    let result = run(address, 2, Duration::from_secs(5)).await;
+    assert_eq!(result.captures.len(), 2);
+    assert_eq!(result.captures[1].end, End::ConnectFailed);
+    assert_eq!(result.captures[1].prompt_index, 1);
+}
+
+#[tokio::test]
+async fn stamps_are_in_order_and_start_at_the_send() {
+    let (address, _tasks) = serve(&[HEAD, HELLO, STOP, DONE], Then::Close).await;
+    let result = run(address, 3, Duration::from_secs(20)).await;
+    for pair in result.captures.windows(2) {
+        assert!(pair[0].send_offset_ns + pair[0].end_ns <= pair[1].send_offset_ns, "one at a time");
+    }
+    for capture in &result.captures {
+        let sent = capture.sent_ns.expect("sent");
+        let headers = capture.headers_ns.expect("headers");
+        assert!(sent <= headers && headers <= capture.reads[0].at_ns, "{capture:?}");
+        assert!(capture.reads.is_sorted_by_key(|read| read.at_ns));
+        assert!(capture.reads.last().expect("a read").at_ns <= capture.end_ns);
+    }
+}
+
+#[tokio::test]
+async fn cancelling_ends_the_load_with_what_it_has() {
+    let (address, _tasks) = serve(&[HEAD], Then::Hang).await;
+    let cancel = CancellationToken::new();
+    let plan = LoadPlan {
+        target: Target { address, path: "/".to_owned() },
+        bodies: vec![Bytes::from_static(b"{}"); 5],
+        deadline: Deadline(Duration::from_secs(60)),
+    };
+    let (progress, _watched) = tokio::sync::mpsc::unbounded_channel();
+    cancel.cancel();
+    let result = run_single_stream(plan, progress, cancel).await.expect("the client runs");
+    assert!(result.captures.is_empty());
+}

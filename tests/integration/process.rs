@@ -1,0 +1,126 @@
+//! The process engine with real processes: ends are seen, logs are bounded, nothing is left behind.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cacheon::adapters::process::ProcessEngine;
+use cacheon::model::{Digest, ImageReference};
+use cacheon::ports::{ContainerEngine as _, Exit, Launch, Server};
+use sha2::Digest as _;
+
+struct Place {
+    dir: tempfile::TempDir,
+    engine: ProcessEngine,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let engine = ProcessEngine::new(dir.path().join("images"), PathBuf::from(env!("CARGO_BIN_EXE_cacheon")));
+        std::fs::create_dir(dir.path().join("images")).expect("images");
+        Self { dir, engine }
+    }
+
+    /// Starts a shell script as an image.
+    async fn start(&self, script: &str, max_log_bytes: u64) -> Box<dyn Server> {
+        let manifest = serde_json::json!({"command": ["bash", "-c", script]}).to_string();
+        std::fs::write(self.dir.path().join("images/x.json"), &manifest).expect("manifest");
+        let digest = format!("sha256:{}", hex::encode(sha2::Sha256::digest(manifest.as_bytes())));
+        let launch = Launch {
+            image: "x".parse::<ImageReference>().expect("image"),
+            digest: digest.parse::<Digest>().expect("digest"),
+            model_dir: PathBuf::from("/nowhere"),
+            model_name: "m".to_owned(),
+            log_path: self.dir.path().join("server.log"),
+            max_log_bytes,
+            scratch_dir: self.dir.path().join("scratch"),
+        };
+        self.engine.launch(&launch).await.expect("launches")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("server.log")).expect("log")
+    }
+}
+
+/// The pid that a script wrote, once it is there.
+async fn pid_in(path: &Path) -> i32 {
+    loop {
+        if let Some(pid) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
+            return pid;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+async fn wait_until_gone(pid: i32) {
+    while is_alive(pid) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_is_seen_with_its_code_and_last_words() {
+    let place = Place::new();
+    let mut server = place.start("echo one; echo 'last words' >&2; exit 7", 1000).await;
+    assert_eq!(server.exited().await, Exit { code: Some(7), signal: None });
+    assert!(server.log_tail().contains("last words"));
+    server.stop(Duration::ZERO).await;
+    let mut server = place.start("kill -9 $$", 1000).await;
+    assert_eq!(server.exited().await, Exit { code: None, signal: Some(9) });
+    let mut server = place.start("exec /no/such/program", 1000).await;
+    assert_eq!(server.exited().await.code, Some(127));
+}
+
+#[tokio::test]
+async fn a_server_knows_its_place_and_nothing_of_ours() {
+    let place = Place::new();
+    let mut server = place.start("env | sort; pwd", 10_000).await;
+    let address = server.address();
+    server.exited().await;
+    server.stop(Duration::ZERO).await;
+    let log = place.log();
+    assert!(log.contains(&format!("CACHEON_PORT={}", address.port())), "{log}");
+    assert!(log.contains("CACHEON_MODEL_NAME=m"), "{log}");
+    assert!(!log.contains("CARGO"), "the environment starts empty: {log}");
+    assert!(log.contains("/scratch"), "{log}");
+}
+
+#[tokio::test]
+async fn a_flood_of_log_is_cut_and_never_blocks_the_server() {
+    let place = Place::new();
+    let mut server = place.start("head -c 5000000 /dev/zero | tr '\\0' x; echo; echo end", 1000).await;
+    assert_eq!(server.exited().await.code, Some(0));
+    assert!(server.log_tail().ends_with("end\n"));
+    server.stop(Duration::ZERO).await;
+    let log = place.log();
+    assert!(log.len() < 1100, "{}", log.len());
+    assert!(log.contains("more bytes were not kept"));
+}
+
+#[tokio::test]
+async fn stopping_ends_all_that_a_server_started() {
+    let place = Place::new();
+    let file = place.dir.path().join("child");
+    // It ignores the polite signal, and so does its child.
+    let script = format!("trap '' TERM; (trap '' TERM; sleep 600) & echo $! > {}; wait", file.display());
+    let server = place.start(&script, 1000).await;
+    let child = pid_in(&file).await;
+    server.stop(Duration::from_millis(50)).await;
+    wait_until_gone(child).await;
+}
+
+#[tokio::test]
+async fn dropping_a_server_ends_it() {
+    let place = Place::new();
+    let file = place.dir.path().join("pid");
+    let server = place.start(&format!("echo $$ > {}; sleep 600", file.display()), 1000).await;
+    let pid = pid_in(&file).await;
+    drop(server);
+    wait_until_gone(pid).await;
+}
