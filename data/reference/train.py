@@ -34,6 +34,9 @@ THETA = 10_000.0
 EPSILON = 1e-6
 PROMPT_WEIGHT = 0.1
 BATCH = 32
+# (steps, seed, peak of the rate)
+MAIN_STAGES = [(1500, 1, 1.0), (500, 3, 0.5)]
+DRAFT_STAGES = [(900, 2, 1.0)]
 
 
 def read(path):
@@ -226,8 +229,9 @@ def update(params, grads, state, rate, step):
     return new_params, new_state
 
 
-def train(shape, rows, steps, seed, log, save):
-    params = initial(shape, jax.random.key(seed))
+def train(params, shape, rows, stage, log, save):
+    """One stage: a fresh optimiser, a constant rate and then a linear descent to zero; ends at bf16 weights."""
+    steps, seed, peak = stage
     state = {
         name: jnp.zeros_like(value) if is_matrix(name, value) else (jnp.zeros_like(value), jnp.zeros_like(value))
         for name, value in params.items()
@@ -236,7 +240,7 @@ def train(shape, rows, steps, seed, log, save):
     @jax.jit
     def advance(params, state, ids, weights, step):
         value, grads = jax.value_and_grad(loss)(params, ids, weights, shape)
-        rate = jnp.minimum(step / 50, 1.0) * jnp.minimum((steps + 1 - step) / (0.5 * steps), 1.0)
+        rate = peak * jnp.minimum(step / 50, 1.0) * jnp.minimum((steps + 1 - step) / (0.5 * steps), 1.0)
         params, state = update(params, grads, state, rate, step)
         return params, state, value
 
@@ -312,8 +316,6 @@ def main():
     parser.add_argument("--corpus", required=True, help="JSON lines from `cacheon reference corpus --seed 1`")
     parser.add_argument("--held-out", required=True, help="JSON lines from `cacheon reference corpus --seed 2`")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
-    parser.add_argument("--steps", type=int, default=1500, help="of the main model")
-    parser.add_argument("--draft-steps", type=int, default=1000)
     arguments = parser.parse_args()
 
     log = lambda text: print(text, flush=True)
@@ -332,12 +334,14 @@ def main():
         log(f"{name} tokens: min {lengths.min()} mean {lengths.mean():.1f} max {lengths.max()}")
 
     checks = {}
-    for name, shape, steps, seed in (("main", MAIN, arguments.steps, 1), ("draft", DRAFT, arguments.draft_steps, 2)):
+    for name, shape, stages in (("main", MAIN, MAIN_STAGES), ("draft", DRAFT, DRAFT_STAGES)):
         folder = arguments.out / "draft" if name == "draft" else arguments.out
         save = lambda params: write(folder, params, shape)
-        params = train(shape, rows, steps, seed, lambda text: log(f"{name} {text}"), save)
-        save(params)
-        log(f"{name} parameters {sum(value.size for value in params.values())} {evaluate(params, held_out, shape)}")
+        params = initial(shape, jax.random.key(stages[0][1]))
+        for stage in stages:
+            params = train(params, shape, rows, stage, lambda text: log(f"{name} {text}"), save)
+            save(params)
+            log(f"{name} parameters {sum(value.size for value in params.values())} {evaluate(params, held_out, shape)}")
         checks[name] = check(params, shape, held_out[0])
     (arguments.out / "check.json").write_text(json.dumps(checks) + "\n")
 
