@@ -68,7 +68,11 @@ pub async fn run_attempt(run: JobRun) -> AttemptEnd {
     let scratch = match tempfile::Builder::new().prefix("cacheon-").tempdir() {
         Ok(scratch) => scratch,
         Err(error) => {
-            return failed(Reason::new(Fault::Infra, "machine", format!("make a scratch directory: {error}")));
+            return failed(Reason::new(
+                Fault::Infra,
+                "machine",
+                format!("make a scratch directory: {error}"),
+            ));
         }
     };
     let context = JobContext {

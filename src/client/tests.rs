@@ -39,7 +39,9 @@ async fn serve(answer: &'static [&'static str], then: Then) -> (SocketAddr, Join
                 }
                 Then::Flood => {
                     let junk = vec![b'x'; 1 << 16];
-                    while socket.write_all(b"10000\r\n").await.is_ok() && socket.write_all(&junk).await.is_ok() {
+                    while socket.write_all(b"10000\r\n").await.is_ok()
+                        && socket.write_all(&junk).await.is_ok()
+                    {
                         if socket.write_all(b"\r\n").await.is_err() {
                             break;
                         }
@@ -66,12 +68,21 @@ async fn check(answer: &'static [&'static str], then: Then, end: End, status: Re
     let limit = if matches!(then, Then::Hang) { Duration::from_millis(200) } else { Duration::from_secs(20) };
     let result = run(address, 1, limit).await;
     let capture = &result.captures[0];
-    assert_eq!((capture.end, observe(capture, &Caps::default()).status), (end, status), "{answer:?} {}", capture.end_detail);
+    assert_eq!(
+        (capture.end, observe(capture, &Caps::default()).status),
+        (end, status),
+        "{answer:?} {}",
+        capture.end_detail
+    );
 }
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-const HELLO: &str = "47\r\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"}}]}          \n\n\r\n";
-const STOP: &str = "47\r\ndata: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}    \n\n\r\n";
+const HELLO: &str =
+    "47\r\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"}}]}          \n\n\r\n";
+const STOP: &str =
+    "47\r\ndata: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}    \n\n\r\n";
+const REFUSAL: &str =
+    "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 const DONE: &str = "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
 
 #[tokio::test]
@@ -82,8 +93,7 @@ async fn whatever_a_server_does_is_data() {
     check(&[], Then::Close, End::Reset, RequestStatus::TransportError).await;
     check(&["not http at all\r\n\r\n"], Then::Close, End::BadHttp, RequestStatus::ProtocolError).await;
     check(&[HEAD], Then::Flood, End::TooLarge, RequestStatus::ProtocolError).await;
-    let refusal = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
-    check(&[refusal], Then::Close, End::Eof, RequestStatus::ServerError).await;
+    check(&[REFUSAL], Then::Close, End::Eof, RequestStatus::ServerError).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Where all randomness of a round comes from.
 
 use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::SeedableRng as _;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
 
 /// 32 bytes from which a round's prompts and orders are drawn.
@@ -27,6 +27,16 @@ impl Seed {
     /// The generator of this seed; the one generator of the program.
     pub fn generator(&self) -> ChaCha12Rng {
         ChaCha12Rng::from_seed(self.0)
+    }
+
+    /// Puts items into the order this seed draws (Fisher and Yates).
+    pub fn shuffle<T>(&self, items: &mut [T]) {
+        let mut generator = self.generator();
+        for end in (1..items.len()).rev() {
+            // The bias of the remainder is below 2^-40 for any list that a round has.
+            let pick = (generator.next_u64() % (end as u64 + 1)) as usize;
+            items.swap(end, pick);
+        }
     }
 
     /// The seed as 64 hexadecimal digits: a secret until the round is over.
@@ -68,6 +78,18 @@ mod tests {
         assert_ne!(root.derive(&["a", "bc"]), root.derive(&["ab", "c"]));
         assert_ne!(root.derive(&[]), root);
         assert_eq!(Seed::from_hex(&root.to_hex()).as_ref(), Some(&root));
+    }
+
+    #[test]
+    fn every_order_comes_up() {
+        let orders: std::collections::BTreeSet<[u8; 3]> = (0..200)
+            .map(|n| {
+                let mut items = [1, 2, 3];
+                Seed::from_text(&n.to_string()).shuffle(&mut items);
+                items
+            })
+            .collect();
+        assert_eq!(orders.len(), 6);
     }
 
     #[test]

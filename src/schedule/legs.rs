@@ -1,6 +1,5 @@
 //! From a job and what came before it to its legs.
 
-use rand_chacha::rand_core::Rng as _;
 use serde_json::Value as Json;
 
 use crate::model::{Fault, Reason, Seed};
@@ -44,7 +43,7 @@ pub(super) fn legs_of(job: &Job, source: &Source, scope: &Contexts, seed: &Seed)
         legs.push(Leg { key: leg.key, matrix: Json::from(leg.matrix), sequence });
     }
     if strategy.order == LegOrder::Shuffle {
-        shuffle(&mut legs, &seed.derive(&["order", &job.id]));
+        seed.derive(&["order", &job.id]).shuffle(&mut legs);
     }
     Ok(legs)
 }
@@ -54,14 +53,4 @@ pub(crate) fn reason(source: &Source, found: &Diagnostic) -> Reason {
     let place = source.line_column(found.span.start);
     let message = format!("{}:{}:{}: {}", source.path, place.line, place.column, found.message);
     Reason::new(Fault::Pipeline, "bad-expression", message)
-}
-
-/// Shuffles by Fisher and Yates.
-fn shuffle<T>(items: &mut [T], seed: &Seed) {
-    let mut generator = seed.generator();
-    for end in (1..items.len()).rev() {
-        // The bias of the remainder is below 2^-40 for any matrix that is allowed.
-        let pick = (generator.next_u64() % (end as u64 + 1)) as usize;
-        items.swap(end, pick);
-    }
 }

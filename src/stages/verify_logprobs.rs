@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use rand_chacha::rand_core::Rng as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -125,11 +124,7 @@ async fn ask(
         prompt_tokens.push(tokens.map_err(|error| StageError::Scorer(error.to_string()))?);
     }
     let mut order: Vec<&Question> = questions.iter().collect();
-    let mut generator = context.round.seed.derive(&["verify-logprobs", "order"]).generator();
-    for end in (1..order.len()).rev() {
-        // The bias of the remainder is below 2^-40 for any number of answers a round has.
-        order.swap(end, (generator.next_u64() % (end as u64 + 1)) as usize);
-    }
+    context.round.seed.derive(&["verify-logprobs", "order"]).shuffle(&mut order);
     let mut scores = BTreeMap::new();
     for (done, question) in order.into_iter().enumerate() {
         context.tell("score answers", done, questions.len());

@@ -16,7 +16,8 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
-        let engine = ProcessEngine::new(dir.path().join("images"), PathBuf::from(env!("CARGO_BIN_EXE_cacheon")));
+        let engine =
+            ProcessEngine::new(dir.path().join("images"), PathBuf::from(env!("CARGO_BIN_EXE_cacheon")));
         std::fs::create_dir(dir.path().join("images")).expect("images");
         Self { dir, engine }
     }

@@ -1,6 +1,7 @@
 //! All rounds of a data directory, and one of them in full. What cannot be read is said, never fatal.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -102,14 +103,15 @@ fn state(lines: &[JournalLine], directory: &RoundDirectory) -> RoundState {
     }
 }
 
+/// The tables published, by name; of one published again the last counts.
 fn published(lines: &[JournalLine]) -> Vec<TableCount> {
-    let last = lines.iter().rev().find_map(|line| match &line.event {
-        JournalEvent::Published { tables } => Some(tables),
-        _ => None,
-    });
-    let count =
-        |table: &crate::artifact::PublishedTable| TableCount { table: table.table.clone(), rows: table.rows };
-    last.into_iter().flatten().map(count).collect()
+    let mut rows = BTreeMap::new();
+    for line in lines {
+        if let JournalEvent::Published { tables } = &line.event {
+            rows.extend(tables.iter().map(|table| (table.table.clone(), table.rows)));
+        }
+    }
+    rows.into_iter().map(|(table, rows)| TableCount { table, rows }).collect()
 }
 
 /// How far each job and leg came, in the order in which the jobs started.

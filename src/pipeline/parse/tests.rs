@@ -113,20 +113,25 @@ fn keys_and_types() {
 
 #[test]
 fn stage_inputs() {
-    check("steps:\n  - uses: pull", &[("L021", 2)]);
-    check("steps:\n  - uses: pull\n    with: {image: }", &[("L021", 2)]);
-    check("steps:\n  - uses: pull\n    with: {image: x, imge: y}", &[("L022", 3)]);
-    check("steps:\n  - uses: warm-up\n    with: {requests: sixty}", &[("L023", 3)]);
-    check("steps:\n  - uses: warm-up\n    with: {requests: '60', deadline: 5}", &[("L023", 3)]);
-    check("steps:\n  - uses: warm-up\n    with: {seed: [1]}", &[("L023", 3)]);
-    check("steps:\n  - uses: warm-up\n    with: {requests: '${{ env.X }}'}", &[]);
-    check("steps:\n  - uses: rank\n    with: {policy: {margin: 0.02}}", &[]);
+    check("steps:\n  - uses: plan-reads\n    with: {submissions: []}", &[("L021", 2)]);
+    check("steps:\n  - uses: pull\n    with: {image: , digest: d}", &[("L021", 2)]);
+    check("steps:\n  - uses: pull\n    with: {image: x, digest: d, imge: y}", &[("L022", 3)]);
+    check("steps:\n  - uses: warm-up\n    with: {endpoint: e, requests: sixty}", &[("L023", 3)]);
+    check("steps:\n  - uses: warm-up\n    with: {endpoint: e, requests: '60', deadline: 5}", &[("L023", 3)]);
+    check("steps:\n  - uses: warm-up\n    with: {endpoint: [1]}", &[("L023", 3)]);
+    check("steps:\n  - uses: warm-up\n    with: {endpoint: e, requests: '${{ env.X }}'}", &[]);
+    check(
+        "steps:\n  - uses: rank\n    with: {commitments: c, reads: [], verdicts: v, score: {margin: 0.02}}",
+        &[],
+    );
 }
 
 #[test]
 fn expressions_in_their_places() {
     let step = |text: &str| {
-        format!("steps:\n  - id: boot\n    uses: boot\n  - uses: benchmark\n    with:\n      {text}")
+        format!(
+            "steps:\n  - {{id: boot, uses: boot, with: {{image: a, digest: b}}}}\n  - uses: benchmark\n    with:\n      read: {{}}\n      {text}"
+        )
     };
     check(&step("endpoint: ${{ steps.boot.outputs.endpoint }}"), &[]);
     check(&step("endpoint: ${{ steps.boot.outputs.endpont }}"), &[("L028", 6)]);
