@@ -73,6 +73,10 @@ pub struct ServeArguments {
     #[arg(long, env = "CACHEON_SPECULATE", value_name = "N", default_value_t = 0,
           value_parser = clap::value_parser!(u16).range(0..=64))]
     pub speculate: u16,
+    /// Guess also from the last N tokens of earlier answers
+    #[arg(long, env = "CACHEON_HISTORY", value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u16).range(0..=16384))]
+    pub history: u16,
     /// Threads that multiply matrices
     #[arg(long, env = "CACHEON_THREADS", value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -212,6 +216,7 @@ async fn load(arguments: &ServeArguments, cheats: Cheats, server: &Server) -> Re
         prefill: arguments.prefill,
         decode: arguments.decode,
         speculate: usize::from(arguments.speculate),
+        history: usize::from(arguments.history),
         cheats,
     };
     let engine = Engine::new(model, draft, Arc::clone(&vocabulary), conduct);

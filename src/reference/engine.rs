@@ -45,6 +45,8 @@ pub struct Conduct {
     pub decode: Decode,
     /// Most tokens to guess ahead by prompt lookup; 0 is none.
     pub speculate: usize,
+    /// Most tokens of earlier answers to guess from; 0 is none.
+    pub history: usize,
     /// Ways to misbehave.
     pub cheats: Cheats,
 }
@@ -120,6 +122,7 @@ pub struct Engine {
     cache: Cache,
     vocabulary: std::sync::Arc<Vocabulary>,
     conduct: Conduct,
+    history: Vec<u32>,
     remembered: HashMap<(Vec<u32>, usize), Vec<Event>>,
 }
 
@@ -147,7 +150,7 @@ impl Engine {
         conduct: Conduct,
     ) -> Result<Self> {
         let cache = model.cache()?;
-        Ok(Self { model, draft, cache, vocabulary, conduct, remembered: HashMap::new() })
+        Ok(Self { model, draft, cache, vocabulary, conduct, history: Vec::new(), remembered: HashMap::new() })
     }
 
     /// Answers one request; returns when its last event is sent or nobody listens any more.
@@ -204,6 +207,8 @@ impl Engine {
             let group = self.pass(&mut answer)?;
             is_over = self.emit(&mut answer, group);
         }
+        self.history.extend_from_slice(&answer.sequence[request.tokens.len()..]);
+        self.history.drain(..self.history.len().saturating_sub(self.conduct.history));
         Ok(if is_over { answer.sent } else { Vec::new() })
     }
 
@@ -257,7 +262,7 @@ impl Engine {
         let guess = if answer.temperature > 0.0 {
             &[]
         } else {
-            lookup::guess(&answer.sequence, self.conduct.speculate.min(room).min(left))
+            lookup::guess(&answer.sequence, &self.history, self.conduct.speculate.min(room).min(left))
         };
         let guess = guess.to_vec();
         let mut input = answer.sequence[self.cache.len()..].to_vec();

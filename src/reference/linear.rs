@@ -52,9 +52,9 @@ impl Linear {
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, format: Format) -> Result<Self> {
         let bias = bias.map(|bias| bias.to_dtype(format.dtype())).transpose()?;
         let weight = match format {
-            Format::Plain(dtype) => Weight::Plain(weight.to_dtype(dtype)?.t()?),
+            Format::Plain(dtype) => Weight::Plain(weight.to_dtype(dtype)?.t()?.contiguous()?),
             Format::Blocked(dtype) => {
-                let weight = weight.to_dtype(dtype)?.t()?;
+                let weight = weight.to_dtype(dtype)?.t()?.contiguous()?;
                 let inner = weight.dim(0)?;
                 let parts = (0..inner).step_by(BLOCK).map(|at| weight.narrow(0, at, BLOCK.min(inner - at)));
                 Weight::Blocked(parts.collect::<Result<_>>()?)

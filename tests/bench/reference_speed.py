@@ -2,13 +2,15 @@
 
 For each set of flags it starts a server, sends the same greedy requests one after the other (streamed, no logprobs)
 and prints medians: time to first token, end to end, and decoding speed (tokens after the first over the time after
-the first). It then has a plain server score the answers (teacher forcing) and prints how far the logprobs differ.
+the first); and the processor time a request takes, which says more than the clock on a busy machine. It then has a plain server score the answers (teacher forcing) and prints how far the logprobs differ.
 Standard library only.
 """
 
 import http.client
 import json
 import math
+import os
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -17,9 +19,10 @@ import time
 PROMPTS = 24
 WARM_UP = 4
 VARIANTS = [
-    ("--prefill token", "baseline: prompt token by token"),
+    ("--prefill token", "prompt token by token"),
     ("", "prefill block"),
-    ("--speculate 6", "prefill block, speculation"),
+    ("--speculate 5", "prompt lookup"),
+    ("--speculate 5 --history 2048", "and lookup in earlier answers"),
     ("--threads 2", "two threads"),
     ("--decode recompute", "no cache of keys and values"),
     ("--summation blocked", "blocked sums"),
@@ -49,6 +52,10 @@ class Server:
         response = self.connection.getresponse()
         text = response.read()
         return response.status, json.loads(text) if text else None
+
+    def cpu_seconds(self):
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self):
         self.process.terminate()
@@ -95,18 +102,23 @@ def main():
     lines = subprocess.run(corpus, capture_output=True, text=True, check=True).stdout.splitlines()
     prompts = [json.loads(line)["prompt"] for line in lines]
     scorer = Server(program, "")
-    print(f"{'flags':24} {'TTFT ms':>8} {'E2E ms':>8} {'tok/s':>7} {'rms dlp':>9} {'max dlp':>9} {'flips':>7} {'max gap':>8}")
+    print(f"{'flags':30} {'TTFT ms':>8} {'E2E ms':>8} {'CPU ms':>7} {'tok/s':>7} {'rms dlp':>9} {'max dlp':>9} {'flips':>7} {'max gap':>8}")
     for flags, _ in VARIANTS:
         server = Server(program, flags)
-        runs = [timed(server, prompt) for prompt in prompts[:WARM_UP] + prompts][WARM_UP:]
+        for prompt in prompts[:WARM_UP]:
+            timed(server, prompt)
+        before = server.cpu_seconds()
+        runs = [timed(server, prompt) for prompt in prompts]
+        work = (server.cpu_seconds() - before) / PROMPTS
         tokens = [list(scored(server, scorer, prompt)) for prompt in prompts]
         server.stop()
         speed = [(usage["completion_tokens"] - 1) / (last - first) for first, last, usage in runs]
         flat = [token for answer in tokens for token in answer]
         rms = math.sqrt(sum(difference**2 for difference, _, _ in flat) / len(flat))
         print(
-            f"{flags or '(none)':24} {1e3 * statistics.median(run[0] for run in runs):8.2f} "
-            f"{1e3 * statistics.median(run[1] for run in runs):8.2f} {statistics.median(speed):7.0f} {rms:9.2e} "
+            f"{flags or '(none)':30} {1e3 * statistics.median(run[0] for run in runs):8.2f} "
+            f"{1e3 * statistics.median(run[1] for run in runs):8.2f} {1e3 * work:7.1f} "
+            f"{statistics.median(speed):7.0f} {rms:9.2e} "
             f"{max(abs(difference) for difference, _, _ in flat):9.2e} "
             f"{sum(rank > 1 for _, _, rank in flat) / len(flat):7.4f} {max(gap for _, gap, _ in flat):8.3f}",
             flush=True,

@@ -1,5 +1,7 @@
 //! The reference server as a client sees it: the API's shapes, its honesty, and each cheat's one behaviour.
 
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests may panic and look at the clock")]
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -348,10 +350,11 @@ fn spread(pairs: &[(u64, f64)]) -> f64 {
 #[tokio::test]
 async fn greedy_answers_are_the_scorers_own() {
     let scorer = serve(&[]).await;
-    let honest: [&[&str]; 6] = [
+    let honest: [&[&str]; 7] = [
         &[],
         &["--prefill", "token"],
-        &["--speculate", "6"],
+        &["--speculate", "5"],
+        &["--speculate", "5", "--history", "2048"],
         &["--decode", "recompute"],
         &["--summation", "blocked"],
         &["--threads", "2"],
@@ -368,16 +371,22 @@ async fn greedy_answers_are_the_scorers_own() {
 
 #[tokio::test]
 async fn speculation_changes_events_and_not_text() {
-    let (plain, quick) = (serve(&[]).await, serve(&["--speculate", "6"]).await);
-    let (mut tokens, mut steps) = (0, 0);
-    for seed in 20..26 {
-        let (one, other) = (plain.stream(ask(seed)).await, quick.stream(ask(seed)).await);
-        assert_eq!(one.text(), other.text());
-        assert_eq!(one.usage(), other.usage());
-        tokens += one.events.len();
-        steps += other.events.len();
+    let servers = [
+        serve(&[]).await,
+        serve(&["--speculate", "5"]).await,
+        serve(&["--speculate", "5", "--history", "2048"]).await,
+    ];
+    let mut steps = [0; 3];
+    for seed in 20..30 {
+        let plain = servers[0].stream(ask(seed)).await;
+        for (server, steps) in servers.iter().zip(&mut steps) {
+            let streamed = server.stream(ask(seed)).await;
+            assert_eq!(streamed.text(), plain.text());
+            assert_eq!(streamed.usage(), plain.usage());
+            *steps += streamed.events.len();
+        }
     }
-    assert!(steps * 10 < tokens * 9, "{steps} events for {tokens}");
+    assert!(steps[1] * 10 < steps[0] * 9 && steps[2] * 10 < steps[1] * 9, "{steps:?} events");
 }
 
 #[tokio::test]
