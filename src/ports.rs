@@ -126,6 +126,14 @@ pub enum EngineError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// The engine's daemon, or a registry behind it, did not answer or could not.
+    #[error("container engine: {attempted}: {why}")]
+    Daemon {
+        /// What was attempted.
+        attempted: &'static str,
+        /// What was answered, as plain text and cut.
+        why: String,
+    },
 }
 
 impl EngineError {
@@ -136,6 +144,7 @@ impl EngineError {
             Self::DigestMismatch { .. } => (Fault::Submission, "digest-mismatch"),
             Self::ImageInvalid { .. } => (Fault::Submission, "image-invalid"),
             Self::Machine { .. } => (Fault::Infra, "machine-io"),
+            Self::Daemon { .. } => (Fault::Infra, "container-engine"),
         };
         Reason::new(fault, code, self.to_string())
     }

@@ -13,6 +13,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "docker")]
+use crate::adapters::docker::{DockerEngine, DockerSettings};
 use crate::adapters::process::ProcessEngine;
 use crate::adapters::store::{JournalWriter, RoundDirectory, StoreError};
 use crate::artifact::{JournalEvent, PublishedTable, RoundFile, digest};
@@ -318,6 +320,11 @@ impl EventLoop<'_> {
                 let images = spec.images.as_deref().map(absolute).unwrap_or_default();
                 Some(Arc::new(ProcessEngine::new(images, self.settings.program.clone())))
             }
+            #[cfg(feature = "docker")]
+            EngineKind::Docker => {
+                Some(Arc::new(DockerEngine::new(DockerSettings { host: None, limits: spec.limits.clone() })))
+            }
+            #[cfg(not(feature = "docker"))]
             EngineKind::Docker => None,
         };
         RunnerContext {

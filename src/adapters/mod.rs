@@ -3,6 +3,9 @@
 //! Deliberately absent: decisions. An adapter does what it is asked and says what happened.
 
 pub mod chain_file;
+#[cfg(feature = "docker")]
+pub mod docker;
+mod log;
 pub mod machine;
 pub mod process;
 pub mod query;

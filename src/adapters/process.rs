@@ -10,13 +10,12 @@
 //! A server is started in a process group of its own through `cacheon launch`, which asks the kernel to kill
 //! it when we die and then becomes the program. So no way of our ending leaves a server behind.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -24,17 +23,16 @@ use futures_util::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
+use super::log::{LogFile, LogTail};
 use crate::model::{Digest, ImageReference};
 use crate::ports::{ContainerEngine, EngineError, Exit, Launch, Server};
 
 /// A manifest larger than this is no manifest.
 const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
-/// How much of the log is kept in memory for messages.
-const TAIL_BYTES: usize = 4096;
 
 /// Starts servers as processes from manifest files.
 #[derive(Debug, Clone)]
@@ -157,10 +155,11 @@ impl ContainerEngine for ProcessEngine {
                 .map_err(machine("start a process by", &self.program))?;
             let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
             let boot_id = format!("{}-{port}", child.id().unwrap_or_default());
-            let tail = Arc::new(Mutex::new(VecDeque::new()));
+            let log = LogFile::new(log, launch.max_log_bytes);
+            let tail = log.tail();
             let mut log_task = JoinSet::new();
             let streams = (child.stdout.take(), child.stderr.take());
-            log_task.spawn(keep_log(streams, log, launch.max_log_bytes, Arc::clone(&tail)));
+            log_task.spawn(keep_log(streams, log));
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             Ok(Box::new(ProcessServer { child, group, boot_id, address, tail, log_task }) as Box<dyn Server>)
         }
@@ -174,18 +173,15 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Copies both streams into the log until they end, keeping at most `limit` bytes there and the last
-/// [`TAIL_BYTES`] in memory; beyond the limit it still drains, so that the server never blocks on its log.
+/// Copies both streams into the log until they end; beyond its limit it still drains, so that the server
+/// never blocks on its log.
 async fn keep_log(
     (stdout, stderr): (Option<tokio::process::ChildStdout>, Option<tokio::process::ChildStderr>),
-    mut log: tokio::fs::File,
-    limit: u64,
-    tail: Arc<Mutex<VecDeque<u8>>>,
+    mut log: LogFile,
 ) {
     let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else { return };
     let (mut out, mut err) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     let (mut is_out_open, mut is_err_open) = (true, true);
-    let (mut kept, mut dropped) = (0_u64, 0_u64);
     while is_out_open || is_err_open {
         let bytes = tokio::select! {
             read = stdout.read(&mut out), if is_out_open => match read {
@@ -197,24 +193,9 @@ async fn keep_log(
                 _ => { is_err_open = false; continue }
             },
         };
-        {
-            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-            tail.extend(bytes);
-            let surplus = tail.len().saturating_sub(TAIL_BYTES);
-            tail.drain(..surplus);
-        }
-        let room = usize::try_from(limit - kept).unwrap_or(usize::MAX).min(bytes.len());
-        if room > 0 && log.write_all(&bytes[..room]).await.is_ok() {
-            kept += room as u64;
-        }
-        dropped += (bytes.len() - room) as u64;
+        log.keep(bytes).await;
     }
-    if dropped > 0 {
-        let note = format!("\n[cacheon: {dropped} more bytes were not kept]\n");
-        // The log is evidence but not the verdict: a full disk shows itself where results are written.
-        let _ = log.write_all(note.as_bytes()).await;
-    }
-    let _ = log.flush().await;
+    log.close().await;
 }
 
 struct ProcessServer {
@@ -223,7 +204,7 @@ struct ProcessServer {
     group: Option<Pid>,
     boot_id: String,
     address: SocketAddr,
-    tail: Arc<Mutex<VecDeque<u8>>>,
+    tail: LogTail,
     /// Ends with the server's streams; aborted on drop.
     log_task: JoinSet<()>,
 }
@@ -253,10 +234,7 @@ impl Server for ProcessServer {
     }
 
     fn log_tail(&self) -> String {
-        let bytes: Vec<u8> =
-            self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+        self.tail.text()
     }
 
     fn exited(&mut self) -> BoxFuture<'_, Exit> {

@@ -1,0 +1,469 @@
+//! The Docker engine: an image is pulled by digest, a server is one hardened container.
+//!
+//! The daemon is the one `DOCKER_HOST` names, else the local socket; each call connects anew, so a daemon that
+//! was restarted is found again. A container gets no capability, no new privileges, a read-only root, a tmpfs on
+//! `/tmp`, the model read-only at `/models`, bounded processes, and what the runner file allows of memory and
+//! processors. It listens on port 8000 and is told so by `CACHEON_HOST`, `CACHEON_PORT`, `CACHEON_MODEL_DIR`
+//! and `CACHEON_MODEL_NAME`. Every container carries the label `cacheon=1` and its scratch directory.
+//!
+//! Whose fault a failed pull is can be told only by the daemon's words, for it answers 404 or 500 whatever the
+//! registry said; the words are searched with the image's own name taken out. The engine never waits for ever
+//! while it tears down; a pull is as long as the caller lets it be.
+//!
+//! Deliberately absent so far: a network of its own (the port is published on the loopback address and the
+//! container can still reach out), GPUs, the image's size and platform before the pull, a comparison of the
+//! created container with what was asked, and the sweep of containers that a killed runner left.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as DockerError;
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
+    MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+};
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::task::JoinSet;
+
+use super::log::{LogFile, LogTail};
+use crate::model::{Digest, ImageReference};
+use crate::pipeline::runner::Limits;
+use crate::ports::{ContainerEngine, EngineError, Exit, Launch, Server};
+use crate::report::text::{error_chain, excerpt};
+
+/// The port a server listens on inside its container.
+const PORT: u16 = 8000;
+/// Where the model is inside a container.
+const MODEL_DIR: &str = "/models";
+/// Processes and threads a server may have where the runner file says nothing.
+const DEFAULT_PIDS: u32 = 16_384;
+/// Size of `/tmp` where the runner file says nothing: compile caches of an engine fit.
+const DEFAULT_TMPFS_MIB: u64 = 8192;
+/// Longest text of the daemon's that is passed on.
+const MAX_WORDS: usize = 400;
+/// How long the daemon may take to remove a container.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(30);
+/// How often a daemon that lost a container's end is asked again, and how long apart.
+const LOOKS: u32 = 30;
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Which daemon, and what one server may use of the machine.
+#[derive(Debug, Clone, Default)]
+pub struct DockerSettings {
+    /// `unix://..` or `tcp://..`; by default what `DOCKER_HOST` says, else the local socket.
+    pub host: Option<String>,
+    /// Bounds of each container; processes and `/tmp` are bounded even where this says nothing.
+    pub limits: Limits,
+}
+
+/// Starts servers as containers of a Docker daemon.
+#[derive(Debug, Clone)]
+pub struct DockerEngine {
+    settings: DockerSettings,
+}
+
+impl DockerEngine {
+    /// An engine that connects when it is first asked for something.
+    pub fn new(settings: DockerSettings) -> Self {
+        Self { settings }
+    }
+
+    fn connect(&self) -> Result<Docker, EngineError> {
+        let docker = match &self.settings.host {
+            Some(host) => Docker::connect_with_host(host),
+            None => Docker::connect_with_defaults(),
+        };
+        docker.map_err(|error| daemon("connect", &error))
+    }
+
+    fn create_body(&self, launch: &Launch) -> ContainerCreateBody {
+        let label = |name: &str, value: String| (name.to_owned(), value);
+        ContainerCreateBody {
+            image: Some(pinned(&launch.image, &launch.digest)),
+            env: Some(vec![
+                format!("CACHEON_HOST={}", Ipv4Addr::UNSPECIFIED),
+                format!("CACHEON_PORT={PORT}"),
+                format!("CACHEON_MODEL_DIR={MODEL_DIR}"),
+                format!("CACHEON_MODEL_NAME={}", launch.model_name),
+                "HOME=/tmp".to_owned(),
+            ]),
+            exposed_ports: Some(vec![port_key()]),
+            // An image's own health check would run code on a timer during the benchmark.
+            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
+            labels: Some(HashMap::from([
+                label("cacheon", "1".to_owned()),
+                label("cacheon.scratch", launch.scratch_dir.to_string_lossy().into_owned()),
+            ])),
+            stop_signal: Some("SIGTERM".to_owned()),
+            host_config: Some(self.host_config(launch)),
+            ..Default::default()
+        }
+    }
+
+    fn host_config(&self, launch: &Launch) -> HostConfig {
+        let limits = &self.settings.limits;
+        let bytes = |mib: u64| i64::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(i64::MAX);
+        let memory = limits.memory_mib.map(bytes);
+        let tmpfs_mib = limits.tmpfs_mib.unwrap_or(DEFAULT_TMPFS_MIB);
+        let log_options = [("max-size", "16m"), ("max-file", "2")];
+        HostConfig {
+            port_bindings: Some(HashMap::from([(
+                port_key(),
+                Some(vec![PortBinding {
+                    host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
+                    host_port: Some("0".to_owned()),
+                }]),
+            )])),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+            privileged: Some(false),
+            readonly_rootfs: Some(true),
+            // Executable: engines load what they compile there.
+            tmpfs: Some(HashMap::from([(
+                "/tmp".to_owned(),
+                format!("rw,nosuid,nodev,exec,size={tmpfs_mib}m,mode=1777"),
+            )])),
+            mounts: Some(vec![Mount {
+                typ: Some(MountType::BIND),
+                source: Some(launch.model_dir.to_string_lossy().into_owned()),
+                target: Some(MODEL_DIR.to_owned()),
+                read_only: Some(true),
+                ..Default::default()
+            }]),
+            pids_limit: Some(limits.pids.unwrap_or(DEFAULT_PIDS).into()),
+            memory,
+            // As much as memory alone: no swap.
+            memory_swap: memory,
+            nano_cpus: limits.cpus.map(|cpus| i64::from(cpus) * 1_000_000_000),
+            shm_size: limits.shm_mib.map(bytes),
+            ipc_mode: Some("private".to_owned()),
+            init: Some(true),
+            log_config: Some(HostConfigLogConfig {
+                typ: Some("json-file".to_owned()),
+                config: Some(log_options.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+            }),
+            restart_policy: Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::NO),
+                maximum_retry_count: None,
+            }),
+            ..Default::default()
+        }
+    }
+}
+
+impl ContainerEngine for DockerEngine {
+    fn pull<'a>(
+        &'a self,
+        image: &'a ImageReference,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<(), EngineError>> {
+        async move {
+            let docker = self.connect()?;
+            if check_present(&docker, image, digest).await? == Presence::Present {
+                return Ok(());
+            }
+            let options = CreateImageOptionsBuilder::default().from_image(&pinned(image, digest)).build();
+            let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
+            while let Some(line) = progress.next().await {
+                line.map_err(|error| pull_error(&error, image, digest))?;
+            }
+            match check_present(&docker, image, digest).await? {
+                Presence::Present => Ok(()),
+                Presence::Absent => Err(EngineError::Daemon {
+                    attempted: "pull",
+                    why: "the pull ended well, and the image is not there".to_owned(),
+                }),
+            }
+        }
+        .boxed()
+    }
+
+    fn launch<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<Box<dyn Server>, EngineError>> {
+        async move {
+            let docker = self.connect()?;
+            if check_present(&docker, &launch.image, &launch.digest).await? == Presence::Absent {
+                let why = format!(
+                    "image `{}` is not on this machine: a `pull` step makes it present",
+                    launch.image
+                );
+                return Err(EngineError::Daemon { attempted: "create a container", why });
+            }
+            let log = tokio::fs::File::create(&launch.log_path).await.map_err(|source| {
+                EngineError::Machine { attempted: "create server log", path: launch.log_path.clone(), source }
+            })?;
+            let created = docker.create_container(None, self.create_body(launch)).await;
+            let id = created.map_err(|error| create_error(&error, &launch.image))?.id;
+            // From here on every way out removes it.
+            let container = Container { docker, id, is_removed: false };
+            let started = container.docker.start_container(&container.id, None).await;
+            started.map_err(|error| start_error(&error, &launch.image))?;
+            let address = container.address().await?;
+            let log = LogFile::new(log, launch.max_log_bytes);
+            let tail = log.tail();
+            let mut log_task = JoinSet::new();
+            log_task.spawn(keep_log(container.docker.clone(), container.id.clone(), log));
+            let boot_id = container.id.chars().take(12).collect();
+            Ok(Box::new(DockerServer { container, boot_id, address, tail, log_task }) as Box<dyn Server>)
+        }
+        .boxed()
+    }
+}
+
+/// Image and digest in one, as the daemon takes them.
+fn pinned(image: &ImageReference, digest: &Digest) -> String {
+    format!("{image}@{digest}")
+}
+
+fn port_key() -> String {
+    format!("{PORT}/tcp")
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Present,
+    Absent,
+}
+
+/// Whether the daemon has the image under the very digest. It is compared by repository digests, never by the
+/// image's id, which means something else in each image store.
+async fn check_present(
+    docker: &Docker,
+    image: &ImageReference,
+    digest: &Digest,
+) -> Result<Presence, EngineError> {
+    let found = match docker.inspect_image(&pinned(image, digest)).await {
+        Ok(found) => found,
+        Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => return Ok(Presence::Absent),
+        Err(error) => return Err(daemon("inspect an image", &error)),
+    };
+    let listed = found.repo_digests.unwrap_or_default();
+    let digests = listed.iter().filter_map(|name| name.rsplit_once('@')?.1.parse::<Digest>().ok());
+    let mut other = None;
+    for found in digests {
+        if found == *digest {
+            return Ok(Presence::Present);
+        }
+        other = Some(found);
+    }
+    Err(match other {
+        Some(found) => EngineError::DigestMismatch { image: image.clone(), wanted: digest.clone(), found },
+        None => EngineError::Daemon {
+            attempted: "inspect an image",
+            why: format!("the engine names no digest for `{image}`"),
+        },
+    })
+}
+
+/// The daemon's own failure, or one that nothing shows to be a submission's.
+fn daemon(attempted: &'static str, error: &DockerError) -> EngineError {
+    EngineError::Daemon { attempted, why: excerpt(&error_chain(error), MAX_WORDS) }
+}
+
+/// What the daemon says went wrong, with its status where it answered with one.
+fn words(error: &DockerError) -> Option<(u16, &str)> {
+    match error {
+        DockerError::DockerResponseServerError { status_code, message } => Some((*status_code, message)),
+        // The stream began well, so the status was 200 whatever happened later.
+        DockerError::DockerStreamError { error } => Some((200, error)),
+        _ => None,
+    }
+}
+
+/// Why an image cannot be pulled: absent, no image for this machine, or a failure of daemon or registry.
+fn pull_error(error: &DockerError, image: &ImageReference, digest: &Digest) -> EngineError {
+    const ABSENT: [&str; 4] =
+        ["manifest unknown", "name unknown", "repository does not exist", "unauthorized"];
+    const INVALID: [&str; 4] = [
+        "no matching manifest for",
+        "layers from manifest don't match image configuration",
+        "filesystem layer verification failed",
+        "invalid reference format",
+    ];
+    let Some((status, text)) = words(error) else { return daemon("pull", error) };
+    // A repository may be named after any of these words.
+    let text = text.replace(digest.as_str(), "").replace(image.as_str(), "");
+    let has = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    if has(&INVALID) {
+        return EngineError::ImageInvalid { image: image.clone(), why: excerpt(&text, MAX_WORDS) };
+    }
+    let is_denied = text.contains("denied") && !text.contains("permission denied");
+    if status == 404 || has(&ABSENT) || is_denied {
+        return EngineError::ImageAbsent { image: image.clone() };
+    }
+    daemon("pull", error)
+}
+
+/// Why a container cannot be created: an image that says nothing to run, else the machine.
+fn create_error(error: &DockerError, image: &ImageReference) -> EngineError {
+    match words(error) {
+        Some((400, text)) if text.to_lowercase().contains("no command specified") => {
+            EngineError::ImageInvalid { image: image.clone(), why: "it names no command to run".to_owned() }
+        }
+        _ => daemon("create a container", error),
+    }
+}
+
+/// Why a container cannot be started: its program is missing or not for this machine, else the machine.
+fn start_error(error: &DockerError, image: &ImageReference) -> EngineError {
+    const INVALID: [&str; 4] =
+        ["exec: \"", "exec format error", "executable file not found", "unable to find user"];
+    match words(error) {
+        Some((_, text)) if INVALID.iter().any(|phrase| text.contains(phrase)) => {
+            EngineError::ImageInvalid { image: image.clone(), why: excerpt(text, MAX_WORDS) }
+        }
+        _ => daemon("start a container", error),
+    }
+}
+
+/// Copies the container's output into the log until it ends; beyond the limit it still drains, for the tail.
+async fn keep_log(docker: Docker, id: String, mut log: LogFile) {
+    let options = LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).build();
+    let mut output = std::pin::pin!(docker.logs(&id, Some(options)));
+    while let Some(Ok(part)) = output.next().await {
+        log.keep(part.as_ref()).await;
+    }
+    log.close().await;
+}
+
+/// A created container; dropping it has it removed.
+struct Container {
+    docker: Docker,
+    id: String,
+    is_removed: bool,
+}
+
+impl Container {
+    async fn inspect(&self) -> Result<ContainerInspectResponse, DockerError> {
+        self.docker.inspect_container(&self.id, None).await
+    }
+
+    /// Where the published port is.
+    async fn address(&self) -> Result<SocketAddr, EngineError> {
+        let found = self.inspect().await.map_err(|error| daemon("inspect a container", &error))?;
+        let ports = found.network_settings.and_then(|network| network.ports).unwrap_or_default();
+        let bindings = ports.get(&port_key()).cloned().flatten().unwrap_or_default();
+        let port = bindings.iter().find_map(|binding| binding.host_port.as_deref()?.parse::<u16>().ok());
+        let is_running = found.state.and_then(|state| state.running).unwrap_or_default();
+        match port {
+            Some(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            // It has ended already, which is for `exited` to tell. Nobody listens at port 0.
+            None if !is_running => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            None => Err(EngineError::Daemon {
+                attempted: "inspect a container",
+                why: format!("port {PORT} was not published"),
+            }),
+        }
+    }
+
+    /// Its exit code, once it has ended. `None` where nobody can say: it is gone, or the daemon is.
+    async fn exit_code(&self) -> Option<i64> {
+        for _ in 0..LOOKS {
+            let mut waiting = std::pin::pin!(
+                self.docker.wait_container(&self.id, None::<bollard::query_parameters::WaitContainerOptions>)
+            );
+            match waiting.next().await {
+                Some(Ok(end)) => return Some(end.status_code),
+                Some(Err(DockerError::DockerContainerWaitError { code, .. })) => return Some(code),
+                _ => {}
+            }
+            // The wait was cut off, by a restart of the daemon for instance: what is found now is the truth.
+            match self.inspect().await {
+                Ok(found) => {
+                    let state = found.state.unwrap_or_default();
+                    if state.running == Some(false) {
+                        return state.exit_code;
+                    }
+                }
+                Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => return None,
+                Err(_) => {}
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        None
+    }
+
+    async fn remove(&mut self) {
+        remove(&self.docker, &self.id).await;
+        self.is_removed = true;
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if self.is_removed {
+            return;
+        }
+        let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.id));
+        // Detached, since a drop cannot wait; without a runtime the label is what finds the container again.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { remove(&docker, &id).await });
+        }
+    }
+}
+
+/// Kills and removes a container with its anonymous volumes; that it is gone already is what was wanted.
+async fn remove(docker: &Docker, id: &str) {
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    match tokio::time::timeout(REMOVE_DEADLINE, docker.remove_container(id, Some(options))).await {
+        Ok(Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. })) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(container = id, error = error_chain(&error), "container not removed")
+        }
+        Err(_) => tracing::warn!(container = id, "container not removed in time"),
+    }
+}
+
+struct DockerServer {
+    container: Container,
+    boot_id: String,
+    address: SocketAddr,
+    tail: LogTail,
+    /// Ends with the container's output; aborted on drop.
+    log_task: JoinSet<()>,
+}
+
+impl Server for DockerServer {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    fn log_tail(&self) -> String {
+        self.tail.text()
+    }
+
+    fn exited(&mut self) -> BoxFuture<'_, Exit> {
+        async move {
+            let code = self.container.exit_code().await;
+            // What the server wrote before it ended belongs to the reason.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.log_task.join_next()).await;
+            Exit { code: code.and_then(|code| i32::try_from(code).ok()), signal: None }
+        }
+        .boxed()
+    }
+
+    fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
+        async move {
+            let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+            let options = StopContainerOptionsBuilder::default().t(seconds).build();
+            let stopping = self.container.docker.stop_container(&self.container.id, Some(options));
+            // That it could not be asked is no reason to keep it.
+            let _ = tokio::time::timeout(grace + Duration::from_secs(5), stopping).await;
+            self.container.remove().await;
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.log_task.join_next()).await;
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,411 @@
+//! The engine against a scripted daemon on a socket of its own: the few endpoints it uses, each odd answer.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{delete, get, post};
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::*;
+use crate::model::Fault;
+
+/// The removal as the daemon is to be asked for it: anonymous volumes too, by force.
+const REMOVED: &str = "remove v=true&force=true&link=false";
+
+/// How the scripted daemon behaves; what it was asked is in `calls`.
+#[derive(Debug, Clone)]
+struct Script {
+    /// Whether the image is there before a pull, and after one.
+    is_present: (bool, bool),
+    /// The digest it lists.
+    listed: String,
+    /// Status and body of the pull.
+    pull: (u16, String),
+    /// Status and message of create and start, where they fail.
+    create_failure: Option<(u16, &'static str)>,
+    start_failure: Option<(u16, &'static str)>,
+    /// The container's output and its exit code, where it exits by itself.
+    output: &'static str,
+    exits_with: Option<i64>,
+    /// Whether waiting for the exit is cut off without an answer.
+    is_wait_cut: bool,
+}
+
+struct Daemon {
+    script: Script,
+    is_pulled: Mutex<bool>,
+    calls: watch::Sender<Vec<String>>,
+    created: Mutex<Value>,
+    /// The exit code, once the container has ended.
+    ended: watch::Sender<Option<i64>>,
+}
+
+/// A running daemon and an engine that knows it.
+struct Bench {
+    dir: tempfile::TempDir,
+    daemon: Arc<Daemon>,
+    engine: DockerEngine,
+    _serving: JoinSet<()>,
+}
+
+fn digest(byte: u8) -> Digest {
+    format!("sha256:{}", hex::encode([byte; 32])).parse().unwrap()
+}
+
+fn script() -> Script {
+    Script {
+        is_present: (false, true),
+        listed: digest(1).to_string(),
+        pull: (200, "{\"status\":\"Pulling\"}\n{\"status\":\"Done\"}\n".to_owned()),
+        create_failure: None,
+        start_failure: None,
+        output: "",
+        exits_with: None,
+        is_wait_cut: false,
+    }
+}
+
+fn refused(status: u16, message: &str) -> Response {
+    (StatusCode::from_u16(status).unwrap(), Json(json!({"message": message}))).into_response()
+}
+
+impl Daemon {
+    fn call(&self, what: impl Into<String>) {
+        self.calls.send_modify(|calls| calls.push(what.into()));
+    }
+
+    /// Waits until it was asked this.
+    async fn was_asked(&self, what: &str) -> Vec<String> {
+        let mut calls = self.calls.subscribe();
+        let asked = calls.wait_for(|calls| calls.iter().any(|call| call == what));
+        let asked = tokio::time::timeout(Duration::from_secs(30), asked).await;
+        asked.unwrap_or_else(|_| panic!("`{what}` is not in {:?}", self.calls.borrow())).unwrap().clone()
+    }
+
+    fn router(self: Arc<Self>) -> Router {
+        type Shared = State<Arc<Daemon>>;
+        let pull = async |State(daemon): Shared| {
+            daemon.call("pull");
+            *daemon.is_pulled.lock().unwrap() = true;
+            let (status, body) = daemon.script.pull.clone();
+            (StatusCode::from_u16(status).unwrap(), body)
+        };
+        let image = async |State(daemon): Shared| {
+            let (before, after) = daemon.script.is_present;
+            if if *daemon.is_pulled.lock().unwrap() { after } else { before } {
+                let name = format!("miner/server@{}", daemon.script.listed);
+                Json(json!({"Id": "sha256:0", "RepoDigests": [name]})).into_response()
+            } else {
+                refused(404, "No such image")
+            }
+        };
+        let create = async |State(daemon): Shared, Json(body): Json<Value>| {
+            *daemon.created.lock().unwrap() = body;
+            match daemon.script.create_failure {
+                Some((status, message)) => refused(status, message),
+                None => (StatusCode::CREATED, Json(json!({"Id": "0123456789abcdef", "Warnings": []})))
+                    .into_response(),
+            }
+        };
+        let start = async |State(daemon): Shared| {
+            daemon.call("start");
+            daemon.ended.send_replace(daemon.script.exits_with);
+            match daemon.script.start_failure {
+                Some((status, message)) => refused(status, message),
+                None => StatusCode::NO_CONTENT.into_response(),
+            }
+        };
+        let inspect = async |State(daemon): Shared| {
+            let ended = *daemon.ended.borrow();
+            let ports = match ended {
+                None => json!({"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "49153"}]}),
+                Some(_) => json!({}),
+            };
+            Json(json!({
+                "Id": "0123456789abcdef",
+                "State": {"Running": ended.is_none(), "ExitCode": ended.unwrap_or(0)},
+                "NetworkSettings": {"Ports": ports},
+            }))
+        };
+        let logs = async |State(daemon): Shared| {
+            let output = daemon.script.output.as_bytes();
+            let frame =
+                [&[1, 0, 0, 0], &u32::try_from(output.len()).unwrap().to_be_bytes()[..], output].concat();
+            let mut ended = daemon.ended.subscribe();
+            let end = async move {
+                let _ = ended.wait_for(Option::is_some).await;
+                Ok(Vec::new())
+            };
+            Body::from_stream(stream::once(async { Ok::<_, Infallible>(frame) }).chain(stream::once(end)))
+        };
+        let wait = async |State(daemon): Shared| {
+            if daemon.script.is_wait_cut {
+                return Body::empty();
+            }
+            let code = *daemon.ended.subscribe().wait_for(Option::is_some).await.unwrap();
+            Body::from(format!("{}\n", json!({"StatusCode": code})))
+        };
+        let stop = async |State(daemon): Shared, RawQuery(query): RawQuery| {
+            daemon.call(format!("stop {}", query.unwrap_or_default()));
+            daemon.ended.send_replace(Some(143));
+            StatusCode::NO_CONTENT
+        };
+        let remove = async |State(daemon): Shared, RawQuery(query): RawQuery| {
+            daemon.call(format!("remove {}", query.unwrap_or_default()));
+            StatusCode::NO_CONTENT
+        };
+        Router::new()
+            .route("/images/create", post(pull))
+            .route("/images/{*name}", get(image))
+            .route("/containers/create", post(create))
+            .route("/containers/{id}/start", post(start))
+            .route("/containers/{id}/json", get(inspect))
+            .route("/containers/{id}/logs", get(logs))
+            .route("/containers/{id}/wait", post(wait))
+            .route("/containers/{id}/stop", post(stop))
+            .route("/containers/{id}", delete(remove))
+            .with_state(self)
+    }
+}
+
+fn bench(script: Script) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("docker.sock");
+    let daemon = Arc::new(Daemon {
+        script,
+        is_pulled: Mutex::new(false),
+        calls: watch::Sender::default(),
+        created: Mutex::new(Value::Null),
+        ended: watch::Sender::default(),
+    });
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let router = Arc::clone(&daemon).router();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let engine = engine_at(&socket, Limits::default());
+    Bench { dir, daemon, engine, _serving: serving }
+}
+
+fn engine_at(socket: &Path, limits: Limits) -> DockerEngine {
+    DockerEngine::new(DockerSettings { host: Some(format!("unix://{}", socket.display())), limits })
+}
+
+impl Bench {
+    fn launch(&self) -> Launch {
+        Launch {
+            image: "miner/server".parse().unwrap(),
+            digest: digest(1),
+            model_dir: "/srv/model".into(),
+            model_name: "reference".to_owned(),
+            log_path: self.dir.path().join("server.log"),
+            max_log_bytes: 1024,
+            scratch_dir: "/tmp/scratch-1/server".into(),
+        }
+    }
+}
+
+async fn check_pull(image: &str, script: Script, expected: &str) {
+    let bench = bench(script);
+    let found = match bench.engine.pull(&image.parse().unwrap(), &digest(1)).await {
+        Ok(()) => format!("{} pulls", bench.daemon.calls.borrow().len()),
+        Err(error) => error.reason().code,
+    };
+    assert_eq!(found, expected, "{image}: {:?}", bench.daemon.script);
+}
+
+#[tokio::test]
+async fn a_pull_ends_with_the_image_or_with_whose_fault_it_is() {
+    let check = async |change: &dyn Fn(&mut Script), expected: &str| {
+        let mut script = script();
+        change(&mut script);
+        check_pull("miner/server", script, expected).await;
+    };
+    check(&|_| {}, "1 pulls").await;
+    check(&|script| script.is_present = (true, true), "0 pulls").await;
+    check(&|script| script.listed = digest(2).to_string(), "digest-mismatch").await;
+    check(&|script| script.listed = "nonsense".to_owned(), "container-engine").await;
+    check(&|script| script.is_present = (false, false), "container-engine").await;
+    check(&|script| script.pull = (200, "no JSON\n".to_owned()), "container-engine").await;
+}
+
+#[tokio::test]
+async fn a_refused_pull_is_judged_by_the_words_of_the_daemon() {
+    let check = async |image: &str, status: u16, words: &str, expected: &str| {
+        let body = match status {
+            200 => json!({"errorDetail": {"message": words}, "error": words}),
+            _ => json!({"message": words}),
+        };
+        let script = Script { is_present: (false, false), pull: (status, format!("{body}\n")), ..script() };
+        check_pull(image, script, expected).await;
+    };
+    let image = "miner/server";
+    check(image, 404, "manifest for miner/server@sha256:01 not found: manifest unknown", "image-unavailable")
+        .await;
+    check(image, 404, "pull access denied for miner/server, repository does not exist", "image-unavailable")
+        .await;
+    check(image, 500, "denied: requested access to the resource is denied", "image-unavailable").await;
+    check(image, 500, "unauthorized: authentication required", "image-unavailable").await;
+    check(image, 500, "error from registry: manifest unknown", "image-unavailable").await;
+    check(image, 404, "no matching manifest for linux/amd64 in the manifest list entries", "image-invalid")
+        .await;
+    check(image, 200, "filesystem layer verification failed for digest sha256:01", "image-invalid").await;
+    check(image, 500, "toomanyrequests: rate limit", "container-engine").await;
+    check(image, 500, "received unexpected HTTP status: 503 Service Unavailable", "container-engine").await;
+    check(image, 500, "Get \"http://r/v2/\": dial tcp: connect: connection refused", "container-engine")
+        .await;
+    check(image, 200, "write /var/lib/docker/tmp/x: no space left on device", "container-engine").await;
+    check(image, 200, "open /var/lib/docker/tmp/x: permission denied", "container-engine").await;
+    check("r.example/denied", 500, "r.example/denied: unexpected HTTP status: 503", "container-engine").await;
+    check(image, 500, "words nobody knows", "container-engine").await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_gone_is_nobodys_submission() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("docker.sock");
+    let engine = engine_at(&socket, Limits::default());
+    let (image, digest) = ("miner/server".parse().unwrap(), digest(1));
+    let check = async |expected: &str| {
+        let reason = engine.pull(&image, &digest).await.unwrap_err().reason();
+        assert_eq!((reason.fault, reason.code.as_str()), (Fault::Infra, "container-engine"));
+        assert!(reason.message.contains(expected), "{}", reason.message);
+    };
+    check("Socket not found").await;
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    check("Connection refused").await;
+}
+
+#[tokio::test]
+async fn a_container_is_created_with_everything_closed() {
+    let bench = bench(Script { is_present: (true, true), ..script() });
+    let limits = Limits {
+        cpus: Some(8),
+        memory_mib: Some(1024),
+        pids: Some(64),
+        tmpfs_mib: Some(32),
+        ..Limits::default()
+    };
+    let engine = engine_at(&bench.dir.path().join("docker.sock"), limits);
+    let server = engine.launch(&bench.launch()).await.unwrap();
+    assert_eq!(server.address().to_string(), "127.0.0.1:49153");
+    assert_eq!(server.boot_id(), "0123456789ab");
+    let created = bench.daemon.created.lock().unwrap().clone();
+    let expected = json!({
+        "Image": format!("miner/server@{}", digest(1)),
+        "Env": [
+            "CACHEON_HOST=0.0.0.0",
+            "CACHEON_PORT=8000",
+            "CACHEON_MODEL_DIR=/models",
+            "CACHEON_MODEL_NAME=reference",
+            "HOME=/tmp",
+        ],
+        "ExposedPorts": {"8000/tcp": {}},
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": {"cacheon": "1", "cacheon.scratch": "/tmp/scratch-1/server"},
+        "StopSignal": "SIGTERM",
+        "HostConfig": {
+            "PortBindings": {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "0"}]},
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true"],
+            "Privileged": false,
+            "ReadonlyRootfs": true,
+            "Tmpfs": {"/tmp": "rw,nosuid,nodev,exec,size=32m,mode=1777"},
+            "Mounts": [{"Type": "bind", "Source": "/srv/model", "Target": "/models", "ReadOnly": true}],
+            "PidsLimit": 64,
+            "Memory": 1_073_741_824,
+            "MemorySwap": 1_073_741_824,
+            "NanoCpus": 8_000_000_000_i64,
+            "IpcMode": "private",
+            "Init": true,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "2"}},
+            "RestartPolicy": {"Name": "no"},
+        },
+    });
+    assert_eq!(created, expected);
+}
+
+#[tokio::test]
+async fn bounds_hold_where_the_runner_names_none() {
+    let bench = bench(Script { is_present: (true, true), ..script() });
+    let _server = bench.engine.launch(&bench.launch()).await.unwrap();
+    let host = bench.daemon.created.lock().unwrap()["HostConfig"].clone();
+    assert_eq!(host["PidsLimit"], 16_384);
+    assert_eq!(host["Tmpfs"]["/tmp"], "rw,nosuid,nodev,exec,size=8192m,mode=1777");
+    assert_eq!((&host["Memory"], &host["NanoCpus"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
+async fn an_exit_before_ready_is_seen_with_its_last_words() {
+    for is_wait_cut in [false, true] {
+        let script = Script {
+            is_present: (true, true),
+            output: "no such model\u{1b}[0m\n",
+            exits_with: Some(3),
+            is_wait_cut,
+            ..script()
+        };
+        let bench = bench(script);
+        let mut server = bench.engine.launch(&bench.launch()).await.unwrap();
+        assert_eq!(server.exited().await, Exit { code: Some(3), signal: None });
+        assert_eq!(server.log_tail(), "no such model[0m\n");
+        assert_eq!(std::fs::read(bench.launch().log_path).unwrap(), b"no such model\x1b[0m\n");
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_run_is_told_apart_and_removed() {
+    let check =
+        async |create: Option<(u16, &'static str)>, start: Option<(u16, &'static str)>, expected: &str| {
+            let script =
+                Script { is_present: (true, true), create_failure: create, start_failure: start, ..script() };
+            let bench = bench(script);
+            let error = bench.engine.launch(&bench.launch()).await.err().unwrap();
+            assert_eq!(error.reason().code, expected);
+            if start.is_some() {
+                bench.daemon.was_asked(REMOVED).await;
+            }
+        };
+    check(Some((400, "No command specified")), None, "image-invalid").await;
+    check(Some((400, "Unknown runtime specified nvidia")), None, "container-engine").await;
+    let missing =
+        "OCI runtime create failed: exec: \"/serve\": stat /serve: no such file or directory: unknown";
+    check(None, Some((400, missing)), "image-invalid").await;
+    check(
+        None,
+        Some((500, "nvidia-container-cli: initialization error: driver not loaded")),
+        "container-engine",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_image_that_was_not_pulled_is_not_launched() {
+    let bench = bench(Script { is_present: (false, false), ..script() });
+    let error = bench.engine.launch(&bench.launch()).await.err().unwrap();
+    assert_eq!(error.reason().fault, Fault::Infra);
+    assert!(error.to_string().contains("`pull` step"), "{error}");
+}
+
+#[tokio::test]
+async fn stopping_asks_then_removes() {
+    let bench = bench(Script { is_present: (true, true), ..script() });
+    let server = bench.engine.launch(&bench.launch()).await.unwrap();
+    server.stop(Duration::from_millis(1500)).await;
+    assert_eq!(*bench.daemon.calls.borrow(), ["start", "stop t=2", REMOVED]);
+}
+
+#[tokio::test]
+async fn a_dropped_server_is_removed() {
+    let bench = bench(Script { is_present: (true, true), ..script() });
+    drop(bench.engine.launch(&bench.launch()).await.unwrap());
+    let calls = bench.daemon.was_asked(REMOVED).await;
+    assert_eq!(calls, ["start", REMOVED]);
+}

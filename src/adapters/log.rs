@@ -1,0 +1,107 @@
+//! A server's log: a bounded file that is kept as evidence, and its last words in memory.
+//!
+//! Engines share it, so that every server's log is cut by the same rule whatever runs the server.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt as _;
+
+/// How much of the log is kept in memory for messages.
+const TAIL_BYTES: usize = 4096;
+
+/// The last few KiB of a log; clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LogTail(Arc<Mutex<VecDeque<u8>>>);
+
+impl LogTail {
+    fn push(&self, bytes: &[u8]) {
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend(bytes);
+        let surplus = tail.len().saturating_sub(TAIL_BYTES);
+        tail.drain(..surplus);
+    }
+
+    /// The tail as text, control characters but line feeds removed.
+    pub(super) fn text(&self) -> String {
+        let bytes: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+    }
+}
+
+/// The file of a log: takes everything, keeps at most `limit` bytes, and says at its end what it dropped.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    file: File,
+    limit: u64,
+    kept: u64,
+    dropped: u64,
+    tail: LogTail,
+}
+
+impl LogFile {
+    /// A log over an empty file.
+    pub(super) fn new(file: File, limit: u64) -> Self {
+        Self { file, limit, kept: 0, dropped: 0, tail: LogTail::default() }
+    }
+
+    /// Its tail, which goes on following it.
+    pub(super) fn tail(&self) -> LogTail {
+        self.tail.clone()
+    }
+
+    /// Takes what the server wrote next.
+    pub(super) async fn keep(&mut self, bytes: &[u8]) {
+        self.tail.push(bytes);
+        let room = usize::try_from(self.limit - self.kept).unwrap_or(usize::MAX).min(bytes.len());
+        // The log is evidence but not the verdict: a full disk shows itself where results are written.
+        let is_kept = room > 0 && self.file.write_all(&bytes[..room]).await.is_ok();
+        let kept = if is_kept { room } else { 0 };
+        self.kept += kept as u64;
+        self.dropped += (bytes.len() - kept) as u64;
+    }
+
+    /// Ends the log.
+    pub(super) async fn close(mut self) {
+        if self.dropped > 0 {
+            let note = format!("\n[cacheon: {} more bytes were not kept]\n", self.dropped);
+            let _ = self.file.write_all(note.as_bytes()).await;
+        }
+        let _ = self.file.flush().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn check(limit: u64, written: &[&str], file: &str, tail: &str) {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("server.log");
+        let mut log = LogFile::new(File::create(&path).await.expect("file"), limit);
+        let found = log.tail();
+        for text in written {
+            log.keep(text.as_bytes()).await;
+        }
+        log.close().await;
+        assert_eq!(std::fs::read_to_string(&path).expect("log"), file);
+        assert_eq!(found.text(), tail);
+    }
+
+    #[tokio::test]
+    async fn the_file_is_cut_and_the_tail_goes_on() {
+        check(100, &["one\n", "two\n"], "one\ntwo\n", "one\ntwo\n").await;
+        check(6, &["one\n", "two\n"], "one\ntw\n[cacheon: 2 more bytes were not kept]\n", "one\ntwo\n").await;
+        check(0, &["a\u{1b}[2Jb\0"], "\n[cacheon: 7 more bytes were not kept]\n", "a[2Jb").await;
+        let long = "x".repeat(5000);
+        check(
+            5000,
+            &[&long, "end"],
+            &format!("{long}\n[cacheon: 3 more bytes were not kept]\n"),
+            &format!("{}end", &long[..TAIL_BYTES - 3]),
+        )
+        .await;
+    }
+}
