@@ -119,10 +119,12 @@ fn misplaced(decoder: &mut Decoder<'_>, slot: Option<Slot<'_>>, belongs_to: &str
 
 fn with_inputs(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Vec<(Key, TemplateTree)> {
     let entries = decoder.entries(slot);
-    entries
-        .into_iter()
-        .filter_map(|entry| decoder.tree(entry).map(|tree| (entry.key.clone(), tree)))
-        .collect()
+    let tree = |entry: Slot<'_>| {
+        // An input that cannot be read is reported already; it is there, of a type nobody knows.
+        let unread = || Template::parse("${{ null }}").ok().map(TemplateTree::Scalar);
+        Some((entry.key.clone(), decoder.tree(entry).or_else(unread)?))
+    };
+    entries.into_iter().filter_map(tree).collect()
 }
 
 /// `retry` of a step or job.
