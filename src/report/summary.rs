@@ -324,9 +324,9 @@ fn tables(page: &mut Page, input: &SummaryInput<'_>) {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::rounds::LegState;
     use super::*;
     use crate::model::{Fault, Reason};
+    use crate::report::rounds::LegState;
 
     const ALICE: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
     const BOB: &str = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty";
