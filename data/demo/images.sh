@@ -20,4 +20,4 @@ commitment() { # hotkey, uid, block, image, manifest
   commitment 5GNJqTPyNqANBkUVMN1LPPrxXnFouWXoe2wNSmmEoLctxiZY 7 1007 sleeper sleeper
   commitment 5HpG9w8EBLe5XCrbczpwq5TSXvedjrBGCwqxK1iQ7qUsSWFc 8 1008 swift-copy swift
 } > commitments.yml
-echo "baseline $(digest baseline)"
+for image in baseline scorer; do echo "$image $(digest "$image")"; done
