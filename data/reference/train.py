@@ -34,9 +34,9 @@ THETA = 10_000.0
 EPSILON = 1e-6
 PROMPT_WEIGHT = 0.1
 BATCH = 32
-# (steps, seed, peak of the rate)
-MAIN_STAGES = [(1500, 1, 1.0), (500, 3, 0.5)]
-DRAFT_STAGES = [(900, 2, 1.0)]
+# (steps, seed, rate at first, share of the steps over which the rate descends to zero)
+MAIN_STAGES = [(1500, 1, 1.0, 0.5), (250, 3, 0.5, 0.0), (300, 4, 0.5, 1.0)]
+DRAFT_STAGES = [(900, 2, 1.0, 0.5)]
 
 
 def read(path):
@@ -230,8 +230,8 @@ def update(params, grads, state, rate, step):
 
 
 def train(params, shape, rows, stage, log, save):
-    """One stage: a fresh optimiser, a constant rate and then a linear descent to zero; ends at bf16 weights."""
-    steps, seed, peak = stage
+    """One stage: a fresh optimiser, a constant rate and then a linear descent; ends at bf16 weights."""
+    steps, seed, peak, descent = stage
     state = {
         name: jnp.zeros_like(value) if is_matrix(name, value) else (jnp.zeros_like(value), jnp.zeros_like(value))
         for name, value in params.items()
@@ -240,7 +240,7 @@ def train(params, shape, rows, stage, log, save):
     @jax.jit
     def advance(params, state, ids, weights, step):
         value, grads = jax.value_and_grad(loss)(params, ids, weights, shape)
-        rate = peak * jnp.minimum(step / 50, 1.0) * jnp.minimum((steps + 1 - step) / (0.5 * steps), 1.0)
+        rate = peak * jnp.minimum(step / 50, 1.0) * jnp.minimum((steps + 1 - step) / max(descent * steps, 1), 1.0)
         params, state = update(params, grads, state, rate, step)
         return params, state, value
 
