@@ -192,6 +192,32 @@ pub enum ChainError {
     /// The file is not a list of commitments at all.
     #[error("commitments file is not valid:\n{0}")]
     Malformed(String),
+    /// The endpoint of a node is none that may be read.
+    #[error("chain endpoint `{host}` cannot be used: {why}")]
+    Endpoint {
+        /// The endpoint, without what may be secret in it.
+        host: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The node could not be reached, or did not give what it was asked for.
+    #[error("chain node {host}: {attempted}: {why}")]
+    Node {
+        /// The endpoint, without what may be secret in it.
+        host: String,
+        /// What was attempted.
+        attempted: &'static str,
+        /// What happened, as plain text and cut.
+        why: String,
+    },
+    /// The node did not give everything in time.
+    #[error("chain node {host}: the commitments were not read within {} s", deadline.as_secs_f64())]
+    Late {
+        /// The endpoint, without what may be secret in it.
+        host: String,
+        /// How long was waited.
+        deadline: Duration,
+    },
 }
 
 impl ChainError {
@@ -203,6 +229,9 @@ impl ChainError {
             }
             Self::TooLarge { .. } => Reason::new(Fault::Operator, "commitments-too-large", self.to_string()),
             Self::Malformed(_) => Reason::new(Fault::Operator, "commitments-malformed", self.to_string()),
+            Self::Endpoint { .. } => Reason::new(Fault::Operator, "chain-endpoint", self.to_string()),
+            Self::Node { .. } => Reason::new(Fault::Infra, "chain-node", self.to_string()),
+            Self::Late { .. } => Reason::new(Fault::Infra, "chain-late", self.to_string()),
         }
     }
 }

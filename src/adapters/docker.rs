@@ -413,7 +413,7 @@ async fn remove(docker: &Docker, id: &str) {
     match tokio::time::timeout(REMOVE_DEADLINE, docker.remove_container(id, Some(options))).await {
         Ok(Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. })) => {}
         Ok(Err(error)) => {
-            tracing::warn!(container = id, error = error_chain(&error), "container not removed")
+            tracing::warn!(container = id, error = error_chain(&error), "container not removed");
         }
         Err(_) => tracing::warn!(container = id, "container not removed in time"),
     }

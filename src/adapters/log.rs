@@ -86,7 +86,7 @@ mod tests {
             log.keep(text.as_bytes()).await;
         }
         log.close().await;
-        assert_eq!(std::fs::read_to_string(&path).expect("log"), file);
+        assert_eq!(tokio::fs::read_to_string(&path).await.expect("log"), file);
         assert_eq!(found.text(), tail);
     }
 

@@ -11,3 +11,5 @@ pub mod process;
 pub mod query;
 pub mod scorer;
 pub mod store;
+#[cfg(feature = "chain")]
+pub mod subtensor;

@@ -42,8 +42,10 @@ use ValueKind::{Boolean, Duration, Integer, Json, Number, String as Text};
 
 stages! {
     FetchCommitments = "fetch-commitments" "Reads the commitments and the submissions in them." [
-        input("source", Text, "file", "where commitments are read: `file`"),
-        required("path", Text, "the commitments file, JSON or YAML"),
+        input("source", Text, "file", "where commitments are read: `file` or `chain`"),
+        input("path", Text, "", "the commitments file, JSON or YAML; for `file`"),
+        input("endpoint", Text, "", "the node's address, `wss://host:port`; for `chain`"),
+        input("netuid", Integer, "", "the subnet's number; for `chain`"),
     ] [
         output("submissions", Json, "the submissions in force, the earliest commitment first"),
         output("ignored", Number, "how many commitments became no submission"),

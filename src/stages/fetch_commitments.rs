@@ -7,27 +7,52 @@ use serde_json::{Map, Value, json};
 
 use super::{JobContext, StageError, data_dir, write_table};
 use crate::adapters::chain_file::ChainFile;
+#[cfg(feature = "chain")]
+use crate::adapters::subtensor::Subtensor;
 use crate::model::{SubmissionRow, admit};
-use crate::ports::ChainSource as _;
+use crate::ports::ChainSource;
 
 /// Parameters of the stage.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Parameters {
-    /// Where the commitments are: a file.
+    /// Where the commitments are.
     #[serde(default)]
     pub source: Source,
     /// The file, relative to the working directory.
-    pub path: PathBuf,
+    pub path: Option<PathBuf>,
+    /// Address of the node.
+    pub endpoint: Option<String>,
+    /// Number of the subnet.
+    pub netuid: Option<u16>,
 }
 
 /// Kinds of sources.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
-    /// A JSON or YAML file.
+    /// A JSON or YAML file, at `path`.
     #[default]
     File,
+    /// A node of the chain, at `endpoint`, for the subnet `netuid`.
+    Chain,
+}
+
+/// The source that the parameters name. What only the other kind needs may be given too, so that a pipeline can
+/// take its source from an input.
+fn chain_source(parameters: Parameters) -> Result<Box<dyn ChainSource>, StageError> {
+    let Parameters { source, path, endpoint, netuid } = parameters;
+    let wrong = |why: &str| Err(StageError::Parameter(format!("`with:` of `fetch-commitments`: {why}")));
+    match (source, path, endpoint.zip(netuid)) {
+        (Source::File, Some(path), _) => Ok(Box::new(ChainFile::new(path))),
+        (Source::File, None, _) => wrong("`source: file` needs `path`"),
+        #[cfg(feature = "chain")]
+        (Source::Chain, _, Some((endpoint, netuid))) => Ok(Box::new(Subtensor::new(endpoint, netuid))),
+        #[cfg(feature = "chain")]
+        (Source::Chain, _, None) => wrong("`source: chain` needs `endpoint` and `netuid`"),
+        #[cfg(not(feature = "chain"))]
+        (Source::Chain, ..) => wrong("this program was built without the feature `chain`"),
+    }
 }
 
 /// Reads, judges and records the commitments.
@@ -35,9 +60,7 @@ pub(super) async fn run(
     parameters: Parameters,
     context: &mut JobContext<'_>,
 ) -> Result<Map<String, Value>, StageError> {
-    let source = match parameters.source {
-        Source::File => ChainFile::new(parameters.path),
-    };
+    let source = chain_source(parameters)?;
     let view = source.commitments().await?;
     let round_id = context.round.round_id.as_str();
     let admission = admit(round_id, &view.entries);
@@ -66,4 +89,30 @@ pub(super) async fn run(
     outputs.insert("data".to_owned(), data_dir(context).into());
     outputs.insert("submissions".to_owned(), serde_json::to_value(&admission.submissions)?);
     Ok(outputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_takes_its_own_parameters() {
+        let check = |with: Value, expected: Option<&str>| {
+            let parameters = serde_json::from_value(with.clone()).unwrap();
+            let found = chain_source(parameters).err().map(|error| error.to_string());
+            assert_eq!(found.is_some(), expected.is_some(), "{with}: {found:?}");
+            assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()), "{with}");
+        };
+        check(json!({"path": "commitments.yml"}), None);
+        check(json!({"path": "commitments.yml", "netuid": 14}), None);
+        check(json!({"netuid": 14}), Some("`source: file` needs `path`"));
+        #[cfg(feature = "chain")]
+        {
+            check(json!({"source": "chain", "endpoint": "wss://node.example", "netuid": 14}), None);
+            check(
+                json!({"source": "chain", "endpoint": "wss://node.example", "path": "x"}),
+                Some("and `netuid`"),
+            );
+        }
+    }
 }
