@@ -80,7 +80,10 @@ fn the_demo_round_ends_as_described_and_again_the_same() {
     for file in ["round.json", "journal.jsonl", "summary.md", "SEAL"] {
         assert!(directory.join(file).metadata().is_ok_and(|file| file.len() > 0), "{file}");
     }
-    assert_eq!(verdicts(&round, "first"), verdicts(&round, "second"), "one seed, one result");
+    let (first, second) = (verdicts(&round, "first"), verdicts(&round, "second"));
+    assert_eq!(first.0, second.0, "one seed, the same prompts");
+    assert_eq!(first.1, second.1, "the same verdicts");
+    assert_eq!(first.2, second.2, "the same standings");
 }
 
 #[test]
@@ -88,16 +91,19 @@ fn bad_commitments_are_recorded_and_a_round_without_submissions_publishes_that()
     let round = Round::new();
     let file = round.dir.path().join("commitments.yml");
     let hotkey = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
-    let text = format!(
+    let yaml = format!(
         "block: 1\ncommitments:\n  - {{ hotkey: {hotkey}, block: 5, image: a/b, digest: 'sha256:zz' }}\n  - {{ hotkey: {hotkey}, block: 6, payload: '{{bad json' }}\n  - junk\n"
     );
-    std::fs::write(&file, text).expect("write");
+    std::fs::write(&file, yaml).expect("write");
     let input = format!("commitments={}", file.display());
     let output = round.run_demo(&["--round", "bad", "-i", &input]).output().expect("starts");
     let said = String::from_utf8_lossy(&output.stderr);
-    let rows = round.rows("SELECT 1 AS one");
-    assert_eq!(rows.len(), 1);
-    assert_eq!(output.status.code(), Some(4), "nothing to measure, nothing to publish: {said}");
+    assert_eq!(output.status.code(), Some(0), "a round without submissions is a round: {said}");
+    let found = round.rows("SELECT ignored_code FROM commitments ORDER BY position");
+    let codes: Vec<String> = found.iter().map(|row| text(row, "ignored_code")).collect();
+    assert_eq!(codes, ["bad-field", "bad-payload", "bad-payload"]);
+    let standings = round.rows("SELECT DISTINCT standing FROM leaderboard");
+    assert_eq!(standings.iter().map(|row| text(row, "standing")).collect::<Vec<_>>(), ["ignored"]);
     assert!(!said.contains("panicked"), "{said}");
 }
 
