@@ -23,11 +23,21 @@ impl LogTail {
         tail.drain(..surplus);
     }
 
-    /// The tail as text, control characters but line feeds removed.
+    /// The tail as text: one without terminal escapes and control characters, line feeds kept.
     pub(super) fn text(&self) -> String {
         let bytes: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
-        text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+        let mut plain = String::with_capacity(text.len());
+        let mut characters = text.chars().peekable();
+        while let Some(character) = characters.next() {
+            if character == '\u{1b}' && characters.next_if_eq(&'[').is_some() {
+                // A control sequence ends with the first character from `@` to `~` (ECMA-48, 5.4).
+                while characters.next().is_some_and(|inner| !('@'..='~').contains(&inner)) {}
+            } else if character == '\n' || !character.is_control() {
+                plain.push(character);
+            }
+        }
+        plain
     }
 }
 
@@ -94,7 +104,7 @@ mod tests {
     async fn the_file_is_cut_and_the_tail_goes_on() {
         check(100, &["one\n", "two\n"], "one\ntwo\n", "one\ntwo\n").await;
         check(6, &["one\n", "two\n"], "one\ntw\n[cacheon: 2 more bytes were not kept]\n", "one\ntwo\n").await;
-        check(0, &["a\u{1b}[2Jb\0"], "\n[cacheon: 7 more bytes were not kept]\n", "a[2Jb").await;
+        check(0, &["a\u{1b}[2Jb\0"], "\n[cacheon: 7 more bytes were not kept]\n", "ab").await;
         let long = "x".repeat(5000);
         check(
             5000,
