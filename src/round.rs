@@ -5,6 +5,7 @@
 //! the tasks, joined to empty before it returns, and is the only writer of the journal.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -27,7 +28,7 @@ use crate::pipeline::source::Source;
 use crate::pipeline::stage::StageName;
 use crate::ports::{ContainerEngine, Progress};
 use crate::schedule::{
-    Action, AttemptEnd, AttemptOrder, Event, Placement, RunnerSlot, Scheduler, SchedulerSettings,
+    Action, AttemptEnd, AttemptOrder, Event, JobOutcome, Placement, RunnerSlot, Scheduler, SchedulerSettings,
 };
 use crate::stages::{RoundContext, RunnerContext};
 
@@ -99,7 +100,7 @@ pub async fn run_round(
 ) -> Result<RoundEnd, Error> {
     let directory = RoundDirectory::create(&settings.data_dir, &settings.round_id)?;
     let lock = directory.lock()?;
-    let round_file = round_file(&settings)?;
+    let round_file = round_file(&settings);
     directory.write_round_file(&round_file)?;
     let (journal_file, _) = directory.open_journal()?;
     let path = directory.path().to_owned();
@@ -143,12 +144,12 @@ pub async fn run_round(
     Ok(RoundEnd { exit_code, reason, directory: path })
 }
 
-fn round_file(settings: &RoundSettings) -> Result<RoundFile, Error> {
+fn round_file(settings: &RoundSettings) -> RoundFile {
     let source = &settings.pipeline.source;
     let runner_texts: Vec<&str> = settings.runners.iter().map(|(_, source)| &*source.text).collect();
     let runner_paths: Vec<&str> = settings.runners.iter().map(|(_, source)| &*source.path).collect();
     let tool_digest = std::fs::read(&settings.program).ok().map(|bytes| digest::sha256(&bytes));
-    Ok(RoundFile {
+    RoundFile {
         schema: RoundFile::SCHEMA,
         round_id: settings.round_id.clone(),
         pipeline_path: source.path.to_string(),
@@ -163,7 +164,7 @@ fn round_file(settings: &RoundSettings) -> Result<RoundFile, Error> {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         tool_digest,
         started_at: (settings.now)().to_string(),
-    })
+    }
 }
 
 /// Digest over the files of a runner's model directory: names and contents in the order of names.
@@ -179,7 +180,7 @@ fn model_digest(runner: &RunnerSpec) -> Option<Digest> {
     let mut listing = String::new();
     for path in files {
         let digest = digest::sha256(&std::fs::read(&path).ok()?);
-        listing.push_str(&format!("{digest}  {}\n", path.file_name()?.to_string_lossy()));
+        writeln!(listing, "{digest}  {}", path.file_name()?.to_string_lossy()).ok()?;
     }
     Some(digest::sha256(listing.as_bytes()))
 }
@@ -262,7 +263,7 @@ impl EventLoop<'_> {
     fn on_event(&mut self, event: Event) -> Result<bool, Error> {
         for action in self.scheduler.on_event(event) {
             match action {
-                Action::Record(event) => self.record(event)?,
+                Action::Record(event) => self.record(*event)?,
                 Action::StartAttempt(order) => self.start(*order),
                 Action::WaitForRetry { job, leg, delay } => {
                     let cancel = self.control.cancel.clone();
@@ -409,7 +410,7 @@ impl EventLoop<'_> {
             return (ExitCode::Interrupted, Some(reason));
         }
         let outcome = self.scheduler.outcome();
-        let undone = outcome.iter().find_map(|(job, conclusion, reason, legs)| {
+        let undone = outcome.iter().find_map(|JobOutcome { job, conclusion, reason, legs }| {
             let is_bad = *conclusion == Some(Conclusion::Failure)
                 && !legs
                     .iter()
@@ -430,7 +431,7 @@ impl EventLoop<'_> {
         let publishes = |step: &crate::pipeline::definition::Step| {
             matches!(step.action, StepAction::Stage { stage: StageName::Publish, .. })
         };
-        let is_meant_to_publish = outcome.iter().any(|(job, ..)| job.steps.iter().any(publishes));
+        let is_meant_to_publish = outcome.iter().any(|outcome| outcome.job.steps.iter().any(publishes));
         if self.has_published || !is_meant_to_publish {
             // A read that infrastructure spoilt holds its submission; that the rest was published is the
             // pipeline's decision.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// A scorer's answer longer than this is none: 4096 tokens with a few alternatives take less than 2 MiB.
 const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// Limit of one scoring request.
-const REQUEST_LIMIT: Duration = Duration::from_secs(120);
+const REQUEST_LIMIT: Duration = Duration::from_mins(2);
 
 /// How probable one forced token is.
 #[derive(Debug, Clone, Copy, PartialEq)]

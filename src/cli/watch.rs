@@ -128,7 +128,7 @@ impl Screen {
                 }
             }
             JournalEvent::JobEnded { job, conclusion, reason, .. } => {
-                self.job_ended(job, *conclusion, reason.as_ref())
+                self.job_ended(job, *conclusion, reason.as_ref());
             }
             _ => {}
         }

@@ -128,7 +128,7 @@ async fn cancelling_ends_the_load_with_what_it_has() {
     let plan = LoadPlan {
         target: Target { address, path: "/".to_owned() },
         bodies: vec![Bytes::from_static(b"{}"); 5],
-        deadline: Deadline(Duration::from_secs(60)),
+        deadline: Deadline(Duration::from_mins(1)),
     };
     let (progress, _watched) = tokio::sync::mpsc::unbounded_channel();
     cancel.cancel();

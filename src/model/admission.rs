@@ -37,7 +37,7 @@ pub fn admit(round_id: &str, entries: &[Value]) -> Admission {
     for (position, entry) in entries.iter().enumerate() {
         let raw = raw_commitment(entry);
         let checked = raw.as_ref().map_err(Clone::clone).and_then(checked_submission);
-        commitments.push(row(round_id, position, entry, raw.ok(), checked.as_ref().err()));
+        commitments.push(row(round_id, (position, entry), raw.ok(), checked.as_ref().err()));
         if let Ok(submission) = checked {
             candidates.push((position, submission));
         }
@@ -64,16 +64,16 @@ pub fn admit(round_id: &str, entries: &[Value]) -> Admission {
 
     candidates.sort_by_key(|(position, submission)| (submission.block, *position));
     let mut first_of: BTreeMap<Digest, (Hotkey, i64)> = BTreeMap::new();
-    candidates.retain(|(position, submission)| match first_of.get(&submission.digest) {
-        Some((first, first_block)) => {
-            let reason = IgnoreReason::DuplicateDigest { first: first.clone(), first_block: *first_block };
-            ignore(*position, &reason);
-            false
+    candidates.retain(|(position, submission)| {
+        if let Some((first, first_block)) = first_of.get(&submission.digest) {
+            ignore(
+                *position,
+                &IgnoreReason::DuplicateDigest { first: first.clone(), first_block: *first_block },
+            );
+            return false;
         }
-        None => {
-            first_of.insert(submission.digest.clone(), (submission.hotkey.clone(), submission.block));
-            true
-        }
+        first_of.insert(submission.digest.clone(), (submission.hotkey.clone(), submission.block));
+        true
     });
     Admission { commitments, submissions: candidates.into_iter().map(|(_, submission)| submission).collect() }
 }
@@ -138,8 +138,7 @@ fn without_tag(image: &str) -> &str {
 
 fn row(
     round_id: &str,
-    position: usize,
-    entry: &Value,
+    (position, entry): (usize, &Value),
     raw: Option<RawCommitment>,
     error: Option<&IgnoreReason>,
 ) -> CommitmentRow {

@@ -4,6 +4,8 @@
 //! elsewhere, so every decision is tested without them. The rules are GitHub's (needs, `if`, matrix,
 //! `max-parallel`, `fail-fast`) and ours: retry by fault, sequences, seeded order.
 
+#![deny(clippy::disallowed_methods)]
+
 mod legs;
 mod placement;
 mod scheduler;
@@ -12,5 +14,5 @@ mod tests;
 
 pub(crate) use legs::reason as pipeline_reason;
 pub use placement::{Placement, PlacementError, RunnerSlot, place};
-pub use scheduler::{Action, AttemptEnd, AttemptOrder, Event, Scheduler, SchedulerSettings};
+pub use scheduler::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, Scheduler, SchedulerSettings};
 pub(crate) use scheduler::{fault_of, scope_of};

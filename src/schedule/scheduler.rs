@@ -56,7 +56,7 @@ pub struct AttemptEnd {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Write this down.
-    Record(JournalEvent),
+    Record(Box<JournalEvent>),
     /// Run an attempt of a leg.
     StartAttempt(Box<AttemptOrder>),
     /// Come back with [`Event::RetryDue`] after a while.
@@ -75,6 +75,25 @@ pub enum Action {
     },
     /// All jobs have ended.
     EndRound,
+}
+
+impl Action {
+    fn record(event: JournalEvent) -> Self {
+        Self::Record(Box::new(event))
+    }
+}
+
+/// How a job stands: for the exit code and the report.
+#[derive(Debug)]
+pub struct JobOutcome<'a> {
+    /// The job.
+    pub job: &'a Job,
+    /// How it ended; none while it has not.
+    pub conclusion: Option<Conclusion>,
+    /// Why, where it did not succeed.
+    pub reason: Option<&'a Reason>,
+    /// Its legs.
+    pub legs: Vec<&'a LegSummary>,
 }
 
 /// An attempt to be run.
@@ -188,13 +207,13 @@ impl Scheduler {
     }
 
     /// How the jobs ended, with their legs; for the exit code and the report.
-    pub fn outcome(&self) -> Vec<(&Job, Option<Conclusion>, Option<&Reason>, Vec<&LegSummary>)> {
+    pub fn outcome(&self) -> Vec<JobOutcome<'_>> {
         let jobs = self.settings.pipeline.jobs.iter().zip(&self.jobs);
-        jobs.map(|(job, state)| {
-            let conclusion =
-                if let JobPhase::Ended(conclusion) = state.phase { Some(conclusion) } else { None };
-            let legs = state.legs.iter().map(|leg| &leg.summary).collect();
-            (job, conclusion, state.reason.as_ref(), legs)
+        jobs.map(|(job, state)| JobOutcome {
+            job,
+            conclusion: if let JobPhase::Ended(conclusion) = state.phase { Some(conclusion) } else { None },
+            reason: state.reason.as_ref(),
+            legs: state.legs.iter().map(|leg| &leg.summary).collect(),
         })
         .collect()
     }
@@ -203,7 +222,7 @@ impl Scheduler {
         let definition = &self.settings.pipeline.jobs[job];
         let state = &mut self.jobs[job].legs[leg];
         let attempt = state.summary.attempt;
-        actions.push(Action::Record(JournalEvent::LegEnded {
+        actions.push(Action::record(JournalEvent::LegEnded {
             job: definition.id.clone(),
             leg: state.summary.key.clone(),
             attempt,
@@ -223,7 +242,7 @@ impl Scheduler {
         if let Some(reason) = retry {
             let delay = definition.retry.backoff.delay_before(attempt);
             state.phase = LegPhase::Backoff;
-            actions.push(Action::Record(JournalEvent::RetryScheduled {
+            actions.push(Action::record(JournalEvent::RetryScheduled {
                 job: definition.id.clone(),
                 leg: state.summary.key.clone(),
                 next_attempt: attempt + 1,
@@ -260,7 +279,7 @@ impl Scheduler {
                 leg.summary.result = Conclusion::Cancelled;
                 leg.summary.reason = Some(Reason::new(Fault::Operator, "cancelled", why));
                 let (job, leg) = (id.clone(), leg.summary.key.clone());
-                actions.push(Action::Record(JournalEvent::LegSkipped { job, leg, why: why.to_owned() }));
+                actions.push(Action::record(JournalEvent::LegSkipped { job, leg, why: why.to_owned() }));
             }
         }
     }
@@ -354,10 +373,10 @@ impl Scheduler {
                     if self.is_cancelled { "the round was cancelled" } else { "its condition does not hold" };
                 let conclusion = if self.is_cancelled { Conclusion::Cancelled } else { Conclusion::Skipped };
                 let reason = Reason::new(Fault::Operator, "condition", why);
-                return self.end_without_legs(job, conclusion, Some(reason), actions);
+                return self.end_without_legs(job, (conclusion, Some(reason)), actions);
             }
             Err(error) => {
-                return self.end_without_legs(job, Conclusion::Failure, Some(misread(&error)), actions);
+                return self.end_without_legs(job, (Conclusion::Failure, Some(misread(&error))), actions);
             }
         }
         let planned = labels_of(definition, &scope)
@@ -370,14 +389,14 @@ impl Scheduler {
             });
         let (placement, legs) = match planned {
             Ok(planned) => planned,
-            Err(reason) => return self.end_without_legs(job, Conclusion::Failure, Some(reason), actions),
+            Err(reason) => return self.end_without_legs(job, (Conclusion::Failure, Some(reason)), actions),
         };
-        actions.push(Action::Record(JournalEvent::JobStarted { job: definition.id.clone() }));
+        actions.push(Action::record(JournalEvent::JobStarted { job: definition.id.clone() }));
         let keys = legs.iter().map(|leg| leg.key.clone()).collect();
-        actions.push(Action::Record(JournalEvent::JobPlanned { job: definition.id.clone(), legs: keys }));
+        actions.push(Action::record(JournalEvent::JobPlanned { job: definition.id.clone(), legs: keys }));
         if legs.is_empty() {
             let reason = Reason::new(Fault::Operator, "matrix-empty", "its matrix has no legs");
-            return self.end_without_legs(job, Conclusion::Skipped, Some(reason), actions);
+            return self.end_without_legs(job, (Conclusion::Skipped, Some(reason)), actions);
         }
         let state = &mut self.jobs[job];
         state.phase = JobPhase::Running;
@@ -408,14 +427,13 @@ impl Scheduler {
     fn end_without_legs(
         &mut self,
         job: usize,
-        conclusion: Conclusion,
-        reason: Option<Reason>,
+        (conclusion, reason): (Conclusion, Option<Reason>),
         actions: &mut Vec<Action>,
     ) {
         self.jobs[job].phase = JobPhase::Ended(conclusion);
         self.jobs[job].reason.clone_from(&reason);
         let id = self.settings.pipeline.jobs[job].id.clone();
-        actions.push(Action::Record(JournalEvent::JobEnded {
+        actions.push(Action::record(JournalEvent::JobEnded {
             job: id,
             conclusion,
             outputs: Json::Object(Map::new()),
@@ -442,7 +460,7 @@ impl Scheduler {
         self.jobs[job].phase = JobPhase::Ended(conclusion);
         self.jobs[job].reason.clone_from(&reason);
         let id = definition.id.clone();
-        actions.push(Action::Record(JournalEvent::JobEnded { job: id, conclusion, outputs, reason }));
+        actions.push(Action::record(JournalEvent::JobEnded { job: id, conclusion, outputs, reason }));
     }
 
     /// Starts what may start: within the job's own limit, its sequences, and the runner's capacity.
@@ -491,7 +509,7 @@ impl Scheduler {
                 "fail-fast": definition.strategy.as_ref().is_some_and(|strategy| strategy.fail_fast),
             });
             contexts.insert("strategy".to_owned(), strategy);
-            actions.push(Action::Record(JournalEvent::LegStarted {
+            actions.push(Action::record(JournalEvent::LegStarted {
                 job: definition.id.clone(),
                 leg: leg.summary.key.clone(),
                 attempt: leg.summary.attempt,

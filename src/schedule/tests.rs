@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -57,10 +58,11 @@ impl World {
                 }
                 Action::WaitForRetry { job, leg, .. } => self.waiting.push((job, leg)),
                 Action::StopLegs { job } => self.log.push(format!("stop {job}")),
-                Action::Record(JournalEvent::JobEnded { job, conclusion, .. }) => {
-                    self.log.push(format!("{job} {conclusion}"));
+                Action::Record(event) => {
+                    if let JournalEvent::JobEnded { job, conclusion, .. } = *event {
+                        self.log.push(format!("{job} {conclusion}"));
+                    }
                 }
-                Action::Record(_) => {}
                 Action::EndRound => self.is_over = true,
             }
         }
@@ -70,8 +72,7 @@ impl World {
     fn end(
         &mut self,
         order: &AttemptOrder,
-        conclusion: Conclusion,
-        fault: Fault,
+        (conclusion, fault): (Conclusion, Fault),
         outputs: Map<String, Json>,
     ) {
         let reason = (conclusion != Conclusion::Success).then(|| Reason::new(fault, "test", "as told"));
@@ -87,7 +88,7 @@ impl World {
                 let order = self.running.remove(0);
                 let (conclusion, fault, outputs) = rule(&order);
                 let Json::Object(outputs) = outputs else { panic!("outputs are an object") };
-                self.end(&order, conclusion, fault, outputs);
+                self.end(&order, (conclusion, fault), outputs);
             } else if let Some((job, leg)) = self.waiting.pop() {
                 self.send(Event::RetryDue { job, leg });
             } else {
@@ -235,10 +236,10 @@ fn cancelling_starts_nothing_more_and_ends() {
     world.send(Event::Started);
     let plan = world.running.remove(0);
     let Json::Object(outputs) = reads() else { panic!("object") };
-    world.end(&plan, Conclusion::Success, Fault::Unknown, outputs);
+    world.end(&plan, (Conclusion::Success, Fault::Unknown), outputs);
     world.send(Event::CancelRequested);
     for order in std::mem::take(&mut world.running) {
-        world.end(&order, Conclusion::Cancelled, Fault::Operator, Map::new());
+        world.end(&order, (Conclusion::Cancelled, Fault::Operator), Map::new());
     }
     assert!(world.is_over);
     let expected =
@@ -257,9 +258,9 @@ jobs:
     world.send(Event::Started);
     world.send(Event::CancelRequested);
     let work = world.running.remove(0);
-    world.end(&work, Conclusion::Cancelled, Fault::Operator, Map::new());
+    world.end(&work, (Conclusion::Cancelled, Fault::Operator), Map::new());
     let tidy = world.running.remove(0);
-    world.end(&tidy, Conclusion::Success, Fault::Operator, Map::new());
+    world.end(&tidy, (Conclusion::Success, Fault::Operator), Map::new());
     assert!(world.is_over);
     assert_eq!(world.log, ["start 0[] 1", "work cancelled", "start 1[] 1", "tidy success"]);
 }
@@ -276,10 +277,10 @@ jobs:
     let mut world = World::new(yaml, "1");
     world.send(Event::Started);
     let first = world.running.remove(0);
-    world.end(&first, Conclusion::Failure, Fault::Submission, Map::new());
+    world.end(&first, (Conclusion::Failure, Fault::Submission), Map::new());
     assert_eq!(world.log, ["start 0[1] 1", "start 0[2] 1", "stop 0"]);
     let second = world.running.remove(0);
-    world.end(&second, Conclusion::Cancelled, Fault::Operator, Map::new());
+    world.end(&second, (Conclusion::Cancelled, Fault::Operator), Map::new());
     assert_eq!(world.log.last().map(String::as_str), Some("legs failure"));
     assert!(world.is_over);
 }
@@ -309,13 +310,13 @@ proptest! {
         let mut yaml = "jobs:\n".to_owned();
         for (job, row) in needs.iter().enumerate() {
             let wanted: Vec<String> = (0..job).filter(|other| row[*other]).map(|other| format!("j{other}")).collect();
-            yaml.push_str(&format!("  j{job}:\n    runs-on: box\n"));
+            write!(yaml, "  j{job}:\n    runs-on: box\n").expect("writes");
             if !wanted.is_empty() {
-                yaml.push_str(&format!("    needs: [{}]\n", wanted.join(", ")));
+                writeln!(yaml, "    needs: [{}]", wanted.join(", ")).expect("writes");
             }
-            yaml.push_str(&format!(
+            write!(yaml,
                 "    strategy: {{ matrix: {{ n: [1, 2, 3] }}, key: '${{{{ matrix.n }}}}', max-parallel: {max_parallel} }}\n    retry: {{ max: 2, on: [infra, unknown] }}\n    steps: [{{ run: 'true' }}]\n"
-            ));
+            ).expect("writes");
         }
         let mut ends = ends.into_iter().cycle();
         let mut attempts = BTreeMap::new();

@@ -56,7 +56,7 @@ pub(super) fn default_top_logprobs() -> u32 {
     2
 }
 fn default_request_deadline() -> Span {
-    Span(Duration::from_secs(120))
+    Span(Duration::from_mins(2))
 }
 fn default_max_client_lag() -> Span {
     Span(Duration::from_millis(50))

@@ -47,7 +47,7 @@ fn default_model_name() -> String {
     "reference".to_owned()
 }
 fn default_deadline() -> Span {
-    Span(Duration::from_secs(120))
+    Span(Duration::from_mins(2))
 }
 fn default_health_path() -> String {
     "/health".to_owned()

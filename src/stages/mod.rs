@@ -35,7 +35,7 @@ use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Table, TableContext, layout};
 use crate::model::{Arm, Fault, Reason, RoundId, Seed};
 use crate::pipeline::stage::StageName;
-use crate::ports::{ChainError, ContainerEngine, EngineError, Progress};
+use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, Progress};
 use crate::report::text::error_chain;
 
 /// What all jobs of a round share.
@@ -302,6 +302,10 @@ impl StageError {
             Self::Chain(error) => return error.reason(),
             Self::Exec(error) => return error.reason(),
             Self::Parameter(_) => (Fault::Pipeline, "bad-parameter"),
+            // Gone without a trace: the container or its daemon was lost, and nobody saw it exit.
+            Self::Boot(BootError::Exited { exit: Exit { code: None, signal: None }, .. }) => {
+                (Fault::Unknown, "server-lost")
+            }
             Self::Boot(BootError::Exited { .. }) => (Fault::Submission, "server-exited-before-ready"),
             Self::Boot(BootError::NotReady { .. }) => (Fault::Submission, "not-ready-in-time"),
             Self::Store(_) => (Fault::Infra, "round-directory"),

@@ -37,7 +37,7 @@ fn default_requests() -> u32 {
     4
 }
 fn default_deadline() -> Span {
-    Span(Duration::from_secs(60))
+    Span(Duration::from_mins(1))
 }
 
 pub(super) async fn run(

@@ -130,7 +130,7 @@ fn commitments_that_are_none_are_a_located_error() {
     };
     check("a.json", b"{\"block\": 1, \"commitments\": [", "a.json:1:");
     check("a.yml", b"block: 1\ncommitments: [", "a.yml");
-    check("b.yml", &[b'x'; 10_000_000], "at most");
+    check("b.yml", &vec![b'x'; 10_000_000], "at most");
     check("c.json", &[0xff; 100], "not UTF-8");
     check("d.yml", b"block: 1\n", "`commitments` is missing");
 }
