@@ -52,9 +52,9 @@ impl Linear {
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, format: Format) -> Result<Self> {
         let bias = bias.map(|bias| bias.to_dtype(format.dtype())).transpose()?;
         let weight = match format {
-            Format::Plain(dtype) => Weight::Plain(weight.to_dtype(dtype)?.t()?.contiguous()?),
+            Format::Plain(dtype) => Weight::Plain(transposed(weight, dtype)?),
             Format::Blocked(dtype) => {
-                let weight = weight.to_dtype(dtype)?.t()?.contiguous()?;
+                let weight = transposed(weight, dtype)?;
                 let inner = weight.dim(0)?;
                 let parts = (0..inner).step_by(BLOCK).map(|at| weight.narrow(0, at, BLOCK.min(inner - at)));
                 Weight::Blocked(parts.collect::<Result<_>>()?)
@@ -65,6 +65,13 @@ impl Linear {
         };
         Ok(Self { weight, bias })
     }
+}
+
+/// `(in, out)` in memory, which spares products of a few rows the packing of the matrix. Only f16 stays as it is: in that
+/// order gemm would add its products in f16, which costs precision that an honest f16 server has.
+fn transposed(weight: &Tensor, dtype: DType) -> Result<Tensor> {
+    let weight = weight.to_dtype(dtype)?.t()?;
+    if dtype == DType::F16 { Ok(weight) } else { weight.contiguous() }
 }
 
 impl Module for Linear {
