@@ -22,13 +22,13 @@ use crate::artifact::{JournalEvent, PublishedTable, RoundFile, digest};
 use crate::error::{Error, ExitCode};
 use crate::job::{JobRun, run_attempt};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed, StepAttemptRow};
-use crate::pipeline::definition::{Action as StepAction, Pipeline};
+use crate::pipeline::definition::{Action as StepAction, Job, Pipeline};
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::pipeline::stage::StageName;
 use crate::ports::{ContainerEngine, Progress};
 use crate::schedule::{
-    Action, AttemptEnd, AttemptOrder, Event, JobOutcome, Placement, RunnerSlot, Scheduler, SchedulerSettings,
+    Action, AttemptEnd, AttemptOrder, Event, Placement, RunnerSlot, Scheduler, SchedulerSettings,
 };
 use crate::stages::{RoundContext, RunnerContext};
 
@@ -410,45 +410,26 @@ impl EventLoop<'_> {
             return (ExitCode::Interrupted, Some(reason));
         }
         let outcome = self.scheduler.outcome();
-        let undone = outcome.iter().find_map(|JobOutcome { job, conclusion, reason, legs }| {
-            let is_bad = *conclusion == Some(Conclusion::Failure)
-                && !legs
-                    .iter()
-                    .filter(|leg| leg.result == Conclusion::Failure)
-                    .all(|leg| leg.reason.as_ref().is_some_and(|reason| reason.fault == Fault::Submission))
-                || *conclusion == Some(Conclusion::Failure) && legs.is_empty();
-            is_bad.then(|| {
-                let bad = legs
-                    .iter()
-                    .filter_map(|leg| leg.reason.as_ref())
-                    .find(|reason| reason.fault != Fault::Submission);
-                let reason = bad.or(*reason).cloned();
-                reason.unwrap_or_else(|| {
-                    Reason::new(Fault::Unknown, "job-failed", format!("job `{}` failed", job.id))
-                })
-            })
-        });
-        let publishes = |step: &crate::pipeline::definition::Step| {
-            matches!(step.action, StepAction::Stage { stage: StageName::Publish, .. })
+        let has_stage = |job: &Job, stage: StageName| {
+            job.steps
+                .iter()
+                .any(|step| matches!(step.action, StepAction::Stage { stage: own, .. } if own == stage))
         };
-        let is_meant_to_publish = outcome.iter().any(|outcome| outcome.job.steps.iter().any(publishes));
-        if self.has_published || !is_meant_to_publish {
-            // A read that infrastructure spoilt holds its submission; that the rest was published is the
-            // pipeline's decision.
-            return if is_meant_to_publish || undone.is_none() {
-                (ExitCode::Done, None)
-            } else {
-                (ExitCode::Incomplete, undone)
-            };
+        let undone = outcome.iter().find_map(|job| Some((job.job, job.undone()?)));
+        let is_meant_to_publish = outcome.iter().any(|job| has_stage(job.job, StageName::Publish));
+        match undone {
+            Some((job, reason)) if self.has_published && has_stage(job, StageName::SetWeights) => {
+                (ExitCode::Refused, Some(reason))
+            }
+            // That the rest was published although a read was spoilt is the pipeline's decision.
+            _ if self.has_published => (ExitCode::Done, None),
+            Some((_, reason)) => (ExitCode::Incomplete, Some(reason)),
+            None if is_meant_to_publish => {
+                let why = "nothing was published: see which submissions are held, and why";
+                (ExitCode::Incomplete, Some(Reason::new(Fault::Unknown, "held", why)))
+            }
+            None => (ExitCode::Done, None),
         }
-        let held = || {
-            Reason::new(
-                Fault::Unknown,
-                "held",
-                "nothing was published: see which submissions are held, and why",
-            )
-        };
-        (ExitCode::Incomplete, Some(undone.unwrap_or_else(held)))
     }
 
     /// Writes what comes last: the table of steps, the journal's end, and the seal over all.

@@ -96,6 +96,24 @@ pub struct JobOutcome<'a> {
     pub legs: Vec<&'a LegSummary>,
 }
 
+impl JobOutcome<'_> {
+    /// Why the job failed, where it was not by its submissions' own faults alone.
+    pub fn undone(&self) -> Option<Reason> {
+        if self.conclusion != Some(Conclusion::Failure) {
+            return None;
+        }
+        let mut failed = self.legs.iter().filter(|leg| leg.result == Conclusion::Failure).peekable();
+        if failed.peek().is_none() {
+            return self.reason.cloned();
+        }
+        let is_own =
+            |reason: &Option<Reason>| reason.as_ref().is_some_and(|reason| reason.fault == Fault::Submission);
+        let unexplained =
+            || Reason::new(Fault::Unknown, "job-failed", format!("job `{}` failed", self.job.id));
+        failed.find(|leg| !is_own(&leg.reason)).map(|leg| leg.reason.clone().unwrap_or_else(unexplained))
+    }
+}
+
 /// An attempt to be run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptOrder {
