@@ -355,7 +355,7 @@ async fn an_exit_before_ready_is_seen_with_its_last_words() {
         let bench = bench(script);
         let mut server = bench.engine.launch(&bench.launch()).await.unwrap();
         assert_eq!(server.exited().await, Exit { code: Some(3), signal: None });
-        assert_eq!(server.log_tail(), "no such model[0m\n");
+        assert_eq!(server.log_tail(), "no such model\n");
         assert_eq!(tokio::fs::read(bench.launch().log_path).await.unwrap(), b"no such model\x1b[0m\n");
     }
 }
