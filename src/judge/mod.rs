@@ -1,7 +1,7 @@
 //! L1, judging: from rows of what was measured to verdicts, decisions, places and weights.
 //!
 //! The line is [`judge_answers`] (are they the model's answers?) -> [`decide`] (is it faster, and is that
-//! proven?) -> [`leaderboard`] (who stands where, and why) -> [`weights`] (what the chain is told). Every step
+//! proven?) -> [`leaderboard`] (who stands where, and why) -> [`mod@weights`] (what the chain is told). Every step
 //! takes rows and a policy and returns rows, so that anybody can judge a published round again.
 //!
 //! The rules of a contest are policies: serde structs with our defaults, read from a pipeline's `with:`. No

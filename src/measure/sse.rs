@@ -5,7 +5,7 @@
 //! decoded only once an event is whole, with replacement, as the standard says. Fields `id` and `retry`, which
 //! are about reconnecting, are ignored: no request is ever retried.
 //!
-//! Absent on purpose: JSON and the meaning of events ([`super::observe`]).
+//! Absent on purpose: JSON and the meaning of events ([`mod@super::observe`]).
 
 /// Bounds on what a hostile stream may make the parser hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,13 +6,15 @@
 
 #![deny(clippy::disallowed_methods)]
 
+mod event;
 mod legs;
 mod placement;
 mod scheduler;
 #[cfg(test)]
 mod tests;
 
+pub use event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
 pub(crate) use legs::reason as pipeline_reason;
 pub use placement::{Placement, PlacementError, RunnerSlot, place};
-pub use scheduler::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, Scheduler, SchedulerSettings};
+pub use scheduler::Scheduler;
 pub(crate) use scheduler::{fault_of, scope_of};

@@ -2,151 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
 use super::legs::{legs_of, reason};
-use super::placement::{Placement, RunnerSlot, place};
+use super::placement::{Placement, place};
 use crate::artifact::JournalEvent;
-use crate::model::{Conclusion, Fault, LegSummary, Reason, Seed};
-use crate::pipeline::definition::{FaultName, Flag, Job, Pipeline};
+use crate::model::{Conclusion, Fault, LegSummary, Reason};
+use crate::pipeline::definition::{FaultName, Flag, Job};
 use crate::pipeline::expr::{Contexts, ExprError, Status, Value};
 use crate::pipeline::template::diagnostic;
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The round begins.
-    Started,
-    /// An attempt of a leg ended.
-    AttemptEnded {
-        /// Number of the job.
-        job: usize,
-        /// Number of the leg.
-        leg: usize,
-        /// How.
-        end: AttemptEnd,
-    },
-    /// The wait before another attempt is over.
-    RetryDue {
-        /// Number of the job.
-        job: usize,
-        /// Number of the leg.
-        leg: usize,
-    },
-    /// Somebody wants the round to stop.
-    CancelRequested,
-}
-
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AttemptEnd {
-    /// Result.
-    pub conclusion: Conclusion,
-    /// Why it did not succeed.
-    pub reason: Option<Reason>,
-    /// The job's outputs as this leg gives them.
-    pub outputs: Map<String, Json>,
-    /// Wall time of its start, microseconds since 1970 UTC.
-    pub started_at_us: i64,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Write this down.
-    Record(Box<JournalEvent>),
-    /// Run an attempt of a leg.
-    StartAttempt(Box<AttemptOrder>),
-    /// Come back with [`Event::RetryDue`] after a while.
-    WaitForRetry {
-        /// Number of the job.
-        job: usize,
-        /// Number of the leg.
-        leg: usize,
-        /// How long.
-        delay: Duration,
-    },
-    /// Stop the running legs of a job.
-    StopLegs {
-        /// Number of the job.
-        job: usize,
-    },
-    /// All jobs have ended.
-    EndRound,
-}
-
-impl Action {
-    fn record(event: JournalEvent) -> Self {
-        Self::Record(Box::new(event))
-    }
-}
-
-/// How a job stands: for the exit code and the report.
-#[derive(Debug)]
-pub struct JobOutcome<'a> {
-    /// The job.
-    pub job: &'a Job,
-    /// How it ended; none while it has not.
-    pub conclusion: Option<Conclusion>,
-    /// Why, where it did not succeed.
-    pub reason: Option<&'a Reason>,
-    /// Its legs.
-    pub legs: Vec<&'a LegSummary>,
-}
-
-impl JobOutcome<'_> {
-    /// Why the job failed, where it was not by its submissions' own faults alone.
-    pub fn undone(&self) -> Option<Reason> {
-        if self.conclusion != Some(Conclusion::Failure) {
-            return None;
-        }
-        let mut failed = self.legs.iter().filter(|leg| leg.result == Conclusion::Failure).peekable();
-        if failed.peek().is_none() {
-            return self.reason.cloned();
-        }
-        let is_own =
-            |reason: &Option<Reason>| reason.as_ref().is_some_and(|reason| reason.fault == Fault::Submission);
-        let unexplained =
-            || Reason::new(Fault::Unknown, "job-failed", format!("job `{}` failed", self.job.id));
-        failed.find(|leg| !is_own(&leg.reason)).map(|leg| leg.reason.clone().unwrap_or_else(unexplained))
-    }
-}
-
-/// An attempt to be run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AttemptOrder {
-    /// Number of the job in the pipeline.
-    pub job: usize,
-    /// Number of the leg.
-    pub leg: usize,
-    /// Its key.
-    pub key: String,
-    /// Number of the attempt, from 1.
-    pub attempt: u32,
-    /// Where.
-    pub placement: Placement,
-    /// Name of the place.
-    pub runner: String,
-    /// The contexts known before the job's own steps: inputs, run, needs, matrix, strategy.
-    pub contexts: BTreeMap<String, Json>,
-    /// Whether what it needs went well.
-    pub status: Status,
-}
-
-/// What a scheduler is made of.
-#[derive(Debug, Clone)]
-pub struct SchedulerSettings {
-    /// The pipeline.
-    pub pipeline: Arc<Pipeline>,
-    /// Contexts that stay: `inputs`, `run`, `env`.
-    pub contexts: BTreeMap<String, Json>,
-    /// The round's seed.
-    pub seed: Seed,
-    /// The runners there are.
-    pub runners: Vec<RunnerSlot>,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum JobPhase {
