@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value as Json, json};
@@ -148,7 +149,6 @@ fn round_file(settings: &RoundSettings) -> RoundFile {
     let source = &settings.pipeline.source;
     let runner_texts: Vec<&str> = settings.runners.iter().map(|(_, source)| &*source.text).collect();
     let runner_paths: Vec<&str> = settings.runners.iter().map(|(_, source)| &*source.path).collect();
-    let tool_digest = std::fs::read(&settings.program).ok().map(|bytes| digest::sha256(&bytes));
     RoundFile {
         schema: RoundFile::SCHEMA,
         round_id: settings.round_id.clone(),
@@ -162,7 +162,7 @@ fn round_file(settings: &RoundSettings) -> RoundFile {
         images: BTreeMap::new(),
         model_digest: settings.runners.iter().find_map(|(runner, _)| model_digest(runner)),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        tool_digest,
+        tool_digest: file_digest(&settings.program),
         started_at: (settings.now)().to_string(),
     }
 }
@@ -179,10 +179,23 @@ fn model_digest(runner: &RunnerSpec) -> Option<Digest> {
     files.sort();
     let mut listing = String::new();
     for path in files {
-        let digest = digest::sha256(&std::fs::read(&path).ok()?);
+        let digest = file_digest(&path)?;
         writeln!(listing, "{digest}  {}", path.file_name()?.to_string_lossy()).ok()?;
     }
     Some(digest::sha256(listing.as_bytes()))
+}
+
+/// Digest of a file, read piece by piece: a model does not fit into memory.
+fn file_digest(path: &Path) -> Option<Digest> {
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut hasher = digest::Hasher::default();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut chunk).ok()? {
+            0 => return Some(hasher.finish()),
+            count => hasher.update(&chunk[..count]),
+        }
+    }
 }
 
 fn scheduler_settings(settings: &RoundSettings) -> SchedulerSettings {
