@@ -6,20 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::JournalEvent;
 use crate::model::{Conclusion, Fault, Reason};
+use crate::pipeline::contexts::{ContextName, KnownContexts, Site, SiteScope};
 use crate::pipeline::definition::{Action, Env, Flag, Job, Pipeline, Step};
-use crate::pipeline::expr::{Contexts, ExprError, Object, Status, Value};
+use crate::pipeline::expr::{ExprError, Object, Status, Value};
 use crate::pipeline::template::diagnostic;
 use crate::ports::Progress;
 use crate::report::text::error_chain;
-use crate::schedule::{AttemptEnd, AttemptOrder, fault_of, pipeline_reason, scope_of};
+use crate::schedule::{AttemptEnd, AttemptOrder, fault_of, pipeline_reason};
 use crate::stages::{JobContext, Notes, RoundContext, RunnerContext, ShellStep, StageCall, run_shell};
 
 /// How long a server may take to end when it is asked to.
@@ -107,12 +109,29 @@ struct StepLoop<'a> {
     run: &'a JobRun,
     job: &'a Job,
     context: JobContext<'a>,
-    contexts: BTreeMap<String, Json>,
-    /// `steps.<id>` as expressions see it.
-    steps: Map<String, Json>,
+    /// What expressions of the job's own settings see.
+    contexts: KnownContexts,
+    /// The environment of all steps, or why it cannot be computed.
+    env: Result<Environment, Reason>,
+    /// `steps.<id>` as expressions see it; shared with a scope only while that lives.
+    steps: Arc<Object>,
     status: Status,
     reason: Option<Reason>,
     deadline: Option<Instant>,
+}
+
+/// The variables of a step: for its process, and as expressions see them.
+#[derive(Debug, Clone, Default)]
+struct Environment {
+    variables: BTreeMap<String, String>,
+    value: Value,
+}
+
+impl Environment {
+    fn of(variables: BTreeMap<String, String>) -> Self {
+        let value = variables.iter().map(|(name, text)| (name, Value::from(text.as_str())));
+        Self { value: Value::from(value.collect::<Object>()), variables }
+    }
 }
 
 /// How a step ended.
@@ -124,16 +143,19 @@ struct StepEnd {
 
 impl<'a> StepLoop<'a> {
     fn new(run: &'a JobRun, job: &'a Job, context: JobContext<'a>) -> Self {
-        let timeout = job.timeout.or(run.pipeline.defaults.timeout);
+        let contexts = run.order.contexts.clone();
+        let contexts =
+            contexts.with(ContextName::Machine, Object::new().with("id", run.order.runner.as_str()));
         Self {
             run,
             job,
             context,
-            contexts: run.order.contexts.clone(),
-            steps: Map::new(),
+            env: environment_of(run, job),
+            contexts,
+            steps: Arc::new(Object::new()),
             status: if run.order.status == Status::Cancelled { Status::Cancelled } else { Status::Success },
             reason: None,
-            deadline: timeout.map(|timeout| Instant::now() + timeout),
+            deadline: job.timeout.map(|timeout| Instant::now() + timeout),
         }
     }
 
@@ -178,6 +200,7 @@ impl<'a> StepLoop<'a> {
         let name = step_name(index, step);
         let started = Instant::now();
         let mut is_started = false;
+        let mut tolerates = false;
         let end = match self.decide(step) {
             Ok(None) => StepEnd { outcome: Conclusion::Skipped, reason: None, outputs: Map::new() },
             Ok(Some(env)) => {
@@ -190,19 +213,22 @@ impl<'a> StepLoop<'a> {
                     step: name.clone(),
                     stage: stage_name(step).to_owned(),
                 });
-                self.attempts(index, step, &env).await
+                let end = self.attempts(index, step, &env).await;
+                tolerates =
+                    end.outcome == Conclusion::Failure && self.tolerates(&step.continue_on_error, &env);
+                end
             }
             Err(reason) => {
+                tolerates = matches!(step.continue_on_error, Flag::Fixed(true));
                 StepEnd { outcome: Conclusion::Failure, reason: Some(reason), outputs: Map::new() }
             }
         };
-        let tolerates = end.outcome == Conclusion::Failure && self.tolerates(&step.continue_on_error);
         let conclusion = if tolerates { Conclusion::Success } else { end.outcome };
-        let id = step.id.clone().unwrap_or_else(|| name.clone());
-        self.steps.insert(
-            id,
-            json!({"outputs": end.outputs, "outcome": end.outcome.as_str(), "conclusion": conclusion.as_str()}),
-        );
+        let shown = Object::new()
+            .with("outputs", Json::Object(end.outputs.clone()))
+            .with("outcome", end.outcome.as_str())
+            .with("conclusion", conclusion.as_str());
+        Arc::make_mut(&mut self.steps).insert(step.id.as_deref().unwrap_or(&name), shown);
         if is_started || end.outcome != Conclusion::Skipped {
             let nanos = i64::try_from(started.elapsed().as_nanos()).unwrap_or(i64::MAX);
             // The round owns the receiver for as long as it runs jobs.
@@ -230,55 +256,51 @@ impl<'a> StepLoop<'a> {
         }
     }
 
-    /// The scope of this moment, with the environment given.
-    fn scope(&self, env: &BTreeMap<String, String>) -> Contexts {
-        let mut contexts = self.contexts.clone();
-        contexts.insert("steps".to_owned(), Json::Object(self.steps.clone()));
-        contexts.insert("env".to_owned(), json!(env));
+    /// The contexts of this moment, with the environment given.
+    fn known(&self, env: &Environment) -> KnownContexts {
         let status = match self.status {
             Status::Success => "success",
             Status::Failure => "failure",
             Status::Cancelled => "cancelled",
         };
-        contexts.insert("job".to_owned(), json!({"status": status}));
-        contexts.insert("machine".to_owned(), json!({"id": self.run.order.runner}));
-        scope_of(&contexts, self.status)
+        let contexts = self.contexts.clone();
+        contexts
+            .with(ContextName::Steps, Value::Object(Arc::clone(&self.steps)))
+            .with(ContextName::Env, env.value.clone())
+            .with(ContextName::Job, Object::new().with("status", status))
     }
 
     /// Whether the step runs, and with what environment.
-    fn decide(&self, step: &Step) -> Result<Option<BTreeMap<String, String>>, Reason> {
-        let mut env = BTreeMap::new();
-        for level in [&self.run.pipeline.env, &self.job.env] {
-            self.extend_env(&mut env, level)?;
-        }
-        let holds = step.condition.holds(&self.scope(&env)).map_err(|error| self.expression(&error))?;
-        if !holds {
+    fn decide(&self, step: &Step) -> Result<Option<Environment>, Reason> {
+        let env = self.env.clone()?;
+        let known = self.known(&env);
+        let holds = step.condition.holds(&known.at(Site::StepIf, self.status));
+        if !holds.map_err(|error| self.expression(&error))? {
             return Ok(None);
         }
-        self.extend_env(&mut env, &step.env)?;
-        Ok(Some(env))
-    }
-
-    fn extend_env(&self, env: &mut BTreeMap<String, String>, level: &Env) -> Result<(), Reason> {
-        let scope = self.scope(env);
-        for (name, template) in level {
-            let value = template.text(&scope).map_err(|error| self.expression(&error))?;
-            env.insert(name.clone(), value);
+        if step.env.is_empty() {
+            return Ok(Some(env));
         }
-        Ok(())
+        let scope = known.at(Site::Step, self.status);
+        let own = texts(&step.env, &scope).map_err(|error| self.expression(&error))?;
+        let mut variables = env.variables;
+        variables.extend(own);
+        Ok(Some(Environment::of(variables)))
     }
 
-    fn tolerates(&self, flag: &Flag) -> bool {
+    /// Whether a failure passes; an expression that fails itself lets nothing pass.
+    fn tolerates(&self, flag: &Flag, env: &Environment) -> bool {
         match flag {
             Flag::Fixed(value) => *value,
             Flag::Template(template) => {
-                template.evaluate(&self.scope(&BTreeMap::new())).is_ok_and(|value| value.is_truthy())
+                let known = self.known(env);
+                template.evaluate(&known.at(Site::Step, self.status)).is_ok_and(|value| value.is_truthy())
             }
         }
     }
 
     /// Tries the step as often as its own `retry` allows.
-    async fn attempts(&mut self, index: usize, step: &Step, env: &BTreeMap<String, String>) -> StepEnd {
+    async fn attempts(&mut self, index: usize, step: &Step, env: &Environment) -> StepEnd {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -301,7 +323,7 @@ impl<'a> StepLoop<'a> {
         }
     }
 
-    async fn attempt(&mut self, index: usize, step: &Step, env: &BTreeMap<String, String>) -> StepEnd {
+    async fn attempt(&mut self, index: usize, step: &Step, env: &Environment) -> StepEnd {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let limit = [step.timeout, left].into_iter().flatten().min();
         let work = self.action(index, step, env);
@@ -327,11 +349,12 @@ impl<'a> StepLoop<'a> {
         &mut self,
         index: usize,
         step: &Step,
-        env: &BTreeMap<String, String>,
+        env: &Environment,
     ) -> Result<Map<String, Json>, Reason> {
-        let scope = self.scope(env);
+        let known = self.known(env);
         match &step.action {
             Action::Stage { stage, with, .. } => {
+                let scope = known.at(Site::Step, self.status);
                 let given = with
                     .iter()
                     .map(|(name, tree)| Ok((name.name.as_str(), tree.evaluate(&scope)?)))
@@ -346,13 +369,14 @@ impl<'a> StepLoop<'a> {
                 call.run(&mut self.context).await
             }
             Action::Run { script, .. } => {
+                let scope = known.at(Site::Script, self.status);
                 let script = script.text(&scope).map_err(|error| self.expression(&error))?;
                 let working_dir = std::env::current_dir().map_err(|error| {
                     Reason::new(Fault::Infra, "machine", format!("find the working directory: {error}"))
                 })?;
                 let shell = ShellStep {
                     script,
-                    env: env.clone(),
+                    env: env.variables.clone(),
                     working_dir,
                     files_dir: self.context.attempt_dir.clone(),
                     name: format!("step-{index}"),
@@ -364,7 +388,8 @@ impl<'a> StepLoop<'a> {
 
     /// The job's outputs; of a job that did not succeed, those that there are.
     fn outputs(&self, conclusion: Conclusion) -> Result<Map<String, Json>, Reason> {
-        let scope = self.scope(&BTreeMap::new());
+        let known = self.known(self.env.as_ref().unwrap_or(&Environment::default()));
+        let scope = known.at(Site::Output, self.status);
         let mut outputs = Map::new();
         for output in &self.job.outputs {
             let value =
@@ -395,6 +420,24 @@ impl<'a> StepLoop<'a> {
     }
 }
 
+/// The environment of all steps of a job: the pipeline's, then the job's own.
+fn environment_of(run: &JobRun, job: &Job) -> Result<Environment, Reason> {
+    let contexts = &run.order.contexts;
+    let inherited = contexts.get(ContextName::Env).and_then(Value::as_object);
+    let mut variables: BTreeMap<String, String> = inherited
+        .into_iter()
+        .flat_map(Object::iter)
+        .map(|(name, value)| (name.to_owned(), value.to_string()))
+        .collect();
+    let own = texts(&job.env, &contexts.at(Site::JobEnv, Status::Success));
+    variables.extend(own.map_err(|error| pipeline_reason(&run.pipeline.source, &diagnostic(&error)))?);
+    Ok(Environment::of(variables))
+}
+
+fn texts(env: &Env, scope: &SiteScope<'_>) -> Result<Vec<(String, String)>, ExprError> {
+    env.iter().map(|(name, template)| Ok((name.clone(), template.text(scope)?))).collect()
+}
+
 fn step_name(index: usize, step: &Step) -> String {
     step.id.clone().unwrap_or_else(|| format!("{index}-{}", stage_name(step)))
 }
@@ -405,3 +448,6 @@ fn stage_name(step: &Step) -> &'static str {
         Action::Run { .. } => "run",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,10 +23,14 @@ use crate::artifact::{JournalEvent, PublishedTable, RoundFile, digest};
 use crate::error::{Error, ExitCode};
 use crate::job::{JobRun, run_attempt};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed, StepAttemptRow};
+use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::definition::{Action as StepAction, Job, Pipeline};
+use crate::pipeline::expr::{Object, Value};
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::pipeline::stage::StageName;
+use crate::pipeline::template::diagnostic;
+use crate::pipeline::{Color, Diagnostics};
 use crate::ports::{ContainerEngine, Progress};
 use crate::schedule::{
     Action, AttemptEnd, AttemptOrder, Event, Placement, RunnerSlot, Scheduler, SchedulerSettings,
@@ -99,6 +103,7 @@ pub async fn run_round(
     control: Control,
     view: UnboundedSender<View>,
 ) -> Result<RoundEnd, Error> {
+    let contexts = contexts_of(&settings)?;
     let directory = RoundDirectory::create(&settings.data_dir, &settings.round_id)?;
     let lock = directory.lock()?;
     let round_file = round_file(&settings);
@@ -113,7 +118,7 @@ pub async fn run_round(
     let (journal, journal_events) = unbounded_channel();
     let (progress, progress_events) = unbounded_channel();
     let mut event_loop = EventLoop {
-        scheduler: Scheduler::new(scheduler_settings(&settings)),
+        scheduler: Scheduler::new(scheduler_settings(&settings, contexts)),
         journal_file,
         settings: &settings,
         round,
@@ -198,14 +203,23 @@ fn file_digest(path: &Path) -> Option<Digest> {
     }
 }
 
-fn scheduler_settings(settings: &RoundSettings) -> SchedulerSettings {
-    let run = json!({"id": settings.round_id.as_str(), "attempt": 1, "trigger": "dispatch"});
+/// The contexts that stay the same for the whole round.
+fn contexts_of(settings: &RoundSettings) -> Result<KnownContexts, Error> {
+    let run = Object::new().with("id", settings.round_id.as_str()).with("trigger", "dispatch");
+    let known = KnownContexts::default()
+        .with(ContextName::Inputs, Value::from(Json::Object(settings.inputs.clone())))
+        .with(ContextName::Run, run);
+    let env = settings.pipeline.env(&known).map_err(|error| {
+        let found = vec![diagnostic(&error)];
+        Error::Invalid(Diagnostics::new(&settings.pipeline.source, found).render(Color::Never))
+    })?;
+    Ok(known.with(ContextName::Env, env))
+}
+
+fn scheduler_settings(settings: &RoundSettings, contexts: KnownContexts) -> SchedulerSettings {
     SchedulerSettings {
         pipeline: Arc::clone(&settings.pipeline),
-        contexts: BTreeMap::from([
-            ("inputs".to_owned(), Json::Object(settings.inputs.clone())),
-            ("run".to_owned(), run),
-        ]),
+        contexts,
         seed: settings.seed.clone(),
         runners: settings
             .runners

@@ -8,8 +8,9 @@ use serde_json::Value as Json;
 use super::run::{bind, load_pipeline};
 use super::{Session, print};
 use crate::error::{Error, ExitCode};
+use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::diagnostic::Diagnostics;
-use crate::pipeline::expr::{Contexts, Value};
+use crate::pipeline::expr::Value;
 use crate::pipeline::plan::Plan;
 
 #[derive(Debug, Args)]
@@ -36,8 +37,13 @@ enum Graph {
 pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
     let pipeline = load_pipeline(&arguments.pipeline, session)?;
     let inputs = bind(&pipeline, &arguments.inputs)?;
-    let scope = Contexts::new().with("inputs", Value::from(Json::Object(inputs)));
-    let plan = Plan::new(&pipeline, &scope).map_err(|found| {
+    let known = KnownContexts::default().with(ContextName::Inputs, Value::from(Json::Object(inputs)));
+    // What the round's own name enters is not known yet.
+    let known = match pipeline.env(&known) {
+        Ok(env) => known.with(ContextName::Env, env),
+        Err(_) => known,
+    };
+    let plan = Plan::new(&pipeline, &known).map_err(|found| {
         Error::Invalid(Diagnostics::new(&pipeline.source, found).render(session.diagnostics()))
     })?;
     let text = match arguments.graph {

@@ -65,6 +65,7 @@ codes! {
     TimeoutNesting = "L054": "a step's timeout longer than its job's",
     InputDefault = "L057": "a default that its input would refuse",
     Matrix = "L059": "a matrix that cannot be expanded",
+    Unsupported = "L060": "a setting that is planned and not supported yet",
     Evaluation = "E001": "an expression failed while the pipeline ran",
 }
 

@@ -1,7 +1,8 @@
 //! What a person gave, and the declared inputs -> the values of `inputs`.
 
+use super::contexts::{KnownContexts, Site};
 use super::definition::{InputDecl, InputType, Pipeline};
-use super::expr::{Object, Value};
+use super::expr::{ExprError, Object, Status, Value};
 use super::suggest;
 
 impl Pipeline {
@@ -30,6 +31,17 @@ impl Pipeline {
             values.insert(&input.name, value);
         }
         Ok(Value::from(values))
+    }
+}
+
+impl Pipeline {
+    /// The pipeline's `env`, by what is known before the first job.
+    ///
+    /// # Errors
+    /// The first expression that fails.
+    pub fn env(&self, known: &KnownContexts) -> Result<Object, ExprError> {
+        let scope = known.at(Site::PipelineEnv, Status::Success);
+        self.env.iter().map(|(name, template)| Ok((name.as_str(), template.text(&scope)?))).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The dialect is GitHub Actions'. Text becomes a tree with places ([`yaml`]), the tree a checked pipeline with
 //! every finding in one pass ([`definition::Pipeline::parse`], [`diagnostic`]), and that a [`plan`]. The language
-//! between `${{` and `}}` is [`expr`]; what surrounds it is [`template`].
+//! between `${{` and `}}` is [`expr`], what it may look at [`contexts`]; what surrounds it is [`template`].
 //!
 //! Everything here is pure: no file is opened, no clock is read. Absent on purpose: running anything (see the
 //! scheduler and the job), and knowing what stages do (the table in [`stage`] knows only their inputs and
@@ -11,6 +11,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod code;
+pub mod contexts;
 pub mod cron;
 pub mod definition;
 pub mod diagnostic;

@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::code::Code;
-use super::definition::{Action, Job, Pipeline, Step};
+use super::contexts::{ContextName, KnownContexts, Site};
+use super::definition::{Action, InputDecl, InputType, Job, Pipeline, Step};
 use super::diagnostic::Diagnostic;
-use super::expr::{Object, Scope, TermKind, Value};
+use super::expr::{ExprError, Status, TermKind, Value};
 use super::matrix::{self, Emptiness};
 use super::template::{self, Template, TemplateTree};
 
@@ -17,8 +18,26 @@ use super::template::{self, Template, TemplateTree};
 pub struct Plan {
     /// The pipeline's name.
     pub name: String,
+    /// What can be set when it is started.
+    pub inputs: Vec<PlannedInput>,
     /// The jobs; each stands after all it needs.
     pub jobs: Vec<PlannedJob>,
+}
+
+/// Something that can be set when the pipeline is started.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlannedInput {
+    /// Its name.
+    pub name: String,
+    /// Its type; the options of a choice.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it must be given.
+    pub is_required: bool,
+    /// Its value if it is not given.
+    pub default: Option<Value>,
+    /// What it is for.
+    pub description: Option<String>,
 }
 
 /// A job that would run.
@@ -26,6 +45,8 @@ pub struct Plan {
 pub struct PlannedJob {
     /// Its id.
     pub id: String,
+    /// What it is called, as written, if not by its id.
+    pub name: Option<String>,
     /// The jobs it waits for.
     pub needs: Vec<String>,
     /// Where it runs, as written.
@@ -58,34 +79,50 @@ pub struct PlannedLeg {
 }
 
 impl Plan {
-    /// The plan of a pipeline. The scope holds what is known before the start: `inputs`, `run`, `tick`, `env`.
+    /// The plan of a pipeline, as far as these contexts say: `inputs` before the start, with `env` if it can be
+    /// computed from them.
     ///
     /// # Errors
     /// Static matrices that cannot be expanded, and keys that cannot be computed or are not unique.
-    pub fn new(pipeline: &Pipeline, scope: &dyn Scope) -> Result<Self, Vec<Diagnostic>> {
+    pub fn new(pipeline: &Pipeline, known: &KnownContexts) -> Result<Self, Vec<Diagnostic>> {
         let mut findings = Vec::new();
         let mut jobs = Vec::new();
         for job in in_order(pipeline) {
-            let legs = legs(job, scope).unwrap_or_else(|found| {
+            let legs = legs(job, known).unwrap_or_else(|found| {
                 findings.push(found);
                 Legs::Single
             });
             jobs.push(PlannedJob {
                 id: job.id.clone(),
+                name: job.name.as_ref().map(|name| written(name, pipeline)),
                 needs: job.needs.iter().map(|need| need.job.clone()).collect(),
                 runs_on: job.runs_on.labels.iter().map(|label| written(label, pipeline)).collect(),
                 legs,
                 steps: job.steps.iter().map(|step| step_name(step, pipeline)).collect(),
             });
         }
-        if findings.is_empty() { Ok(Self { name: pipeline.name.clone(), jobs }) } else { Err(findings) }
+        let inputs = pipeline.inputs.iter().map(PlannedInput::of).collect();
+        if findings.is_empty() {
+            Ok(Self { name: pipeline.name.clone(), inputs, jobs })
+        } else {
+            Err(findings)
+        }
     }
 
     /// The plan as lines of text.
     pub fn text(&self) -> String {
         let mut text = format!("{}\n", self.name);
+        if !self.inputs.is_empty() {
+            text.push_str("\n  inputs\n");
+        }
+        for input in &self.inputs {
+            let _ = writeln!(text, "    {}", input.text());
+        }
         for job in &self.jobs {
             let _ = write!(text, "\n  {}", job.id);
+            if let Some(name) = &job.name {
+                let _ = write!(text, " ({name})");
+            }
             if !job.needs.is_empty() {
                 let _ = write!(text, "  needs {}", job.needs.join(", "));
             }
@@ -128,6 +165,41 @@ impl Plan {
     }
 }
 
+impl PlannedInput {
+    fn of(input: &InputDecl) -> Self {
+        let kind = match &input.kind {
+            InputType::String => "string".to_owned(),
+            InputType::Number => "number".to_owned(),
+            InputType::Boolean => "boolean".to_owned(),
+            InputType::Choice(options) => options.join(" | "),
+        };
+        Self {
+            name: input.name.clone(),
+            kind,
+            is_required: input.is_required,
+            default: input.default.clone(),
+            description: input.description.clone(),
+        }
+    }
+
+    /// One line: name, type, what stands in for it, what it is for.
+    fn text(&self) -> String {
+        let mut text = format!("{} ({}", self.name, self.kind);
+        match &self.default {
+            Some(default) => {
+                let _ = write!(text, ", default {default}");
+            }
+            None if self.is_required => text.push_str(", required"),
+            None => {}
+        }
+        text.push(')');
+        if let Some(description) = &self.description {
+            let _ = write!(text, ": {description}");
+        }
+        text
+    }
+}
+
 /// The jobs, each after all it needs, else in file order.
 pub fn in_order(pipeline: &Pipeline) -> Vec<&Job> {
     let jobs = &pipeline.jobs;
@@ -154,88 +226,73 @@ pub fn in_order(pipeline: &Pipeline) -> Vec<&Job> {
     ordered
 }
 
-/// The legs of a job in a scope: evaluated matrix, expanded, each with its key. Used before the start for what
+/// The legs of a job by what is known: evaluated matrix, expanded, each with its key. Used before the start for what
 /// is static, and again by the scheduler once the needs of a dynamic matrix are there.
 ///
 /// # Errors
 /// A matrix that cannot be evaluated or expanded, and keys that cannot be computed or are not unique.
-pub fn expand(job: &Job, scope: &dyn Scope) -> Result<Vec<PlannedLeg>, Diagnostic> {
+pub fn expand(job: &Job, known: &KnownContexts) -> Result<Vec<PlannedLeg>, Diagnostic> {
     let Some(strategy) = &job.strategy else { return Ok(Vec::new()) };
     let place = strategy.matrix.span();
     let emptiness = if strategy.allow_empty { Emptiness::Allowed } else { Emptiness::Refused };
-    let value = strategy.matrix.evaluate(scope).map_err(|error| template::diagnostic(&error))?;
+    let scope = known.at(Site::Matrix, Status::Success);
+    let value = strategy.matrix.evaluate(&scope).map_err(|error| template::diagnostic(&error))?;
     let legs = matrix::expand(&value, emptiness)
         .map_err(|error| Diagnostic::error(Code::Matrix, place, format!("job `{}`: {error}", job.id)))?;
     let mut planned: Vec<PlannedLeg> = Vec::with_capacity(legs.len());
     let mut seen = std::collections::HashSet::new();
     for leg in legs {
-        let key =
-            leg_key(strategy.key.as_ref(), &leg, scope).map_err(|error| template::diagnostic(&error))?;
+        let matrix = Value::from(leg.clone());
+        let key = match &strategy.key {
+            Some(key) => {
+                leg_text(key, Site::Key, &matrix, known).map_err(|error| template::diagnostic(&error))?
+            }
+            None => matrix::default_key(&leg),
+        };
         if !seen.insert(key.clone()) {
             let message = format!("two legs of `{}` have the key `{key:.80}`", job.id);
             let at = strategy.key.as_ref().map_or(strategy.span, |key| key.span);
             return Err(Diagnostic::error(Code::MatrixKey, at, message).help("a key must tell legs apart"));
         }
-        planned.push(PlannedLeg { key, matrix: Value::from(leg) });
+        planned.push(PlannedLeg { key, matrix });
     }
     Ok(planned)
 }
 
-fn leg_key(
-    key: Option<&Template>,
-    leg: &Object,
-    scope: &dyn Scope,
-) -> Result<String, super::expr::ExprError> {
-    let Some(key) = key else { return Ok(matrix::default_key(leg)) };
-    key.text(&LegScope { outer: scope, matrix: Value::from(leg.clone()) })
+/// A template that is computed for a leg.
+///
+/// # Errors
+/// An expression that fails.
+pub(crate) fn leg_text(
+    template: &Template,
+    site: Site,
+    matrix: &Value,
+    known: &KnownContexts,
+) -> Result<String, ExprError> {
+    let known = known.clone().with(ContextName::Matrix, matrix.clone());
+    template.text(&known.at(site, Status::Success))
 }
 
-/// A scope with a leg's values in it.
-struct LegScope<'s> {
-    outer: &'s dyn Scope,
-    matrix: Value,
-}
-
-impl Scope for LegScope<'_> {
-    fn context(&self, name: &str) -> Option<Value> {
-        if super::expr::same_name(name, "matrix") {
-            Some(self.matrix.clone())
-        } else {
-            self.outer.context(name)
-        }
-    }
-
-    fn contexts(&self) -> Vec<String> {
-        let mut names = self.outer.contexts();
-        names.push("matrix".to_owned());
-        names
-    }
-
-    fn absence(&self) -> super::expr::Absence {
-        self.outer.absence()
-    }
-}
-
-/// The legs of a job as far as the scope knows them.
-pub(crate) fn legs(job: &Job, scope: &dyn Scope) -> Result<Legs, Diagnostic> {
+/// The legs of a job as far as they are known.
+pub(crate) fn legs(job: &Job, known: &KnownContexts) -> Result<Legs, Diagnostic> {
     let Some(strategy) = &job.strategy else { return Ok(Legs::Single) };
-    let mut unknown = unknown_contexts(&strategy.matrix, scope);
+    let mut unknown = unknown_contexts(&strategy.matrix, known);
     unknown
-        .extend(strategy.key.iter().flat_map(|key| unknown_in(key, scope)).filter(|name| name != "matrix"));
+        .extend(strategy.key.iter().flat_map(|key| unknown_in(key, known)).filter(|name| name != "matrix"));
     if unknown.is_empty() {
-        return expand(job, scope).map(Legs::Static);
+        return expand(job, known).map(Legs::Static);
     }
     unknown.sort();
     unknown.dedup();
     Ok(Legs::Dynamic(unknown))
 }
 
-fn unknown_contexts(tree: &TemplateTree, scope: &dyn Scope) -> Vec<String> {
-    tree.templates().into_iter().flat_map(|template| unknown_in(template, scope)).collect()
+fn unknown_contexts(tree: &TemplateTree, known: &KnownContexts) -> Vec<String> {
+    tree.templates().into_iter().flat_map(|template| unknown_in(template, known)).collect()
 }
 
-/// The paths of a template whose context the scope has not, two names deep.
-fn unknown_in(template: &Template, scope: &dyn Scope) -> Vec<String> {
+/// The paths of a template whose context is not known, two names deep.
+fn unknown_in(template: &Template, known: &KnownContexts) -> Vec<String> {
     let mut paths = Vec::new();
     for placed in template.expressions() {
         let mut inner = Vec::new();
@@ -246,7 +303,8 @@ fn unknown_in(template: &Template, scope: &dyn Scope) -> Vec<String> {
                 _ => return,
             };
             let TermKind::Context(context) = &of.kind else { return };
-            if scope.context(context).is_none() && !inner.contains(&of.span) {
+            let is_known = ContextName::named(context).is_some_and(|name| known.get(name).is_some());
+            if !is_known && !inner.contains(&of.span) {
                 inner.push(of.span);
                 paths.push(name.map_or_else(|| context.clone(), |name| format!("{context}.{name}")));
             }

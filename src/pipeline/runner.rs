@@ -105,7 +105,7 @@ impl RunnerSpec {
     }
 }
 
-fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<RunnerSpec> {
+pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<RunnerSpec> {
     let mut fields = decoder.fields(node, "the runner", Span::at(node.span.start))?;
     let name = fields.require("name", decoder).and_then(|slot| {
         let name = decoder.string(slot)?;
@@ -114,7 +114,8 @@ fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<RunnerSpec> {
     });
     let mut labels: Vec<String> =
         fields.take("labels").map(|slot| strings(decoder, slot)).unwrap_or_default();
-    let place = fields.take("place").and_then(|slot| {
+    let place_slot = fields.take("place");
+    let place = place_slot.and_then(|slot| {
         let words =
             &[("local", RunnerPlace::Local), ("ssh", RunnerPlace::Ssh), ("slurm", RunnerPlace::Slurm)];
         decoder.word(slot, words)
@@ -123,14 +124,28 @@ fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<RunnerSpec> {
     let kind = engine.and_then(|slot| {
         decoder.word(slot, &[("process", EngineKind::Process), ("docker", EngineKind::Docker)])
     });
-    let machine = fields.take("machine").and_then(|slot| machine(decoder, slot)).unwrap_or_default();
+    if let (Some(slot), Some(RunnerPlace::Ssh | RunnerPlace::Slurm)) = (place_slot, place) {
+        let message = "this `place` is not supported yet: jobs run on this machine only";
+        decoder.report(
+            Diagnostic::error(Code::Unsupported, slot.place(), message).help("the only place is `local`"),
+        );
+    }
+    let why = "nothing checks what the machine is";
+    let machine = fields
+        .take_planned("machine", why, decoder)
+        .and_then(|slot| machine(decoder, slot))
+        .unwrap_or_default();
     let model_dir = fields.take("model-dir").and_then(|slot| decoder.string(slot));
-    let limits = fields.take("limits").and_then(|slot| limits(decoder, slot)).unwrap_or_default();
+    let limits = fields.take("limits").and_then(|slot| limits(decoder, slot, kind)).unwrap_or_default();
     let capacity = fields.take("capacity").and_then(|slot| decoder.integer(slot, 1)).unwrap_or(1);
     let images = fields.take("images");
     if let (Some(engine), Some(EngineKind::Process), None) = (engine, kind, images) {
         let message = "the process engine needs `images`, the folder of its image manifests";
         decoder.report(Diagnostic::error(Code::MissingKey, engine.place(), message));
+    }
+    if let (Some(images), Some(EngineKind::Docker)) = (images, kind) {
+        let message = "`images` has no effect with the docker engine: it asks the registry";
+        decoder.report(Diagnostic::error(Code::UnknownKey, images.key.span, message).help("delete the key"));
     }
     let images = images.and_then(|slot| decoder.string(slot));
     fields.finish(decoder);
@@ -166,19 +181,36 @@ fn machine(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<MachineSpec> {
     Some(machine)
 }
 
-fn limits(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<Limits> {
+fn limits(decoder: &mut Decoder<'_>, slot: Slot<'_>, engine: Option<EngineKind>) -> Option<Limits> {
     let mut fields = decoder.fields(slot.node, "`limits`", slot.key.span)?;
+    let why = "images of any size are pulled";
+    let image = fields.take_planned("image-mib", why, decoder);
     let limits = Limits {
-        cpus: number(decoder, &mut fields, "cpus"),
-        memory_mib: number(decoder, &mut fields, "memory-mib"),
-        pids: number(decoder, &mut fields, "pids"),
-        shm_mib: number(decoder, &mut fields, "shm-mib"),
-        tmpfs_mib: number(decoder, &mut fields, "tmpfs-mib"),
-        image_mib: number(decoder, &mut fields, "image-mib"),
-        log_kib: number(decoder, &mut fields, "log-kib"),
+        cpus: contained(decoder, &mut fields, ("cpus", engine)),
+        memory_mib: contained(decoder, &mut fields, ("memory-mib", engine)),
+        pids: contained(decoder, &mut fields, ("pids", engine)),
+        shm_mib: contained(decoder, &mut fields, ("shm-mib", engine)),
+        tmpfs_mib: contained(decoder, &mut fields, ("tmpfs-mib", engine)),
+        image_mib: image.and_then(|slot| decoder.integer(slot, 0)),
+        log_kib: fields.take("log-kib").and_then(|slot| decoder.integer(slot, 0)),
     };
     fields.finish(decoder);
     Some(limits)
+}
+
+/// A limit that only a container has.
+fn contained<T: TryFrom<i64>>(
+    decoder: &mut Decoder<'_>,
+    fields: &mut Fields<'_>,
+    (name, engine): (&'static str, Option<EngineKind>),
+) -> Option<T> {
+    let slot = fields.take(name)?;
+    if engine == Some(EngineKind::Process) {
+        let message =
+            format!("`limits.{name}` has no effect with the process engine, which isolates nothing");
+        decoder.report(Diagnostic::error(Code::UnknownKey, slot.key.span, message).help("delete the key"));
+    }
+    decoder.integer(slot, 0)
 }
 
 fn number<T: TryFrom<i64>>(
@@ -196,11 +228,10 @@ mod tests {
 
     #[test]
     fn a_whole_runner_is_read() {
-        let text = "name: h200x4\nlabels: [h200, gpu]\nplace: ssh\nengine: docker\nmachine: {gpus: 4, gpu-model: H200, gpu-memory-gib: 141}\nmodel-dir: /models/m\nlimits: {cpus: 32, memory-mib: 65536, log-kib: 512}\ncapacity: 1\n";
+        let text = "name: h200x4\nlabels: [h200, gpu]\nplace: local\nengine: docker\nmodel-dir: /models/m\nlimits: {cpus: 32, memory-mib: 65536, log-kib: 512}\ncapacity: 1\n";
         let runner = RunnerSpec::parse(&Source::new("runners/h.yml", text)).unwrap().value;
         assert_eq!(runner.labels, ["h200x4", "h200", "gpu"]);
-        assert_eq!((runner.place, runner.engine), (RunnerPlace::Ssh, EngineKind::Docker));
-        assert_eq!(runner.machine.gpu_memory_gib, Some(141));
+        assert_eq!((runner.place, runner.engine), (RunnerPlace::Local, EngineKind::Docker));
         assert_eq!(runner.limits.memory_mib, Some(65_536));
         assert!(runner.has_labels(["GPU", "h200"]) && !runner.has_labels(["a100"]));
     }

@@ -1,6 +1,5 @@
 //! What goes into the scheduler and what comes out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::placement::{Placement, RunnerSlot};
 use crate::artifact::JournalEvent;
 use crate::model::{Conclusion, Fault, LegSummary, Reason, Seed};
+use crate::pipeline::contexts::KnownContexts;
 use crate::pipeline::definition::{Job, Pipeline};
 use crate::pipeline::expr::Status;
 
@@ -127,8 +127,8 @@ pub struct AttemptOrder {
     pub placement: Placement,
     /// Name of the place.
     pub runner: String,
-    /// The contexts known before the job's own steps: inputs, run, needs, matrix, strategy.
-    pub contexts: BTreeMap<String, Json>,
+    /// The contexts known before the job's own steps: inputs, run, env, needs, matrix, strategy.
+    pub contexts: KnownContexts,
     /// Whether what it needs went well.
     pub status: Status,
 }
@@ -139,7 +139,7 @@ pub struct SchedulerSettings {
     /// The pipeline.
     pub pipeline: Arc<Pipeline>,
     /// Contexts that stay: `inputs`, `run`, `env`.
-    pub contexts: BTreeMap<String, Json>,
+    pub contexts: KnownContexts,
     /// The round's seed.
     pub seed: Seed,
     /// The runners there are.

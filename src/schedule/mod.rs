@@ -17,4 +17,4 @@ pub use event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSe
 pub(crate) use legs::reason as pipeline_reason;
 pub use placement::{Placement, PlacementError, RunnerSlot, place};
 pub use scheduler::Scheduler;
-pub(crate) use scheduler::{fault_of, scope_of};
+pub(crate) use scheduler::fault_of;

@@ -1,6 +1,5 @@
 //! The state machine of a round.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
@@ -10,8 +9,9 @@ use super::legs::{legs_of, reason};
 use super::placement::{Placement, place};
 use crate::artifact::JournalEvent;
 use crate::model::{Conclusion, Fault, LegSummary, Reason};
-use crate::pipeline::definition::{FaultName, Flag, Job};
-use crate::pipeline::expr::{Contexts, ExprError, Status, Value};
+use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
+use crate::pipeline::definition::{FaultName, Job};
+use crate::pipeline::expr::{ExprError, Object, Status, Value};
 use crate::pipeline::template::diagnostic;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ struct JobState {
     legs: Vec<LegState>,
     placement: Placement,
     runner: String,
-    contexts: BTreeMap<String, Json>,
+    contexts: KnownContexts,
     status: Status,
     reason: Option<Reason>,
 }
@@ -44,7 +44,17 @@ enum LegPhase {
 struct LegState {
     phase: LegPhase,
     sequence: Option<String>,
+    is_tolerated: bool,
+    /// Its `matrix`, as expressions see it.
+    matrix: Value,
     summary: LegSummary,
+}
+
+impl LegState {
+    /// Whether it failed and its job's `continue-on-error` lets that pass.
+    fn is_forgiven(&self) -> bool {
+        self.is_tolerated && self.summary.result == Conclusion::Failure
+    }
 }
 
 /// Decides what happens next in a round.
@@ -64,7 +74,7 @@ impl Scheduler {
             legs: Vec::new(),
             placement: Placement::Controller,
             runner: String::new(),
-            contexts: BTreeMap::new(),
+            contexts: KnownContexts::default(),
             status: Status::Success,
             reason: None,
         };
@@ -139,7 +149,7 @@ impl Scheduler {
         state.phase = LegPhase::Ended;
         state.summary.reason = end.reason;
         let fails_fast = definition.strategy.as_ref().is_some_and(|strategy| strategy.fail_fast);
-        if fails_fast && end.conclusion == Conclusion::Failure && !tolerates_failure(definition) {
+        if fails_fast && end.conclusion == Conclusion::Failure && !state.is_tolerated {
             actions.push(Action::StopLegs { job });
             self.give_up(job, "another leg failed and `fail-fast` is set", actions);
         }
@@ -209,7 +219,7 @@ impl Scheduler {
     }
 
     /// What `needs` shows of one job.
-    fn need(&self, job: usize) -> Json {
+    fn need(&self, job: usize) -> Value {
         let state = &self.jobs[job];
         let result = if let JobPhase::Ended(conclusion) = state.phase { conclusion.as_str() } else { "" };
         let summaries: Vec<&LegSummary> = state.legs.iter().map(|leg| &leg.summary).collect();
@@ -227,7 +237,9 @@ impl Scheduler {
             "skipped": count(Conclusion::Skipped),
         });
         let by_key: Map<String, Json> = summaries.iter().map(|leg| (leg.key.clone(), json!(leg))).collect();
-        json!({"result": result, "outputs": outputs, "legs": summaries, "counts": counts, "by-key": by_key})
+        Value::from(
+            json!({"result": result, "outputs": outputs, "legs": summaries, "counts": counts, "by-key": by_key}),
+        )
     }
 
     /// Everything a waiting job needs has ended: decides whether it runs, and plans its legs.
@@ -241,16 +253,14 @@ impl Scheduler {
             () if needs.iter().all(went_well) => Status::Success,
             () => Status::Failure,
         };
-        let mut contexts = self.settings.contexts.clone();
-        let needs: Map<String, Json> =
-            needs.iter().map(|need| (pipeline.jobs[*need].id.clone(), self.need(*need))).collect();
-        contexts.insert("needs".to_owned(), Json::Object(needs));
-        let scope = scope_of(&contexts, status);
+        let needs: Object =
+            needs.iter().map(|need| (pipeline.jobs[*need].id.as_str(), self.need(*need))).collect();
+        let contexts = self.settings.contexts.clone().with(ContextName::Needs, needs);
 
         let failed =
             |code: &str, error: &dyn std::fmt::Display| Reason::new(Fault::Pipeline, code, error.to_string());
         let misread = |error: &ExprError| reason(&pipeline.source, &diagnostic(error));
-        match definition.condition.holds(&scope) {
+        match definition.condition.holds(&contexts.at(Site::JobIf, status)) {
             Ok(true) => {}
             Ok(false) => {
                 let why =
@@ -263,13 +273,13 @@ impl Scheduler {
                 return self.end_without_legs(job, (Conclusion::Failure, Some(misread(&error))), actions);
             }
         }
-        let planned = labels_of(definition, &scope)
+        let planned = labels_of(definition, &contexts)
             .map_err(|error| misread(&error))
             .and_then(|labels| {
                 place(&labels, &self.settings.runners).map_err(|error| failed("no-runner", &error))
             })
             .and_then(|placement| {
-                Ok((placement, legs_of(definition, &pipeline.source, &scope, &self.settings.seed)?))
+                Ok((placement, legs_of(definition, &pipeline.source, &contexts, &self.settings.seed)?))
             });
         let (placement, legs) = match planned {
             Ok(planned) => planned,
@@ -294,6 +304,8 @@ impl Scheduler {
         let pending = |leg: super::legs::Leg| LegState {
             phase: LegPhase::Pending,
             sequence: leg.sequence,
+            is_tolerated: leg.is_tolerated,
+            matrix: leg.matrix.clone(),
             summary: LegSummary {
                 key: leg.key,
                 result: Conclusion::Skipped,
@@ -301,7 +313,7 @@ impl Scheduler {
                 runner: state.runner.clone(),
                 started_at_us: 0,
                 reason: None,
-                matrix: leg.matrix,
+                matrix: Json::from(leg.matrix),
                 outputs: Map::new(),
             },
         };
@@ -327,14 +339,16 @@ impl Scheduler {
 
     fn end(&mut self, job: usize, actions: &mut Vec<Action>) {
         let definition = &self.settings.pipeline.jobs[job];
-        let has =
-            |conclusion: Conclusion| self.jobs[job].legs.iter().any(|leg| leg.summary.result == conclusion);
+        let ended_as = |conclusion: Conclusion| {
+            let counts = move |leg: &&LegState| leg.summary.result == conclusion && !leg.is_forgiven();
+            self.jobs[job].legs.iter().find(counts)
+        };
         let conclusion = match () {
-            () if has(Conclusion::Failure) && !tolerates_failure(definition) => Conclusion::Failure,
-            () if has(Conclusion::Cancelled) => Conclusion::Cancelled,
+            () if ended_as(Conclusion::Failure).is_some() => Conclusion::Failure,
+            () if ended_as(Conclusion::Cancelled).is_some() => Conclusion::Cancelled,
             () => Conclusion::Success,
         };
-        let first = self.jobs[job].legs.iter().find(|leg| leg.summary.result == conclusion);
+        let first = ended_as(conclusion);
         let reason =
             first.and_then(|leg| leg.summary.reason.clone()).filter(|_| conclusion != Conclusion::Success);
         let outputs = match self.jobs[job].legs.as_slice() {
@@ -383,8 +397,6 @@ impl Scheduler {
             leg.phase = LegPhase::Running;
             leg.summary.attempt += 1;
             running_here += 1;
-            let mut contexts = state.contexts.clone();
-            contexts.insert("matrix".to_owned(), leg.summary.matrix.clone());
             let strategy = json!({
                 "key": leg.summary.key,
                 "job-index": index,
@@ -392,7 +404,10 @@ impl Scheduler {
                 "max-parallel": max_parallel.unwrap_or_else(|| u32::try_from(total).unwrap_or(u32::MAX)),
                 "fail-fast": definition.strategy.as_ref().is_some_and(|strategy| strategy.fail_fast),
             });
-            contexts.insert("strategy".to_owned(), strategy);
+            let contexts = state.contexts.clone();
+            let contexts = contexts
+                .with(ContextName::Matrix, leg.matrix.clone())
+                .with(ContextName::Strategy, Value::from(strategy));
             actions.push(Action::record(JournalEvent::LegStarted {
                 job: definition.id.clone(),
                 leg: leg.summary.key.clone(),
@@ -419,30 +434,17 @@ impl Scheduler {
     }
 }
 
-/// The scope of given contexts.
-pub(crate) fn scope_of(contexts: &BTreeMap<String, Json>, status: Status) -> Contexts {
-    let mut scope = Contexts::new().with_status(status);
-    for (name, value) in contexts {
-        scope = scope.with(name, Value::from(value.clone()));
-    }
-    scope
-}
-
 /// The labels a job asks for; a label that evaluates to a list stands for its items.
-fn labels_of(job: &Job, scope: &Contexts) -> Result<Vec<String>, ExprError> {
+fn labels_of(job: &Job, known: &KnownContexts) -> Result<Vec<String>, ExprError> {
+    let scope = known.at(Site::RunsOn, Status::Success);
     let mut labels = Vec::new();
     for template in &job.runs_on.labels {
-        match template.evaluate(scope)? {
+        match template.evaluate(&scope)? {
             Value::Array(items) => labels.extend(items.iter().map(ToString::to_string)),
             label => labels.push(label.to_string()),
         }
     }
     Ok(labels)
-}
-
-/// Whether a job's failure lets the round go on. An expression is decided where the job runs.
-fn tolerates_failure(job: &Job) -> bool {
-    matches!(job.continue_on_error, Flag::Fixed(true))
 }
 
 /// The fault a retry rule names.

@@ -8,6 +8,8 @@ use serde_json::{Map, Value as Json, json};
 use super::{Action, AttemptEnd, AttemptOrder, Event, RunnerSlot, Scheduler, SchedulerSettings};
 use crate::artifact::JournalEvent;
 use crate::model::{Conclusion, Fault, Reason, Seed};
+use crate::pipeline::contexts::{ContextName, KnownContexts};
+use crate::pipeline::expr::Object;
 use crate::pipeline::{Pipeline, Source};
 
 /// A world without sockets: answers every attempt by a rule and keeps what the scheduler said.
@@ -27,10 +29,10 @@ impl World {
             .value;
         let settings = SchedulerSettings {
             pipeline: Arc::new(pipeline),
-            contexts: BTreeMap::from([
-                ("inputs".to_owned(), json!({})),
-                ("run".to_owned(), json!({"id": "r"})),
-            ]),
+            contexts: KnownContexts::default()
+                .with(ContextName::Inputs, Object::new())
+                .with(ContextName::Env, Object::new().with("PLACE", "box"))
+                .with(ContextName::Run, Object::new().with("id", "r")),
             seed: Seed::from_text(seed),
             runners: vec![RunnerSlot {
                 name: "box".to_owned(),
@@ -283,6 +285,47 @@ jobs:
     world.end(&second, (Conclusion::Cancelled, Fault::Operator), Map::new());
     assert_eq!(world.log.last().map(String::as_str), Some("legs failure"));
     assert!(world.is_over);
+}
+
+#[test]
+fn a_tolerated_failure_lets_the_round_go_on_leg_by_leg() {
+    let yaml = |flag: &str| {
+        format!(
+            "jobs:\n  legs:\n    runs-on: box\n    continue-on-error: {flag}\n    strategy: {{ matrix: {{ n: [1, 2] }}, fail-fast: true }}\n    steps: [{{ run: 'true' }}]\n  after:\n    needs: legs\n    steps: [{{ run: 'true' }}]\n"
+        )
+    };
+    let check = |flag: &str, failing: &str, expected: &[&str]| {
+        let rule = |order: &AttemptOrder| {
+            let fails = order.job == 0 && order.key == failing;
+            let conclusion = if fails { Conclusion::Failure } else { Conclusion::Success };
+            (conclusion, Fault::Operator, json!({}))
+        };
+        let log = World::new(&yaml(flag), "1").run(rule).log;
+        let ends: Vec<_> = log.iter().filter(|line| !line.starts_with("start")).collect();
+        assert_eq!(ends, expected, "{flag} {failing}");
+    };
+    check("true", "1", &["legs success", "after success"]);
+    check("'${{ matrix.n == 1 }}'", "1", &["legs success", "after success"]);
+    check("'${{ matrix.n == 1 }}'", "2", &["stop 0", "legs failure", "after skipped"]);
+    check("'${{ env.NONE }}'", "1", &["legs failure", "after skipped"]);
+}
+
+#[test]
+fn a_job_runs_where_its_labels_are() {
+    let check = |labels: &str, expected: &[&str]| {
+        let yaml = format!("jobs:\n  a:\n    runs-on: {labels}\n    steps: [{{ run: 'true' }}]\n");
+        let mut runners = Vec::new();
+        let world = World::new(&yaml, "1").run(|order| {
+            runners.push(order.runner.clone());
+            success(order)
+        });
+        assert_eq!(runners, expected, "{labels}: {:?}", world.log);
+    };
+    check("box", &["box"]);
+    check("[box, local]", &["box"]);
+    check("controller", &["controller"]);
+    check("${{ env.PLACE }}", &["box"]);
+    check("h200", &[]);
 }
 
 #[test]

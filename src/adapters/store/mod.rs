@@ -48,7 +48,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A round of this name exists.
-    #[error("the round `{path}` exists: choose another id, or resume it")]
+    #[error("the round `{path}` exists: choose another id by `--round`, or none")]
     RoundExists {
         /// Its directory.
         path: PathBuf,
@@ -115,7 +115,7 @@ pub enum StoreError {
         source: ArtifactError,
     },
     /// An earlier append failed and could not be undone.
-    #[error("`{path}` may end in half a line since an append failed: resume the round to repair it")]
+    #[error("`{path}` may end in half a line since an append failed: nothing more is written to it")]
     JournalBroken {
         /// The journal.
         path: PathBuf,

@@ -1,9 +1,9 @@
 //! Expressions against the pipeline around them: contexts, properties, and functions in their places.
 
-use super::contexts::{self, Place};
 use super::matrices;
 use super::paths::{PathStep, steps_of};
 use crate::pipeline::code::Code;
+use crate::pipeline::contexts::{self, ContextName, Site};
 use crate::pipeline::definition::{Action, Env, Flag, Job, Pipeline, Step};
 use crate::pipeline::diagnostic::Diagnostic;
 use crate::pipeline::expr::{Function, Term, TermKind, Value, same_name};
@@ -13,11 +13,11 @@ use crate::pipeline::template::{Placed, Template};
 
 pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     let mut lint = Lint { pipeline, found: Vec::new() };
-    let top = Site { place: Place::RunName, job: None, steps: &[] };
+    let top = Surroundings { site: Site::RunName, job: None, steps: &[] };
     lint.templates(&top, pipeline.run_name.as_ref());
     let group = pipeline.concurrency.as_ref().map(|concurrency| &concurrency.group);
-    lint.templates(&Site { place: Place::Group, ..top }, group);
-    lint.env(&Site { place: Place::PipelineEnv, ..top }, &pipeline.env);
+    lint.templates(&Surroundings { site: Site::Group, ..top }, group);
+    lint.env(&Surroundings { site: Site::PipelineEnv, ..top }, &pipeline.env);
     for job in &pipeline.jobs {
         lint.job(job);
     }
@@ -29,8 +29,8 @@ const ENOUGH: usize = 1_000;
 
 /// Where an expression stands, and what stands around it.
 #[derive(Clone, Copy)]
-struct Site<'p> {
-    place: Place,
+struct Surroundings<'p> {
+    site: Site,
     job: Option<&'p Job>,
     /// The steps that have run by then; of a step also itself.
     steps: &'p [Step],
@@ -43,65 +43,65 @@ struct Lint<'p> {
 
 impl<'p> Lint<'p> {
     fn job(&mut self, job: &'p Job) {
-        let at = |place| Site { place, job: Some(job), steps: &[] };
-        self.templates(&at(Place::JobName), job.name.as_ref());
-        self.templates(&at(Place::JobIf), Some(job.condition.template()));
-        self.templates(&at(Place::RunsOn), &job.runs_on.labels);
-        self.env(&at(Place::JobEnv), &job.env);
+        let at = |site| Surroundings { site, job: Some(job), steps: &[] };
+        self.templates(&at(Site::JobName), job.name.as_ref());
+        self.templates(&at(Site::JobIf), Some(job.condition.template()));
+        self.templates(&at(Site::RunsOn), &job.runs_on.labels);
+        self.env(&at(Site::JobEnv), &job.env);
         if let Flag::Template(template) = &job.continue_on_error {
-            self.templates(&at(Place::JobFlag), Some(template));
+            self.templates(&at(Site::JobFlag), Some(template));
         }
         if let Some(strategy) = &job.strategy {
-            self.templates(&at(Place::Matrix), strategy.matrix.templates());
-            self.templates(&at(Place::Key), strategy.key.as_ref());
-            self.templates(&at(Place::Sequence), strategy.sequence.as_ref());
+            self.templates(&at(Site::Matrix), strategy.matrix.templates());
+            self.templates(&at(Site::Key), strategy.key.as_ref());
+            self.templates(&at(Site::Sequence), strategy.sequence.as_ref());
         }
         for (number, step) in job.steps.iter().enumerate() {
-            let site = Site { place: Place::Step, job: Some(job), steps: &job.steps[..number] };
-            self.step(&site, step);
+            let around = Surroundings { site: Site::Step, job: Some(job), steps: &job.steps[..number] };
+            self.step(&around, step);
         }
-        let site = Site { place: Place::Output, job: Some(job), steps: &job.steps };
-        self.templates(&site, job.outputs.iter().map(|output| &output.value));
+        let around = Surroundings { site: Site::Output, job: Some(job), steps: &job.steps };
+        self.templates(&around, job.outputs.iter().map(|output| &output.value));
     }
 
-    fn step(&mut self, site: &Site<'p>, step: &'p Step) {
-        self.templates(site, step.name.as_ref());
-        self.templates(&Site { place: Place::StepIf, ..*site }, Some(step.condition.template()));
-        self.env(site, &step.env);
+    fn step(&mut self, around: &Surroundings<'p>, step: &'p Step) {
+        self.templates(around, step.name.as_ref());
+        self.templates(&Surroundings { site: Site::StepIf, ..*around }, Some(step.condition.template()));
+        self.env(around, &step.env);
         if let Flag::Template(template) = &step.continue_on_error {
-            self.templates(site, Some(template));
+            self.templates(around, Some(template));
         }
         match &step.action {
             Action::Stage { with, .. } => {
                 for (_, tree) in with {
-                    self.templates(site, tree.templates());
+                    self.templates(around, tree.templates());
                 }
             }
             Action::Run { script, .. } => {
-                self.templates(&Site { place: Place::Script, ..*site }, Some(script));
+                self.templates(&Surroundings { site: Site::Script, ..*around }, Some(script));
             }
         }
     }
 
-    fn env(&mut self, site: &Site<'p>, env: &'p Env) {
-        self.templates(site, env.iter().map(|(_, value)| value));
+    fn env(&mut self, around: &Surroundings<'p>, env: &'p Env) {
+        self.templates(around, env.iter().map(|(_, value)| value));
     }
 
-    fn templates(&mut self, site: &Site<'p>, templates: impl IntoIterator<Item = &'p Template>) {
+    fn templates(&mut self, around: &Surroundings<'p>, templates: impl IntoIterator<Item = &'p Template>) {
         for placed in templates.into_iter().flat_map(Template::expressions) {
             if self.found.len() > ENOUGH {
                 return;
             }
-            self.term(site, placed, placed.expression.term());
+            self.term(around, placed, placed.expression.term());
         }
     }
 
     /// A part of an expression: the longest path at its head is looked up, the parts inside are visited.
-    fn term(&mut self, site: &Site<'p>, placed: &Placed, term: &Term) {
-        self.call(site, placed, term);
+    fn term(&mut self, around: &Surroundings<'p>, placed: &Placed, term: &Term) {
+        self.call(around, placed, term);
         match steps_of(term) {
-            Some(steps) => self.look_up(site, placed, &steps),
-            None => term.parts().into_iter().for_each(|part| self.term(site, placed, part)),
+            Some(steps) => self.look_up(around, placed, &steps),
+            None => term.parts().into_iter().for_each(|part| self.term(around, placed, part)),
         }
         // What is computed between brackets is an expression of its own.
         let mut inner = term;
@@ -109,51 +109,60 @@ impl<'p> Lint<'p> {
             if let TermKind::Index(_, index) = &inner.kind
                 && steps_of(term).is_some()
             {
-                self.term(site, placed, index);
+                self.term(around, placed, index);
             }
             inner = of;
         }
     }
 
     /// Functions that cannot be called here, and jobs that `success` and `failure` ask about.
-    fn call(&mut self, site: &Site<'p>, placed: &Placed, term: &Term) {
+    fn call(&mut self, around: &Surroundings<'p>, placed: &Placed, term: &Term) {
         let TermKind::Call(function, arguments) = &term.kind else { return };
         let span = placed.place(term.span);
-        if function.is_status() && !site.place.has_status() {
-            let message =
-                format!("`{}()` can be asked in an `if` only, not in {}", function.name(), site.place.name());
+        if function.is_status() && !around.site.has_status() {
+            let message = format!(
+                "`{}()` can be asked in an `if` only, not in {}",
+                function.name(),
+                around.site.name()
+            );
             self.found.push(Diagnostic::error(Code::UnknownFunction, span, message));
         }
-        if *function == Function::HashFiles && !site.place.has_files() {
-            let message = format!("`hashFiles` can be used in steps only, not in {}", site.place.name());
-            self.found.push(Diagnostic::error(Code::UnknownFunction, span, message));
+        if *function == Function::HashFiles {
+            let finding = Diagnostic::error(Code::Unsupported, span, "`hashFiles` is not supported yet");
+            self.found.push(finding.help("compute the digest in a `run` step and hand it on as an output"));
         }
         if matches!(function, Function::Success | Function::Failure) {
             for argument in arguments {
                 if let TermKind::Literal(Value::String(name)) = &argument.kind {
-                    self.need(site, name, placed.place(argument.span));
+                    self.need(around, name, placed.place(argument.span));
                 }
             }
         }
     }
 
-    fn look_up(&mut self, site: &Site<'p>, placed: &Placed, steps: &[PathStep<'_>]) {
+    fn look_up(&mut self, around: &Surroundings<'p>, placed: &Placed, steps: &[PathStep<'_>]) {
         let [PathStep { name: Some(context), span, .. }, rest @ ..] = steps else { return };
         let span = placed.place(*span);
-        let known = contexts::ALL.iter().find(|name| same_name(name, context));
-        let Some(known) = known.copied() else {
+        let Some(known) = ContextName::named(context) else {
+            let is_meant = |(name, _): &&(&str, &str)| same_name(name, context);
             let finding =
                 Diagnostic::error(Code::UnknownContext, span, format!("there is no context `{context}`"));
-            let foreign = contexts::FOREIGN.iter().find(|(name, _)| same_name(name, context));
-            self.found.push(match foreign {
-                Some((_, hint)) => finding.help(*hint),
-                None => finding.did_you_mean(&suggest::closest(context, contexts::ALL.iter().copied())),
+            let foreign = contexts::FOREIGN.iter().find(is_meant);
+            let planned = contexts::PLANNED.iter().find(is_meant);
+            self.found.push(match (foreign, planned) {
+                (Some((_, hint)), _) => finding.help(*hint),
+                (None, Some((name, why))) => unsupported(span, name, why),
+                (None, None) => {
+                    let names = ContextName::ALL.iter().map(|name| name.as_str());
+                    finding.did_you_mean(&suggest::closest(context, names))
+                }
             });
             return;
         };
-        if !site.place.contexts().contains(&known) {
-            let message = format!("`{known}` cannot be used in {}", site.place.name());
-            let usable = site.place.contexts().join("`, `");
+        if !around.site.contexts().contains(&known) {
+            let message = format!("`{}` cannot be used in {}", known.as_str(), around.site.name());
+            let usable: Vec<_> = around.site.contexts().iter().map(|name| name.as_str()).collect();
+            let usable = usable.join("`, `");
             let finding = Diagnostic::error(Code::ContextUnavailable, span, message);
             self.found.push(finding.help(format!("there it can be `{usable}`")));
             return;
@@ -161,19 +170,32 @@ impl<'p> Lint<'p> {
         let names: Vec<(&str, Span)> =
             rest.iter().map_while(|step| step.name.map(|name| (name, placed.place(step.span)))).collect();
         match known {
-            "needs" => self.needs(site, &names),
-            "steps" => self.steps(site, &names),
-            "matrix" => self.matrix(site, &names, span),
-            "inputs" => {
+            ContextName::Needs => self.needs(around, &names),
+            ContextName::Steps => self.steps(around, &names),
+            ContextName::Matrix => self.matrix(around, &names, span),
+            ContextName::Inputs => {
                 let inputs = self.pipeline.inputs.iter().map(|input| input.name.as_str());
                 let _ = self.property("inputs", &names, inputs);
             }
-            _ => {
-                if let Some((_, known)) = contexts::PROPERTIES.iter().find(|(name, _)| *name == known) {
-                    let _ = self.property(context, &names, known.iter().copied());
-                }
+            // Any name may come from the environment.
+            ContextName::Env => {}
+            ContextName::Run | ContextName::Strategy | ContextName::Job | ContextName::Machine => {
+                self.fixed_property(known, &names);
             }
         }
+    }
+
+    /// A property of a context that holds the same for every pipeline.
+    fn fixed_property(&mut self, context: ContextName, names: &[(&str, Span)]) {
+        if let Some((name, span)) = names.first()
+            && context.planned_properties().iter().any(|planned| same_name(planned, name))
+        {
+            let path = format!("{}.{name}", context.as_str());
+            self.found.push(unsupported(*span, &path, "nothing fills it in"));
+            return;
+        }
+        let known = context.properties().unwrap_or_default();
+        let _ = self.property(context.as_str(), names, known.iter().copied());
     }
 
     /// Whether the first of `names`, if there is one, is one of `known`; reports it if not.
@@ -200,8 +222,8 @@ impl<'p> Lint<'p> {
     }
 
     /// The job of this id, if the site's job needs it.
-    fn need(&mut self, site: &Site<'p>, name: &str, span: Span) -> Option<&'p Job> {
-        let job = site.job?;
+    fn need(&mut self, around: &Surroundings<'p>, name: &str, span: Span) -> Option<&'p Job> {
+        let job = around.job?;
         if let Some(need) = job.needs.iter().find(|need| same_name(&need.job, name)) {
             return self.pipeline.job(&need.job);
         }
@@ -217,9 +239,9 @@ impl<'p> Lint<'p> {
         None
     }
 
-    fn needs(&mut self, site: &Site<'p>, names: &[(&str, Span)]) {
+    fn needs(&mut self, around: &Surroundings<'p>, names: &[(&str, Span)]) {
         let Some((name, span)) = names.first() else { return };
-        let Some(need) = self.need(site, name, *span) else { return };
+        let Some(need) = self.need(around, name, *span) else { return };
         let of = format!("needs.{}", need.id);
         let rest = &names[1..];
         let is_known = self.property(&of, rest, ["result", "outputs", "legs", "counts", "by-key"]);
@@ -240,15 +262,15 @@ impl<'p> Lint<'p> {
         let _ = self.property(&format!("{of}.outputs"), &rest[1..], outputs);
     }
 
-    fn steps(&mut self, site: &Site<'p>, names: &[(&str, Span)]) {
-        let (Some((name, span)), Some(job)) = (names.first(), site.job) else { return };
+    fn steps(&mut self, around: &Surroundings<'p>, names: &[(&str, Span)]) {
+        let (Some((name, span)), Some(job)) = (names.first(), around.job) else { return };
         let is_named = |step: &&Step| step.id.as_deref().is_some_and(|id| same_name(id, name));
-        let Some(step) = site.steps.iter().find(is_named) else {
+        let Some(step) = around.steps.iter().find(is_named) else {
             let message = match job.steps.iter().find(is_named) {
                 Some(_) => format!("step `{name}` has not run by then"),
                 None => format!("job `{}` has no step `{name}`", job.id),
             };
-            let ids = site.steps.iter().filter_map(|step| step.id.as_deref());
+            let ids = around.steps.iter().filter_map(|step| step.id.as_deref());
             let offers = suggest::closest(name, ids);
             self.found.push(Diagnostic::error(Code::UnknownProperty, *span, message).did_you_mean(&offers));
             return;
@@ -265,8 +287,8 @@ impl<'p> Lint<'p> {
         }
     }
 
-    fn matrix(&mut self, site: &Site<'p>, names: &[(&str, Span)], span: Span) {
-        let Some(job) = site.job else { return };
+    fn matrix(&mut self, around: &Surroundings<'p>, names: &[(&str, Span)], span: Span) {
+        let Some(job) = around.job else { return };
         let Some(strategy) = &job.strategy else {
             let message = format!("`matrix` cannot be used here: job `{}` has no `strategy`", job.id);
             self.found
@@ -277,4 +299,9 @@ impl<'p> Lint<'p> {
             let _ = self.property("matrix", names, keys);
         }
     }
+}
+
+/// What is planned and not there yet.
+fn unsupported(span: Span, what: &str, why: &str) -> Diagnostic {
+    Diagnostic::error(Code::Unsupported, span, format!("`{what}` is not supported yet: {why}"))
 }

@@ -1,9 +1,10 @@
 //! Matrices: legs without a name of their own, and those that cannot be expanded.
 
 use crate::pipeline::code::Code;
+use crate::pipeline::contexts::KnownContexts;
 use crate::pipeline::definition::{Job, Pipeline};
 use crate::pipeline::diagnostic::Diagnostic;
-use crate::pipeline::expr::{Contexts, same_name};
+use crate::pipeline::expr::same_name;
 use crate::pipeline::plan;
 use crate::pipeline::template::TemplateTree;
 
@@ -45,7 +46,7 @@ fn is_reserved(name: &str) -> bool {
 
 /// A matrix that needs nothing from outside is expanded now. What its key fails with is found by others.
 fn unexpandable(job: &Job) -> Option<Diagnostic> {
-    plan::legs(job, &Contexts::new()).err().filter(|found| found.code != Code::Evaluation)
+    plan::legs(job, &KnownContexts::default()).err().filter(|found| found.code != Code::Evaluation)
 }
 
 /// The keys of a matrix, if all are written in the file.

@@ -1,6 +1,5 @@
 //! What can be wrong with a pipeline whose every part is right by itself.
 
-mod contexts;
 mod expressions;
 mod graph;
 mod inputs;

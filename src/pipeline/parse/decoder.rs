@@ -38,11 +38,19 @@ pub(crate) type Words<T> = &'static [(&'static str, T)];
 pub(crate) struct Decoder<'s> {
     pub(crate) source: &'s Source,
     pub(crate) findings: Vec<Diagnostic>,
+    /// Every key that was asked for, with what it stands in: the grammar, as far as the source shows it.
+    #[cfg(test)]
+    pub(crate) asked: std::collections::BTreeSet<(String, &'static str)>,
 }
 
 impl<'s> Decoder<'s> {
     pub(crate) fn new(source: &'s Source) -> Self {
-        Self { source, findings: Vec::new() }
+        Self {
+            source,
+            findings: Vec::new(),
+            #[cfg(test)]
+            asked: std::collections::BTreeSet::new(),
+        }
     }
 
     pub(crate) fn report(&mut self, found: Diagnostic) {
@@ -308,6 +316,20 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(key, node)| Slot { key, node })
     }
 
+    /// The entry of a key that is planned and has no effect yet: refused by name. What stands below it is still
+    /// read, so that its own mistakes are found.
+    pub(crate) fn take_planned(
+        &mut self,
+        name: &'static str,
+        why: &str,
+        decoder: &mut Decoder<'_>,
+    ) -> Option<Slot<'n>> {
+        let slot = self.take(name)?;
+        let message = format!("`{name}` in {} is not supported yet: {why}", self.what);
+        decoder.report(Diagnostic::error(Code::Unsupported, slot.key.span, message).help("delete the key"));
+        Some(slot)
+    }
+
     /// The entry of this key; its absence is a finding.
     pub(crate) fn require(&mut self, name: &'static str, decoder: &mut Decoder<'_>) -> Option<Slot<'n>> {
         let slot = self.take(name);
@@ -320,6 +342,8 @@ impl<'n> Fields<'n> {
 
     /// Reports the keys that do not exist.
     pub(crate) fn finish(self, decoder: &mut Decoder<'_>) {
+        #[cfg(test)]
+        decoder.asked.extend(self.asked.iter().map(|key| (super::grammar::kind(&self.what), *key)));
         for (key, _) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&key.name.as_str())) {
             let message = format!("unknown key `{:.60}` in {}", key.name, self.what);
             let found = Diagnostic::error(Code::UnknownKey, key.span, message);

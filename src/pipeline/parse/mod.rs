@@ -39,11 +39,15 @@ impl Pipeline {
 fn pipeline(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Pipeline> {
     let mut fields = decoder.fields(node, "the pipeline", Span::at(node.span.start))?;
     let name = fields.take("name").and_then(|slot| decoder.string(slot));
-    let run_name = fields.take("run-name").and_then(|slot| decoder.text(slot));
+    let run_name = fields
+        .take_planned("run-name", "a round is called by its id", decoder)
+        .and_then(|slot| decoder.text(slot));
     let triggers = fields.take("on").map(|slot| trigger::triggers(decoder, slot)).unwrap_or_default();
     let env = fields.take("env").map(|slot| env(decoder, slot)).unwrap_or_default();
     let defaults = fields.take("defaults").map(|slot| defaults(decoder, slot)).unwrap_or_default();
-    let concurrency = fields.take("concurrency").and_then(|slot| trigger::concurrency(decoder, slot));
+    let concurrency = fields
+        .take_planned("concurrency", "rounds do not wait for each other", decoder)
+        .and_then(|slot| trigger::concurrency(decoder, slot));
     let jobs =
         fields.require("jobs", decoder).map(|slot| job::jobs(decoder, slot, &defaults)).unwrap_or_default();
     fields.finish(decoder);
@@ -91,5 +95,7 @@ fn shell(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<Shell> {
     decoder.word(slot, &[("bash", Shell::Bash)])
 }
 
+#[cfg(test)]
+mod grammar;
 #[cfg(test)]
 mod tests;

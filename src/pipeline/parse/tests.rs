@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::pipeline::definition::{
-    Action, BackoffKind, CatchUp, FaultName, InputType, LegOrder, OutputType, Overlap,
-};
+use crate::pipeline::contexts::{ContextName, KnownContexts};
+use crate::pipeline::definition::{Action, BackoffKind, FaultName, InputType, LegOrder, OutputType};
 use crate::pipeline::expr::{Contexts, Value};
 use crate::pipeline::plan::Legs;
 use crate::pipeline::stage::StageName;
@@ -20,8 +19,8 @@ fn read(text: &str) -> Parsed<Pipeline> {
     Pipeline::parse(&Source::new("pipelines/t.yml", text)).unwrap_or_else(|found| panic!("{found}"))
 }
 
-fn scope(inputs: Value) -> Contexts {
-    Contexts::new().with("inputs", inputs)
+fn known(inputs: Value) -> KnownContexts {
+    KnownContexts::default().with(ContextName::Inputs, inputs)
 }
 
 /// The codes and lines of all findings, errors or not.
@@ -50,9 +49,6 @@ fn a_round_is_read_whole() {
     assert_eq!(parsed.warnings.items, []);
     let round = parsed.value;
     assert_eq!(round.name, "evaluation-round");
-    let schedule = &round.schedules[0];
-    assert_eq!((schedule.overlap, schedule.catch_up), (Overlap::Skip, CatchUp::Latest));
-    assert_eq!((schedule.jitter, schedule.deadline), (Duration::from_mins(3), Some(Duration::from_hours(2))));
     assert_eq!(round.inputs[2].kind, InputType::Choice(vec!["smoke".to_owned(), "full".to_owned()]));
     let measure = round.job("measure").unwrap();
     let strategy = measure.strategy.as_ref().unwrap();
@@ -227,9 +223,10 @@ fn triggers() {
     };
     check("dispatch:", &[]);
     check("workflow_dispatch:\n    inputs: {x: {type: number, default: 1}}", &[]);
-    check("schedule: [{cron: '0 0 * * *', timezone: Europe/Berlin}]", &[]);
-    check("schedule: [{cron: '0 24 * * *', timezone: Europe/Berln}]", &[("L045", 2), ("L046", 2)]);
-    check("schedule: [{timezone: UTC}]", &[("L003", 2)]);
+    check("schedule: [{cron: '0 0 * * *', timezone: Europe/Berlin}]", &[("L060", 2)]);
+    let wrong = [("L060", 2), ("L045", 2), ("L046", 2)];
+    check("schedule: [{cron: '0 24 * * *', timezone: Europe/Berln}]", &wrong);
+    check("schedule: [{timezone: UTC}]", &[("L060", 2), ("L003", 2)]);
     check("dispatch: {inputs: {x: {type: number, default: many}}}", &[("L057", 2)]);
     check("dispatch: {inputs: {x: {type: choice, options: [a], default: b}}}", &[("L057", 2)]);
     check("dispatch: {inputs: {x: {type: text}}}", &[("L005", 2)]);
@@ -241,14 +238,14 @@ fn triggers() {
 fn plans() {
     let round = read(ROUND).value;
     let inputs = round.inputs(&[]).unwrap();
-    let plan = Plan::new(&round, &scope(inputs)).unwrap();
+    let plan = Plan::new(&round, &known(inputs)).unwrap();
     insta::assert_snapshot!("plan_text", plan.text());
     insta::assert_snapshot!("plan_mermaid", plan.mermaid());
     let matrix = "jobs:\n  a:\n    strategy: {matrix: {x: [1, 2], y: ['${{ inputs.z }}']}, key: 'k${{ matrix.x }}'}\n    steps: [{run: echo}]\non: {dispatch: {inputs: {z: }}}\n";
     let pipeline = read(matrix).value;
-    let known = Plan::new(&pipeline, &scope(pipeline.inputs(&[]).unwrap())).unwrap();
-    assert!(matches!(&known.jobs[0].legs, Legs::Static(legs) if legs[1].key == "k2"), "{known:?}");
-    let unknown = Plan::new(&pipeline, &Contexts::new()).unwrap();
+    let full = Plan::new(&pipeline, &known(pipeline.inputs(&[]).unwrap())).unwrap();
+    assert!(matches!(&full.jobs[0].legs, Legs::Static(legs) if legs[1].key == "k2"), "{full:?}");
+    let unknown = Plan::new(&pipeline, &KnownContexts::default()).unwrap();
     assert_eq!(unknown.jobs[0].legs, Legs::Dynamic(vec!["inputs.z".to_owned()]));
 }
 

@@ -1,0 +1,209 @@
+//! The whole grammar, key by key: each has a test of its effect, or lint refuses it by name.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::decoder::Decoder;
+use crate::pipeline::code::Code;
+use crate::pipeline::{Pipeline, RunnerSpec, Source, runner, yaml};
+
+/// What becomes of a key.
+enum Fate {
+    /// This test sees its effect: a file below the root of the repository, and a function in it.
+    Effect(&'static str, &'static str),
+    /// Lint refuses this file for it.
+    Refused(&'static str),
+}
+
+use Fate::{Effect, Refused};
+
+const PLANS: Fate = Effect("src/pipeline/parse/tests.rs", "plans");
+const READ: Fate = Effect("src/pipeline/parse/tests.rs", "a_round_is_read_whole");
+const RETRIED: Fate =
+    Effect("src/job/tests.rs", "a_step_is_tried_again_by_fault_and_no_more_often_than_told");
+const SCHEDULED: &str = "src/schedule/tests.rs";
+const STEPS: &str = "src/job/tests.rs";
+
+const KEYS: &[(&str, &str, Fate)] = &[
+    ("pipeline", "name", PLANS),
+    ("pipeline", "run-name", Refused("run-name: x\njobs: {a: {steps: [{run: echo}]}}\n")),
+    ("pipeline", "on", PLANS),
+    ("pipeline", "env", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
+    ("pipeline", "defaults", Effect(STEPS, "a_job_that_takes_too_long_ends")),
+    ("pipeline", "concurrency", Refused("concurrency: x\njobs: {a: {steps: [{run: echo}]}}\n")),
+    ("pipeline", "jobs", PLANS),
+    ("on", "schedule", Refused("on: {schedule: [{cron: '0 0 * * *'}]}\njobs: {a: {steps: [{run: echo}]}}\n")),
+    ("on", "dispatch", PLANS),
+    ("on", "workflow_dispatch", Effect("src/pipeline/parse/tests.rs", "triggers")),
+    ("dispatch", "inputs", PLANS),
+    ("input", "type", READ),
+    ("input", "options", READ),
+    ("input", "default", READ),
+    ("input", "required", Effect("src/pipeline/parse/tests.rs", "a_round_is_read_whole")),
+    ("input", "description", PLANS),
+    ("defaults", "run", Effect("src/pipeline/parse/tests.rs", "keys_and_types")),
+    ("defaults", "timeout", Effect(STEPS, "a_job_that_takes_too_long_ends")),
+    ("defaults", "timeout-minutes", Effect(STEPS, "a_job_that_takes_too_long_ends")),
+    ("defaults.run", "shell", Effect("src/pipeline/parse/tests.rs", "keys_and_types")),
+    ("job", "name", PLANS),
+    ("job", "needs", Effect(SCHEDULED, "a_failed_need_skips_what_does_not_ask_for_it")),
+    ("job", "if", Effect(SCHEDULED, "a_failed_need_skips_what_does_not_ask_for_it")),
+    ("job", "runs-on", Effect(SCHEDULED, "a_job_runs_where_its_labels_are")),
+    ("job", "strategy", Effect(SCHEDULED, "a_sequence_runs_in_order_and_others_beside_it")),
+    ("job", "env", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
+    ("job", "outputs", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
+    ("job", "timeout", Effect(STEPS, "a_job_that_takes_too_long_ends")),
+    ("job", "timeout-minutes", Effect(STEPS, "a_job_that_takes_too_long_ends")),
+    ("job", "retry", Effect(SCHEDULED, "an_infrastructure_fault_is_tried_again_and_a_submissions_is_not")),
+    ("job", "continue-on-error", Effect(SCHEDULED, "a_tolerated_failure_lets_the_round_go_on_leg_by_leg")),
+    ("job", "steps", PLANS),
+    ("strategy", "matrix", Effect(SCHEDULED, "a_sequence_runs_in_order_and_others_beside_it")),
+    ("strategy", "key", Effect(SCHEDULED, "a_sequence_runs_in_order_and_others_beside_it")),
+    ("strategy", "sequence", Effect(SCHEDULED, "a_sequence_runs_in_order_and_others_beside_it")),
+    ("strategy", "max-parallel", Effect(SCHEDULED, "every_round_ends_within_its_limits")),
+    ("strategy", "fail-fast", Effect(SCHEDULED, "failing_fast_stops_the_other_legs")),
+    ("strategy", "order", Effect(SCHEDULED, "a_shuffled_order_is_the_seeds")),
+    ("strategy", "allow-empty", Effect(SCHEDULED, "an_empty_matrix_is_skipped_and_a_bad_one_fails")),
+    ("output", "type", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
+    ("output", "value", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
+    ("retry", "max", RETRIED),
+    ("retry", "on", RETRIED),
+    ("retry", "backoff", RETRIED),
+    ("backoff", "kind", READ),
+    ("backoff", "delay", READ),
+    ("backoff", "max-delay", RETRIED),
+    ("step", "id", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
+    ("step", "name", PLANS),
+    ("step", "if", Effect(STEPS, "after_a_cancellation_only_what_insists_runs")),
+    ("step", "env", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
+    ("step", "timeout", Effect(STEPS, "a_step_that_takes_too_long_ends")),
+    ("step", "timeout-minutes", Effect(STEPS, "a_step_that_takes_too_long_ends")),
+    ("step", "continue-on-error", Effect(STEPS, "a_tolerated_failure_lets_the_job_go_on")),
+    ("step", "retry", RETRIED),
+    ("step", "uses", PLANS),
+    ("step", "with", Effect("src/pipeline/parse/tests.rs", "stage_inputs")),
+    ("step", "run", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
+    ("step", "shell", Effect("src/pipeline/parse/tests.rs", "keys_and_types")),
+    ("runner", "name", Effect("src/schedule/placement.rs", "labels_must_all_match")),
+    ("runner", "labels", Effect("src/schedule/placement.rs", "labels_must_all_match")),
+    ("runner", "place", Refused("name: r\nengine: docker\nplace: ssh\n")),
+    ("runner", "engine", Effect("tests/e2e/demo.rs", "the_demo_round_ends_as_described_and_again_the_same")),
+    ("runner", "machine", Refused("name: r\nengine: docker\nmachine: {gpus: 4}\n")),
+    (
+        "runner",
+        "model-dir",
+        Effect("tests/e2e/demo.rs", "the_demo_round_ends_as_described_and_again_the_same"),
+    ),
+    (
+        "runner",
+        "limits",
+        Effect("src/adapters/docker/tests.rs", "a_container_is_created_with_everything_closed"),
+    ),
+    ("runner", "capacity", Effect(SCHEDULED, "every_round_ends_within_its_limits")),
+    ("runner", "images", Effect("tests/e2e/demo.rs", "the_demo_round_ends_as_described_and_again_the_same")),
+    (
+        "limits",
+        "cpus",
+        Effect("src/adapters/docker/tests.rs", "a_container_is_created_with_everything_closed"),
+    ),
+    (
+        "limits",
+        "memory-mib",
+        Effect("src/adapters/docker/tests.rs", "a_container_is_created_with_everything_closed"),
+    ),
+    (
+        "limits",
+        "pids",
+        Effect("src/adapters/docker/tests.rs", "a_container_is_created_with_everything_closed"),
+    ),
+    (
+        "limits",
+        "shm-mib",
+        Effect("src/adapters/docker/tests.rs", "a_container_is_created_with_everything_closed"),
+    ),
+    (
+        "limits",
+        "tmpfs-mib",
+        Effect("src/adapters/docker/tests.rs", "a_container_is_created_with_everything_closed"),
+    ),
+    ("limits", "image-mib", Refused("name: r\nengine: docker\nlimits: {image-mib: 1}\n")),
+    (
+        "limits",
+        "log-kib",
+        Effect("tests/integration/process.rs", "a_flood_of_log_is_cut_and_never_blocks_the_server"),
+    ),
+];
+
+/// Files that together show every mapping of the grammar.
+const PIPELINES: &[&str] = &[
+    include_str!("../../../tests/fixtures/pipeline/round.yml"),
+    "defaults: {run: {shell: bash}}\non: {dispatch: {inputs: {x: {type: string}}}}\njobs: {a: {steps: [{run: echo}]}}\n",
+    "concurrency: {group: x}\non: {schedule: [{cron: '0 0 * * *'}]}\njobs: {a: {steps: [{run: echo}]}}\n",
+];
+const RUNNER: &str = "name: r\nengine: docker\nmachine: {gpus: 1}\nlimits: {cpus: 1}\n";
+
+/// What a mapping is, without the names in it: `job` for "job `rank`", `strategy` for "`strategy` of job `rank`".
+pub(super) fn kind(what: &str) -> String {
+    let what = what.trim_start_matches("the ").trim_start_matches("a ");
+    match what.strip_prefix('`') {
+        Some(quoted) => quoted.split('`').next().unwrap_or_default().to_owned(),
+        None => what.split([' ', '`']).next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// Keys below a key that is refused: their effect comes with it.
+fn is_below_refused(mapping: &str) -> bool {
+    ["schedule", "concurrency", "machine"].contains(&mapping)
+}
+
+#[test]
+fn every_key_has_an_effect_or_is_refused() {
+    let mut asked = BTreeSet::new();
+    for text in PIPELINES {
+        let source = Source::new("t.yml", *text);
+        let mut decoder = Decoder::new(&source);
+        assert!(super::pipeline(&mut decoder, &yaml::parse(&source).unwrap()).is_some());
+        asked.append(&mut decoder.asked);
+    }
+    let source = Source::new("r.yml", RUNNER);
+    let mut decoder = Decoder::new(&source);
+    assert!(runner::runner(&mut decoder, &yaml::parse(&source).unwrap()).is_some());
+    asked.append(&mut decoder.asked);
+
+    let asked: Vec<(&str, &str)> = asked
+        .iter()
+        .map(|(mapping, key)| (mapping.as_str(), *key))
+        .filter(|(m, _)| !is_below_refused(m))
+        .collect();
+    let mut known: Vec<(&str, &str)> = KEYS.iter().map(|(mapping, key, _)| (*mapping, *key)).collect();
+    known.sort_unstable();
+    assert_eq!(asked, known, "a key of the grammar stands in `KEYS`, with its effect or its refusal");
+}
+
+#[test]
+fn every_effect_has_its_test() {
+    for (mapping, key, fate) in KEYS {
+        let Effect(file, function) = fate else { continue };
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(text.contains(&format!("fn {function}(")), "{mapping}.{key}: no test `{function}` in {file}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_refused_by_name() {
+    for (mapping, key, fate) in KEYS {
+        let Refused(text) = fate else { continue };
+        let source = Source::new("t.yml", *text);
+        let is_runner = ["runner", "limits"].contains(mapping);
+        let found = if is_runner {
+            RunnerSpec::parse(&source).map(|_| ()).unwrap_err()
+        } else {
+            Pipeline::parse(&source).map(|_| ()).unwrap_err()
+        };
+        let [finding] = found.items.as_slice() else { panic!("{mapping}.{key}: {found}") };
+        assert_eq!(finding.code, Code::Unsupported, "{mapping}.{key}");
+        assert!(finding.message.contains("not supported yet"), "{}", finding.message);
+        assert!(finding.message.contains(key), "{}", finding.message);
+    }
+}
