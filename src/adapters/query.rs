@@ -306,7 +306,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{LeaderboardRow, RequestRow, RoundId, StepAttemptRow, WeightRow};
+    use crate::model::{LeaderboardRow, RequestFlag, RequestRow, RoundId, StepAttemptRow, WeightRow};
 
     fn id(text: &str) -> RoundId {
         text.parse().expect("an id")
@@ -315,13 +315,11 @@ mod tests {
     fn weight(round: &str, hotkey: &str, share: f64) -> WeightRow {
         WeightRow {
             round_id: round.to_owned(),
-            netuid: 14,
             hotkey: hotkey.to_owned(),
-            uid: None,
             share,
             weight: 65535,
             is_dry_run: true,
-            receipt: None,
+            ..WeightRow::default()
         }
     }
 
@@ -330,49 +328,18 @@ mod tests {
             round_id: round.to_owned(),
             read_key: "0001".to_owned(),
             prompt_index,
-            prompt_sha256: String::new(),
-            status: "ok".to_owned(),
-            flags: vec!["burst".to_owned(), "late".to_owned()],
-            http_status: Some(200),
-            send_offset_ns: 0,
-            sent_ns: None,
-            headers_ns: None,
-            first_byte_ns: None,
-            first_event_ns: None,
+            flags: [RequestFlag::TooLarge, RequestFlag::NoDone].into(),
             ttft_ns: Some(1000 * i64::from(prompt_index + 1)),
-            e2e_ns: None,
-            finish_ns: None,
-            done_ns: None,
-            end_ns: None,
-            tpot_ns: None,
-            mdt_ns: None,
-            stall_ns: None,
-            tokens: 5,
-            logprob_tokens: 5,
-            usage_tokens: None,
-            finish_reason: Some("stop".to_owned()),
-            events: 5,
-            body_bytes: 100,
-            text: "hello".to_owned(),
+            ..RequestRow::default()
         }
     }
 
     fn step(round: &str) -> StepAttemptRow {
         StepAttemptRow {
             round_id: round.to_owned(),
-            job: "measure".to_owned(),
-            leg: String::new(),
-            attempt: 1,
-            step_index: 0,
-            step: "boot".to_owned(),
-            stage: "boot".to_owned(),
-            outcome: "success".to_owned(),
-            conclusion: "success".to_owned(),
-            fault: None,
-            reason: None,
-            detail: None,
             started_at_us: 1_795_300_000_250_000,
             duration_ns: 5,
+            ..StepAttemptRow::default()
         }
     }
 
@@ -416,7 +383,7 @@ mod tests {
              JOIN weights w ON w.round_id = r.round_id WHERE w.hotkey = 'alice' GROUP BY r.round_id ORDER BY r.round_id",
             json!([["demo-1", 4, 2500.0], ["demo-2", 4, 2500.0]]),
         );
-        check("SELECT flags FROM requests LIMIT 1", json!([[["burst", "late"]]]));
+        check("SELECT flags FROM requests LIMIT 1", json!([[["no_done", "too_large"]]]));
         check(
             "SELECT started_at_us, duration_ns FROM step_attempts LIMIT 1",
             json!([["2026-11-21T22:26:40.25Z", 5]]),

@@ -1,7 +1,10 @@
 //! How a value of Rust lies in a column of Arrow.
 //!
-//! Plain types only (no dictionaries, no fixed-size binaries): they mean the same in every reader.
+//! Plain types only (no dictionaries, no fixed-size binaries): they mean the same in every reader. A value of
+//! a closed vocabulary ([`Word`]) is text in the file and an enum on this side of it.
 
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, StringBuilder};
@@ -13,8 +16,18 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, TimeUnit};
 
+use crate::model::{UnknownWord, Word};
+
 /// The ending that makes an `i64` column an instant: microseconds since 1970 UTC.
 const INSTANT: &str = "_at_us";
+
+/// Why the values of a column cannot be had.
+pub(super) enum Unfit {
+    /// The column has another type.
+    Type,
+    /// A row, from 0, has a text that is no word of the vocabulary.
+    Word(usize, UnknownWord),
+}
 
 /// A value that is always there.
 pub(super) trait Scalar: Sized {
@@ -24,8 +37,8 @@ pub(super) trait Scalar: Sized {
     fn array<'a>(column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef
     where
         Self: 'a;
-    /// The values of a column; none if the column has another type.
-    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>>;
+    /// The values of a column.
+    fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit>;
 }
 
 /// A field of a row: a [`Scalar`] or an `Option` of one.
@@ -77,8 +90,8 @@ macro_rules! number {
                 Arc::new(values.map(Option::<&Self>::copied).collect::<$array>())
             }
 
-            fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
-                Some(array.as_primitive_opt::<$primitive>()?.iter().collect())
+            fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit> {
+                Ok(array.as_primitive_opt::<$primitive>().ok_or(Unfit::Type)?.iter().collect())
             }
         }
     };
@@ -106,11 +119,11 @@ impl Scalar for i64 {
         }
     }
 
-    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
+    fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit> {
         if let Some(instants) = array.as_primitive_opt::<TimestampMicrosecondType>() {
-            return Some(instants.iter().collect());
+            return Ok(instants.iter().collect());
         }
-        Some(array.as_primitive_opt::<Int64Type>()?.iter().collect())
+        Ok(array.as_primitive_opt::<Int64Type>().ok_or(Unfit::Type)?.iter().collect())
     }
 }
 
@@ -123,8 +136,8 @@ impl Scalar for bool {
         Arc::new(values.map(Option::<&Self>::copied).collect::<BooleanArray>())
     }
 
-    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
-        Some(array.as_boolean_opt()?.iter().collect())
+    fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit> {
+        Ok(array.as_boolean_opt().ok_or(Unfit::Type)?.iter().collect())
     }
 }
 
@@ -137,9 +150,31 @@ impl Scalar for String {
         Arc::new(values.collect::<StringArray>())
     }
 
-    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
-        Some(array.as_string_opt::<i32>()?.iter().map(|value| value.map(str::to_owned)).collect())
+    fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit> {
+        let texts = array.as_string_opt::<i32>().ok_or(Unfit::Type)?;
+        Ok(texts.iter().map(|text| text.map(str::to_owned)).collect())
     }
+}
+
+impl<W: Word> Scalar for W {
+    fn data_type(_column: &str) -> DataType {
+        DataType::Utf8
+    }
+
+    fn array<'a>(_column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
+        Arc::new(values.map(|value| value.map(|word| word.as_str())).collect::<StringArray>())
+    }
+
+    fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit> {
+        let texts = array.as_string_opt::<i32>().ok_or(Unfit::Type)?.iter();
+        let word = |(row, text): (usize, Option<&str>)| text.map(|text| read(row, text)).transpose();
+        texts.enumerate().map(word).collect()
+    }
+}
+
+/// The word in a row.
+fn read<W: Word>(row: usize, text: &str) -> Result<W, Unfit> {
+    text.parse().map_err(|unknown| Unfit::Word(row, unknown))
 }
 
 /// The item of a list column, named as the Parquet specification asks.
@@ -147,7 +182,7 @@ fn list_item() -> Arc<Field> {
     Arc::new(Field::new("element", DataType::Utf8, false))
 }
 
-impl Scalar for Vec<String> {
+impl<W: Word> Scalar for BTreeSet<W> {
     fn data_type(_column: &str) -> DataType {
         DataType::List(list_item())
     }
@@ -156,20 +191,46 @@ impl Scalar for Vec<String> {
         let mut builder = ListBuilder::new(StringBuilder::new()).with_field(list_item());
         for list in values {
             for item in list.into_iter().flatten() {
-                builder.values().append_value(item);
+                builder.values().append_value(item.as_str());
             }
             builder.append(list.is_some());
         }
         Arc::new(builder.finish())
     }
 
-    fn values(array: &dyn Array) -> Option<Vec<Option<Self>>> {
-        let lists = array.as_list_opt::<i32>()?.iter();
-        lists
-            .map(|list| match list {
-                None => Some(None),
-                Some(items) => String::values(&items)?.into_iter().collect::<Option<Vec<_>>>().map(Some),
-            })
-            .collect()
+    fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit> {
+        let lists = array.as_list_opt::<i32>().ok_or(Unfit::Type)?.iter();
+        let set = |(row, list): (usize, Option<ArrayRef>)| {
+            let Some(items) = list else { return Ok(None) };
+            let texts = items.as_string_opt::<i32>().ok_or(Unfit::Type)?.iter();
+            texts.map(|text| read(row, text.ok_or(Unfit::Type)?)).collect::<Result<_, _>>().map(Some)
+        };
+        lists.enumerate().map(set).collect()
     }
 }
+
+/// A column that rows are sorted by.
+pub(super) trait Key {
+    /// The published order: of words as the text that they are in the file, whatever their order here.
+    fn order(&self, other: &Self) -> Ordering;
+}
+
+impl<W: Word> Key for W {
+    fn order(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+macro_rules! key {
+    ($($rust:ty),+) => {
+        $(
+            impl Key for $rust {
+                fn order(&self, other: &Self) -> Ordering {
+                    self.cmp(other)
+                }
+            }
+        )+
+    };
+}
+
+key!(u32, i64, String);

@@ -3,6 +3,8 @@
 use arrow_schema::{ArrowError, DataType};
 use parquet::errors::ParquetError;
 
+use crate::model::UnknownWord;
+
 /// Why bytes are not the artifact they should be, or cannot be made into one.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
@@ -97,6 +99,18 @@ pub enum ArtifactError {
         table: &'static str,
         /// Column.
         column: String,
+    },
+    /// A column of a closed vocabulary holds another word.
+    #[error("row {row} of table `{table}`, column `{column}`: {unknown}")]
+    UnknownWord {
+        /// Table.
+        table: &'static str,
+        /// Column.
+        column: String,
+        /// Row in the file, from 1.
+        row: usize,
+        /// The word, beside those that may stand there.
+        unknown: UnknownWord,
     },
     /// More than this program is willing to hold.
     #[error("table `{table}` is too large: more than {limit} {unit}")]

@@ -8,6 +8,8 @@
 
 mod cell;
 pub mod digest;
+#[cfg(test)]
+mod drawn;
 mod error;
 pub mod journal;
 pub mod layout;

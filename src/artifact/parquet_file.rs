@@ -6,8 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow_array::{Array as _, RecordBatch};
-use arrow_schema::{Field, Schema};
+use arrow_schema::Schema;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -87,11 +86,12 @@ fn properties<T: Table>(context: &TableContext<'_>) -> Result<WriterProperties, 
 /// The rows of a file that anybody may have written.
 ///
 /// # Errors
-/// When the bytes are no Parquet file, or one of another table, version or schema, or beyond the bounds.
+/// When the bytes are no Parquet file, or one of another table, version or schema, or beyond the bounds, or when
+/// a row holds a word that is none of its column's vocabulary.
 pub fn decode<T: Table>(bytes: &[u8]) -> Result<Vec<T>, ArtifactError> {
     let mut rows = Vec::new();
     each_batch::<T>(bytes, |batch| {
-        rows.extend(T::from_batch(&batch)?);
+        rows.extend(batch);
         Ok(())
     })?;
     Ok(rows)
@@ -109,15 +109,17 @@ pub(super) fn rewrite_as<T: Table>(bytes: &[u8]) -> Result<Vec<u8>, ArtifactErro
     let mut plain = Vec::new();
     let mut writer =
         ArrowWriter::try_new_with_options(&mut plain, Arc::new(T::schema()), options).map_err(write)?;
-    each_batch::<T>(bytes, |batch| writer.write(&batch).map_err(write))?;
+    each_batch::<T>(bytes, |rows| {
+        writer.write(&T::to_batch(&rows.iter().collect::<Vec<_>>())?).map_err(write)
+    })?;
     writer.close().map_err(write)?;
     Ok(plain)
 }
 
-/// Reads a stranger's file batch by batch; each has the columns of the table, in order.
+/// Reads a stranger's file some rows at a time.
 fn each_batch<T: Table>(
     bytes: &[u8],
-    mut act: impl FnMut(RecordBatch) -> Result<(), ArtifactError>,
+    mut act: impl FnMut(Vec<T>) -> Result<(), ArtifactError>,
 ) -> Result<(), ArtifactError> {
     bound::<T>(bytes.len() as u64, MAX_FILE_BYTES, "bytes")?;
     let bytes = Bytes::copy_from_slice(bytes);
@@ -128,7 +130,7 @@ fn each_batch<T: Table>(
 
 fn each_batch_unguarded<T: Table>(
     bytes: Bytes,
-    act: &mut impl FnMut(RecordBatch) -> Result<(), ArtifactError>,
+    act: &mut impl FnMut(Vec<T>) -> Result<(), ArtifactError>,
 ) -> Result<(), ArtifactError> {
     let read = |source: ParquetError| ArtifactError::Read { table: T::NAME, source };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
@@ -140,31 +142,14 @@ fn each_batch_unguarded<T: Table>(
     let (mut rows, mut decoded_bytes) = (0, 0);
     for batch in builder.with_batch_size(BATCH_ROWS).build().map_err(read)? {
         let batch = batch.map_err(|source| ArtifactError::Page { table: T::NAME, source })?;
-        rows += batch.num_rows() as u64;
-        bound::<T>(rows, MAX_ROWS, "rows")?;
+        let rows_before = rows;
+        rows += batch.num_rows();
+        bound::<T>(rows as u64, MAX_ROWS, "rows")?;
         decoded_bytes += batch.get_array_memory_size() as u64;
         bound::<T>(decoded_bytes, MAX_DECODED_BYTES, "bytes in memory")?;
-        act(conform::<T>(&batch)?)?;
+        act(T::from_batch(&batch, rows_before)?)?;
     }
     Ok(())
-}
-
-/// The batch in the table's own schema.
-fn conform<T: Table>(batch: &RecordBatch) -> Result<RecordBatch, ArtifactError> {
-    let schema = T::schema();
-    let column = |field: &Arc<Field>| {
-        let (table, column) = (T::NAME, field.name().clone());
-        match batch.column_by_name(&column) {
-            None => Err(ArtifactError::MissingColumn { table, column }),
-            Some(array) if !field.is_nullable() && array.null_count() > 0 => {
-                Err(ArtifactError::NullValue { table, column })
-            }
-            Some(array) => Ok(array.clone()),
-        }
-    };
-    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
-    RecordBatch::try_new(Arc::new(schema), columns)
-        .map_err(|source| ArtifactError::Columns { table: T::NAME, source })
 }
 
 fn bound<T: Table>(value: u64, limit: u64, unit: &'static str) -> Result<(), ArtifactError> {
@@ -214,49 +199,24 @@ fn check_schema<T: Table>(found: &Schema) -> Result<(), ArtifactError> {
 mod tests {
     use std::fmt::Debug;
 
-    use arrow_array::ArrayRef;
+    use arrow_array::builder::{ListBuilder, StringBuilder};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     use arrow_schema::DataType;
     use parquet::file::metadata::RowGroupMetaData;
     use proptest::prelude::*;
 
     use super::super::cell::Scalar as _;
+    use super::super::drawn::{DrawnRow, Values};
     use super::*;
     use crate::model::{
-        CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, RequestRow, StepAttemptRow, SubmissionRow,
-        TokenRow, VerdictRow, WeightRow,
+        Check, CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, RequestFlag, RequestRow, StepAttemptRow,
+        SubmissionRow, TokenRow, VerdictRow, WeightRow,
     };
 
-    /// A value of each type that a column can have, and whether a nullable column has none.
-    type Values = (bool, u16, u32, i64, f64, String, Vec<String>);
-
     /// Rows of any table, drawn from the values by place, so that neighbouring columns differ.
-    fn rows<T: Table>(values: &[Values]) -> Vec<T> {
-        let schema = T::schema();
-        let columns = schema.fields().iter().enumerate().map(|(place, field)| -> ArrayRef {
-            let drawn: Vec<&Values> =
-                (0..values.len()).map(|row| &values[(row + 3 * place) % values.len()]).collect();
-            macro_rules! column {
-                ($rust:ty, $part:tt) => {
-                    <$rust>::array(
-                        field.name(),
-                        drawn.iter().map(|value| (!field.is_nullable() || value.0).then_some(&value.$part)),
-                    )
-                };
-            }
-            match field.data_type() {
-                DataType::Boolean => column!(bool, 0),
-                DataType::UInt16 => column!(u16, 1),
-                DataType::UInt32 => column!(u32, 2),
-                DataType::Int64 | DataType::Timestamp(..) => column!(i64, 3),
-                DataType::Float64 => column!(f64, 4),
-                DataType::Utf8 => column!(String, 5),
-                DataType::List(_) => column!(Vec<String>, 6),
-                other => panic!("no column has type {other}"),
-            }
-        });
-        let batch =
-            RecordBatch::try_new(Arc::new(schema.clone()), columns.collect()).expect("fits the schema");
-        T::from_batch(&batch).expect("fits the table")
+    fn rows<T: DrawnRow>(values: &[Values]) -> Vec<T> {
+        let row = |row: usize| T::drawn_row((row..).step_by(3).map(|place| &values[place % values.len()]));
+        (0..values.len()).map(row).collect()
     }
 
     fn round_id() -> RoundId {
@@ -267,7 +227,7 @@ mod tests {
         encode(rows, &TableContext { round_id: &round_id() }).expect("encodes")
     }
 
-    fn round_trip<T: Table + Clone + PartialEq + Debug>(values: &[Values]) {
+    fn round_trip<T: Table + DrawnRow + Clone + PartialEq + Debug>(values: &[Values]) {
         let mut rows = rows::<T>(values);
         let bytes = file(&rows);
         T::sort(&mut rows);
@@ -309,13 +269,11 @@ mod tests {
     fn weights(count: u32) -> Vec<WeightRow> {
         let row = |number: u32| WeightRow {
             round_id: "demo-1".to_owned(),
-            netuid: 14,
             hotkey: format!("{:05}", count - number),
             uid: number.is_multiple_of(2).then_some(number),
             share: 1.0 / f64::from(number + 1),
             weight: (number % 65536) as u16,
-            is_dry_run: true,
-            receipt: None,
+            ..WeightRow::default()
         };
         (0..count).map(row).collect()
     }
@@ -408,6 +366,64 @@ mod tests {
             },
             "column `netuid` of table `weights` has no value in some row, and must have one in all",
         );
+    }
+
+    /// The file of these rows with one column exchanged, as a stranger may write it.
+    fn with_column<T: Table>(rows: &[T], name: &str, column: ArrayRef) -> Vec<u8> {
+        let batch = T::to_batch(&rows.iter().collect::<Vec<_>>()).expect("a batch");
+        let (index, _) = T::schema().column_with_name(name).expect("a column");
+        let mut columns = batch.columns().to_vec();
+        columns[index] = column;
+        foreign(T::schema().fields().iter().map(|field| (**field).clone()).collect(), columns)
+    }
+
+    #[test]
+    fn an_unknown_word_is_refused_where_it_stands() {
+        fn check<T: Table + Debug>(file: &[u8], expected: &str) {
+            let message = |error: ArtifactError| error.to_string();
+            assert_eq!(decode::<T>(file).map_err(message).expect_err("an unknown word"), expected);
+            assert_eq!(rewrite_as::<T>(file).map_err(message).expect_err("an unknown word"), expected);
+        }
+        let words = |wrong: usize, word: &'static str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(
+                (0..5000).map(|row| if row == wrong { word } else { "pass" }),
+            ))
+        };
+        let decisions = vec![DecisionRow::default(); 5000];
+        check::<DecisionRow>(
+            &with_column(&decisions, "outcome", words(4700, "passed")),
+            "row 4701 of table `decisions`, column `outcome`: `passed` is none of `pass`, `fail`, `no-decision`",
+        );
+        let known = with_column(&decisions, "outcome", words(0, "pass"));
+        assert_eq!(decode::<DecisionRow>(&known).expect("decodes"), decisions);
+
+        let row = |flags: &[RequestFlag]| RequestRow {
+            flags: flags.iter().copied().collect(),
+            ..RequestRow::default()
+        };
+        let requests = [row(&[]), row(&[RequestFlag::TooLarge])];
+        let mut lists = ListBuilder::new(StringBuilder::new()).with_field(arrow_schema::Field::new(
+            "element",
+            DataType::Utf8,
+            false,
+        ));
+        lists.append_value([Some("bad_json")]);
+        lists.append_value([Some("no_done"), Some("")]);
+        let file = with_column(&requests, "flags", Arc::new(lists.finish()));
+        let error = decode::<RequestRow>(&file).expect_err("an empty flag").to_string();
+        assert!(
+            error.starts_with("row 2 of table `requests`, column `flags`: `` is none of `bad_json`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn words_are_sorted_as_text() {
+        let row = |check: Check| VerdictRow { check, ..VerdictRow::default() };
+        let verdicts: Vec<VerdictRow> = Check::ALL.iter().copied().map(row).collect();
+        let published = decode::<VerdictRow>(&file(&verdicts)).expect("decodes");
+        assert!(published.is_sorted_by_key(|row| row.check.as_str()));
+        assert_ne!(published, verdicts, "the order of the enum is another");
     }
 
     #[test]

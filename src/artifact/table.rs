@@ -10,7 +10,9 @@ use std::sync::Arc;
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::{Field, Schema};
 
-use super::cell::{Cell, Scalar as _};
+use super::cell::{Cell, Key as _, Scalar as _, Unfit};
+#[cfg(test)]
+use super::drawn::{Drawn, DrawnRow, Values};
 use super::parquet_file::rewrite_as;
 use super::{ArtifactError, TableContext, encode};
 use crate::model::{
@@ -37,11 +39,12 @@ pub trait Table: Sized {
     /// When Arrow refuses them, which takes more than 2 GiB of text in one batch.
     fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError>;
 
-    /// Columns as rows.
+    /// Columns as rows; `rows_before` in the file precede them.
     ///
     /// # Errors
-    /// When a column is missing, has another type, or lacks a value it must have.
-    fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, ArtifactError>;
+    /// When a column is missing, has another type, lacks a value it must have, or holds a word that is none of
+    /// its vocabulary.
+    fn from_batch(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError>;
 
     /// Sorts rows as they are published; equal rows keep their order.
     fn sort(rows: &mut [Self]) {
@@ -73,7 +76,7 @@ fn array<R, C: Cell>(column: &str, rows: &[&R], get: fn(&R) -> &C) -> ArrayRef {
 /// The column's values back; `_get` only tells their type.
 fn values<R: Table, C: Cell>(
     column: &str,
-    batch: &RecordBatch,
+    (batch, rows_before): (&RecordBatch, usize),
     _get: fn(&R) -> &C,
 ) -> Result<std::vec::IntoIter<C>, ArtifactError> {
     let (table, column) = (R::NAME, column.to_owned());
@@ -81,9 +84,16 @@ fn values<R: Table, C: Cell>(
         return Err(ArtifactError::MissingColumn { table, column });
     };
     let expected = C::Scalar::data_type(&column);
-    let Some(values) = C::Scalar::values(array).filter(|_| *array.data_type() == expected) else {
-        let found = Box::new(array.data_type().clone());
-        return Err(ArtifactError::ColumnType { table, column, found, expected: Box::new(expected) });
+    let read = if *array.data_type() == expected { C::Scalar::values(array) } else { Err(Unfit::Type) };
+    let values = match read {
+        Ok(values) => values,
+        Err(Unfit::Type) => {
+            let found = Box::new(array.data_type().clone());
+            return Err(ArtifactError::ColumnType { table, column, found, expected: Box::new(expected) });
+        }
+        Err(Unfit::Word(row, unknown)) => {
+            return Err(ArtifactError::UnknownWord { table, column, row: rows_before + row + 1, unknown });
+        }
     };
     let cells: Option<Vec<C>> = values.into_iter().map(C::from_scalar).collect();
     Ok(cells.ok_or(ArtifactError::NullValue { table, column })?.into_iter())
@@ -101,7 +111,7 @@ macro_rules! tables {
                 }
 
                 fn compare(left: &Self, right: &Self) -> Ordering {
-                    left.round_id.cmp(&right.round_id)$( .then_with(|| left.$key.cmp(&right.$key)) )+
+                    left.round_id.cmp(&right.round_id)$( .then_with(|| left.$key.order(&right.$key)) )+
                 }
 
                 fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError> {
@@ -110,10 +120,18 @@ macro_rules! tables {
                         .map_err(|source| ArtifactError::Columns { table: Self::NAME, source })
                 }
 
-                fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, ArtifactError> {
-                    $( let mut $column = values(stringify!($column), batch, |row: &Self| &row.$column)?; )+
+                fn from_batch(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError> {
+                    let rows = (batch, rows_before);
+                    $( let mut $column = values(stringify!($column), rows, |row: &Self| &row.$column)?; )+
                     let row = |_| Some(Self { $( $column: $column.next()? ),+ });
                     Ok((0..batch.num_rows()).map_while(row).collect())
+                }
+            }
+
+            #[cfg(test)]
+            impl DrawnRow for $row {
+                fn drawn_row<'a>(mut values: impl Iterator<Item = &'a Values>) -> Self {
+                    Self { $( $column: Drawn::drawn(values.next().expect("values for each column")) ),+ }
                 }
             }
         )+

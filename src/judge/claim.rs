@@ -9,7 +9,7 @@ use super::finding::{
     Count, Evidence, Finding, clustered_mean, excess_probability, is_too_many, null_error, worst,
 };
 use super::verify::{Answers, VerifyPolicy};
-use crate::model::{CheckOutcome, RequestRow, TokenRow};
+use crate::model::{Check, CheckOutcome, RequestFlag, RequestRow, TokenRow};
 
 /// Residuals are cut here, nat.
 const LARGEST: f64 = 30.0;
@@ -19,19 +19,18 @@ pub(super) fn findings(
     control: &Answers<'_>,
     candidate: &Answers<'_>,
 ) -> Vec<Finding> {
-    let mut findings = vec![committed(policy, control, candidate)];
-    for name in ["segmentation", "text-bytes", "counts"] {
-        findings.push(if candidate.ok().next().is_none() || control.ok().next().is_none() {
-            Finding::void(name, "there are no answers to compare")
-        } else {
-            match name {
-                "segmentation" => segmentation(policy, control, candidate),
-                "text-bytes" => text_bytes(policy, control, candidate),
-                _ => counts(policy, control, candidate),
-            }
-        });
-    }
-    findings
+    let compare = |check, compared: fn(&VerifyPolicy, &Answers<'_>, &Answers<'_>) -> Finding| {
+        if candidate.ok().next().is_none() || control.ok().next().is_none() {
+            return Finding::void(check, "there are no answers to compare");
+        }
+        compared(policy, control, candidate)
+    };
+    vec![
+        committed(policy, control, candidate),
+        compare(Check::Segmentation, segmentation),
+        compare(Check::TextBytes, text_bytes),
+        compare(Check::Counts, counts),
+    ]
 }
 
 /// Answers in which a text token has no claimed log probability.
@@ -59,14 +58,14 @@ fn residuals<'a>(answers: &Answers<'a>, trim: f64) -> Vec<(&'a TokenRow, f64)> {
 }
 
 fn committed(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
-    const NAME: &str = "committed-logprobs";
+    const CHECK: Check = Check::CommittedLogprobs;
     let (ours, theirs) = (unclaimed(candidate), unclaimed(control));
     if ours.of == 0 || theirs.of == 0 || theirs.hits as f64 > 0.01 * theirs.of as f64 {
-        return Finding::void(NAME, "the baseline's answers carry no log probabilities to compare with");
+        return Finding::void(CHECK, "the baseline's answers carry no log probabilities to compare with");
     }
     if is_too_many(ours, Count { hits: 0, of: 0 }, policy.mismatch_share) {
         return Finding {
-            check: NAME,
+            check: CHECK,
             outcome: CheckOutcome::Fail,
             value: Some(ours.share()),
             control: Some(theirs.share()),
@@ -85,7 +84,7 @@ fn committed(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'
         |answers: &Answers<'_>| answers.tokens.iter().filter(|row| row.scorer_logprob.is_some()).count();
     if expected.is_empty() || found.is_empty() || scored(candidate) * 100 < candidate.tokens.len() * 99 {
         return Finding::void(
-            NAME,
+            CHECK,
             "the scorer has no log probabilities for these answers or the baseline's",
         );
     }
@@ -100,7 +99,7 @@ fn committed(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'
     let spread = policy.standard_errors * null_error(error, expected.len(), found.len(), factor);
     let threshold = (factor * control_value + spread).max(policy.residual_floor);
     Finding {
-        check: NAME,
+        check: CHECK,
         outcome: if value > threshold { CheckOutcome::Fail } else { CheckOutcome::Pass },
         value: Some(value),
         control: Some(control_value),
@@ -112,10 +111,6 @@ fn committed(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'
         ),
         worst: worst(residuals(candidate, 0.0).iter().map(|(row, e)| Evidence::of_token(row, *e)).collect()),
     }
-}
-
-fn has_flag(row: &RequestRow, flag: &str) -> bool {
-    row.flags.iter().any(|other| other == flag)
 }
 
 fn flagged(answers: &Answers<'_>, is_hit: impl Fn(&RequestRow) -> bool) -> Count {
@@ -135,13 +130,13 @@ fn requests(answers: &Answers<'_>, is_hit: impl Fn(&RequestRow) -> bool) -> Vec<
 /// The model itself may once spell a word otherwise than the tokenizer does; a server that does so always is
 /// claiming tokens it did not generate.
 fn segmentation(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
-    let is_hit = |row: &RequestRow| has_flag(row, "non_canonical");
+    let is_hit = |row: &RequestRow| row.flags.contains(&RequestFlag::NonCanonical);
     let (ours, theirs) = (flagged(candidate, is_hit), flagged(control, is_hit));
     let threshold = theirs.share() + policy.flip_excess;
     let probability = excess_probability(ours, theirs, policy.flip_share, 1.0);
     let is_fail = ours.share() > threshold && probability < policy.level;
     Finding {
-        check: "segmentation",
+        check: Check::Segmentation,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
         value: Some(ours.share()),
         control: Some(theirs.share()),
@@ -156,11 +151,13 @@ fn segmentation(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answer
 }
 
 fn text_bytes(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
-    let is_hit = |row: &RequestRow| has_flag(row, "bytes_mismatch") || has_flag(row, "other_channel");
+    let is_hit = |row: &RequestRow| {
+        row.flags.contains(&RequestFlag::BytesMismatch) || row.flags.contains(&RequestFlag::OtherChannel)
+    };
     let (ours, theirs) = (flagged(candidate, is_hit), flagged(control, is_hit));
     let is_fail = is_too_many(ours, theirs, policy.mismatch_share);
     Finding {
-        check: "text-bytes",
+        check: Check::TextBytes,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
         value: Some(ours.share()),
         control: Some(theirs.share()),
@@ -180,7 +177,7 @@ fn disagrees(row: &RequestRow) -> bool {
     let claimed = (row.logprob_tokens > 0).then_some(row.logprob_tokens);
     let from_usage = row.usage_tokens.is_some_and(|usage| usage.abs_diff(claimed.unwrap_or(row.tokens)) > 1);
     let from_claim = claimed.is_some_and(|claimed| claimed.abs_diff(row.tokens) > slack);
-    from_usage || (from_claim && !has_flag(row, "non_canonical"))
+    from_usage || (from_claim && !row.flags.contains(&RequestFlag::NonCanonical))
 }
 
 fn counts(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
@@ -198,7 +195,7 @@ fn counts(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
         )
     });
     Finding {
-        check: "counts",
+        check: Check::Counts,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
         value: Some(ours.share()),
         control: Some(theirs.share()),

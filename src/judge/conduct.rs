@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::finding::{Count, Evidence, Finding, is_too_many, worst};
 use super::verify::{Answers, VerifyPolicy};
-use crate::model::{CheckOutcome, RequestRow, RequestStatus};
+use crate::model::{Check, CheckOutcome, RequestRow, RequestStatus};
 use crate::stats::{Sample, student_t_cdf};
 
 /// Fewest prompts on which a difference in length is tested.
@@ -15,22 +15,16 @@ pub(super) fn findings(
     control: &Answers<'_>,
     candidate: &Answers<'_>,
 ) -> Vec<Finding> {
-    ["answered", "finish", "length"]
-        .into_iter()
-        .map(|check| {
-            if candidate.requests.is_empty() {
-                return Finding::void(check, "no request of this read is recorded");
-            }
-            if control.ok().next().is_none() {
-                return Finding::void(check, "the baseline has no answer to compare with");
-            }
-            match check {
-                "answered" => answered(policy, control, candidate),
-                "finish" => finish(policy, control, candidate),
-                _ => length(policy, control, candidate),
-            }
-        })
-        .collect()
+    let judge = |check, judged: fn(&VerifyPolicy, &Answers<'_>, &Answers<'_>) -> Finding| {
+        if candidate.requests.is_empty() {
+            return Finding::void(check, "no request of this read is recorded");
+        }
+        if control.ok().next().is_none() {
+            return Finding::void(check, "the baseline has no answer to compare with");
+        }
+        judged(policy, control, candidate)
+    };
+    vec![judge(Check::Answered, answered), judge(Check::Finish, finish), judge(Check::Length, length)]
 }
 
 fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
@@ -43,8 +37,8 @@ fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_
     let expected = (theirs.share() * ours.of as f64).ceil() as usize;
     let is_fail = ours.share() > policy.failed_share && ours.hits > expected + policy.failed_excess;
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-    for row in candidate.requests.iter().filter(|row| row.status != RequestStatus::Ok.as_str()) {
-        *kinds.entry(&row.status).or_default() += 1;
+    for row in candidate.requests.iter().filter(|row| row.status != RequestStatus::Ok) {
+        *kinds.entry(row.status.as_str()).or_default() += 1;
     }
     let kinds: Vec<String> = kinds.iter().map(|(status, count)| format!("{count} {status}")).collect();
     let reason = match (ours.hits, is_fail) {
@@ -62,9 +56,9 @@ fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_
             kinds.join(", ")
         ),
     };
-    let evidence = candidate.requests.iter().filter(|row| row.status != RequestStatus::Ok.as_str());
+    let evidence = candidate.requests.iter().filter(|row| row.status != RequestStatus::Ok);
     Finding {
-        check: "answered",
+        check: Check::Answered,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
         value: Some(ours.share()),
         control: Some(theirs.share()),
@@ -93,7 +87,7 @@ fn finish(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
     let is_fail = is_too_many(ours, theirs, policy.mismatch_share);
     let cut = candidate.ok().filter(|row| !is_whole(row));
     Finding {
-        check: "finish",
+        check: Check::Finish,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
         value: Some(ours.share()),
         control: Some(theirs.share()),
@@ -128,7 +122,7 @@ fn length(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
     let total: (f64, f64) = pairs.iter().fold((0.0, 0.0), |sum, pair| (sum.0 + pair.1, sum.1 + pair.2));
     let Some(differences) = Sample::new(pairs.iter().map(|pair| pair.1 - pair.2)).filter(|_| total.1 > 0.0)
     else {
-        return Finding::void("length", "no prompt was answered by both the candidate and the baseline");
+        return Finding::void(Check::Length, "no prompt was answered by both the candidate and the baseline");
     };
     let n = differences.len();
     let ratio = total.0 / total.1;
@@ -143,7 +137,7 @@ fn length(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
     let deviations =
         pairs.iter().map(|(prompt, ours, theirs)| Evidence::of_request(*prompt, (ours - theirs).abs()));
     Finding {
-        check: "length",
+        check: Check::Length,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
         value: Some(ratio),
         control: Some(1.0),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::{CheckOutcome, TokenRow};
+use crate::model::{Check, CheckOutcome, TokenRow};
 use crate::stats::binomial_upper_tail;
 
 /// Positions kept as evidence.
@@ -11,8 +11,8 @@ const WORST: usize = 10;
 /// What a check found.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Finding {
-    /// Name of the check.
-    pub(super) check: &'static str,
+    /// The check.
+    pub(super) check: Check,
     /// Result.
     pub(super) outcome: CheckOutcome,
     /// What was measured.
@@ -31,7 +31,7 @@ pub(super) struct Finding {
 
 impl Finding {
     /// A check that could not be made.
-    pub(super) fn void(check: &'static str, reason: impl Into<String>) -> Self {
+    pub(super) fn void(check: Check, reason: impl Into<String>) -> Self {
         Self {
             check,
             outcome: CheckOutcome::Void,

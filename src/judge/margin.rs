@@ -6,7 +6,7 @@
 
 use super::finding::{Count, Evidence, Finding, clustered_mean, excess_probability, null_error, worst};
 use super::verify::{Answers, VerifyPolicy};
-use crate::model::{CheckOutcome, TokenRow};
+use crate::model::{Check, CheckOutcome, TokenRow};
 use crate::stats::binomial_upper_tail;
 
 /// Margins are cut here: beyond it nothing more is learnt, and sums stay finite.
@@ -37,11 +37,11 @@ fn scored<'a>(answers: &Answers<'a>) -> Option<Vec<Scored<'a>>> {
     (!scored.is_empty() && scored.len() as f64 >= COVERAGE * answers.tokens.len() as f64).then_some(scored)
 }
 
-/// A part of the tokens and the names of its checks.
+/// A part of the tokens and its checks.
 struct Stratum {
-    hard: &'static str,
-    flips: &'static str,
-    mean: Option<&'static str>,
+    hard: Check,
+    flips: Check,
+    mean: Option<Check>,
     what: &'static str,
     contains: fn(&TokenRow) -> bool,
     hard_margin: fn(&VerifyPolicy) -> f64,
@@ -50,26 +50,26 @@ struct Stratum {
 
 const STRATA: [Stratum; 3] = [
     Stratum {
-        hard: "hard-margin",
-        flips: "flips",
-        mean: Some("mean-margin"),
+        hard: Check::HardMargin,
+        flips: Check::Flips,
+        mean: Some(Check::MeanMargin),
         what: "tokens",
         contains: |row| !row.is_end,
         hard_margin: |policy| policy.hard_margin,
         is_independent: false,
     },
     Stratum {
-        hard: "first-hard-margin",
-        flips: "first-flips",
-        mean: Some("first-mean-margin"),
+        hard: Check::FirstHardMargin,
+        flips: Check::FirstFlips,
+        mean: Some(Check::FirstMeanMargin),
         what: "first tokens",
         contains: |row| !row.is_end && row.position == 0,
         hard_margin: |policy| policy.hard_margin,
         is_independent: true,
     },
     Stratum {
-        hard: "end-margin",
-        flips: "end-flips",
+        hard: Check::EndMargin,
+        flips: Check::EndFlips,
         mean: None,
         what: "ends of answers",
         contains: |row| row.is_end,
@@ -86,11 +86,11 @@ pub(super) fn findings(
     let (theirs, ours) = (scored(control), scored(candidate));
     let mut findings = Vec::new();
     for stratum in &STRATA {
-        let names = [Some(stratum.hard), Some(stratum.flips), stratum.mean];
+        let checks = [Some(stratum.hard), Some(stratum.flips), stratum.mean];
         let (Some(theirs), Some(ours)) = (&theirs, &ours) else {
             let side = if theirs.is_none() { "the baseline's" } else { "these" };
             let reason = format!("the scorer has no log probabilities for {side} answers");
-            findings.extend(names.into_iter().flatten().map(|name| Finding::void(name, reason.clone())));
+            findings.extend(checks.into_iter().flatten().map(|check| Finding::void(check, reason.clone())));
             continue;
         };
         let pick = |all: &[Scored<'_>]| -> Vec<(f64, bool)> {
@@ -106,14 +106,14 @@ pub(super) fn findings(
         };
         findings.push(Finding { worst: evidence(), ..hard(policy, stratum, &sides) });
         findings.push(Finding { worst: evidence(), ..flips(policy, stratum, &sides) });
-        if let Some(name) = stratum.mean {
+        if let Some(check) = stratum.mean {
             let clusters = Answers::clusters(
                 theirs
                     .iter()
                     .filter(|token| (stratum.contains)(token.row))
                     .map(|token| (token.row, token.margin.min(1.0))),
             );
-            findings.push(Finding { worst: evidence(), ..mean(policy, name, &sides, &clusters) });
+            findings.push(Finding { worst: evidence(), ..mean(policy, check, &sides, &clusters) });
         }
     }
     findings
@@ -187,11 +187,11 @@ fn flips(policy: &VerifyPolicy, stratum: &Stratum, sides: &Sides) -> Finding {
     }
 }
 
-fn mean(policy: &VerifyPolicy, name: &'static str, sides: &Sides, control: &[(f64, f64)]) -> Finding {
+fn mean(policy: &VerifyPolicy, check: Check, sides: &Sides, control: &[(f64, f64)]) -> Finding {
     let (expected, error) = clustered_mean(control);
     let n = sides.ours.len();
     if n == 0 || sides.theirs.is_empty() {
-        return Finding::void(name, "there are no tokens to compare");
+        return Finding::void(check, "there are no tokens to compare");
     }
     let value = sides.ours.iter().map(|token| token.0.min(1.0)).sum::<f64>() / n as f64;
     let factor = policy.mean_margin_factor;
@@ -199,7 +199,7 @@ fn mean(policy: &VerifyPolicy, name: &'static str, sides: &Sides, control: &[(f6
     // The spread of rare flips is itself badly known from a few of them: three whole nat are excused in any sample.
     let threshold = (factor * expected + spread + 3.0 / n as f64).max(policy.mean_margin_floor);
     Finding {
-        check: name,
+        check,
         outcome: if value > threshold { CheckOutcome::Fail } else { CheckOutcome::Pass },
         value: Some(value),
         control: Some(expected),

@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::verify::CHECKS;
 use crate::model::{
-    CheckOutcome, CommitmentRow, DecisionOutcome, DecisionRow, Fault, LeaderboardRow, ReadRow, ReadStatus,
-    Standing, SubmissionRow, VerdictRow,
+    Check, CheckOutcome, CommitmentRow, Component, DecisionOutcome, DecisionRow, Fault, IgnoreCode,
+    LeaderboardRow, ReadRow, ReadStatus, Standing, SubmissionRow, VerdictRow,
 };
 
 /// How a reward is split.
@@ -111,13 +110,13 @@ impl Place {
 /// The leaderboard, first place first.
 pub fn leaderboard(policy: &RankPolicy, standings: &Standings<'_>) -> Vec<LeaderboardRow> {
     let by_hotkey = Indexed::new(standings);
-    let mut rows: Vec<(Standing, LeaderboardRow)> = standings
+    let mut rows: Vec<LeaderboardRow> = standings
         .submissions
         .iter()
         .map(|submission| {
             let place = by_hotkey.place(&submission.hotkey);
-            let speedup = |component: &str| by_hotkey.speedup(&submission.hotkey, component);
-            let row = LeaderboardRow {
+            let speedup = |component| by_hotkey.speedup(&submission.hotkey, component);
+            LeaderboardRow {
                 round_id: standings.round_id.to_owned(),
                 rank: 0,
                 hotkey: submission.hotkey.clone(),
@@ -127,14 +126,13 @@ pub fn leaderboard(policy: &RankPolicy, standings: &Standings<'_>) -> Vec<Leader
                 digest: Some(submission.digest.clone()),
                 score: place.score,
                 share: 0.0,
-                speedup_e2e: speedup("e2e"),
-                speedup_ttft: speedup("ttft"),
-                standing: place.standing.as_str().to_owned(),
-                fault: place.fault.map(|fault| fault.as_str().to_owned()),
+                speedup_e2e: speedup(Component::E2e),
+                speedup_ttft: speedup(Component::Ttft),
+                standing: place.standing,
+                fault: place.fault,
                 reason: place.code,
                 detail: place.detail,
-            };
-            (place.standing, row)
+            }
         })
         .collect();
     rows.extend(
@@ -142,26 +140,22 @@ pub fn leaderboard(policy: &RankPolicy, standings: &Standings<'_>) -> Vec<Leader
             .commitments
             .iter()
             .filter(|commitment| !commitment.is_accepted)
-            .map(|commitment| (Standing::Ignored, ignored(standings.round_id, commitment))),
+            .map(|commitment| ignored(standings.round_id, commitment)),
     );
     rows.sort_by(order);
-    let mut rows: Vec<LeaderboardRow> = rows.into_iter().map(|(_, row)| row).collect();
     for (place, row) in rows.iter_mut().enumerate() {
         row.rank = place as u32 + 1;
-        if row.standing == Standing::Scored.as_str() {
+        if row.standing == Standing::Scored {
             row.share = policy.split.share(place);
         }
     }
     rows
 }
 
-fn order(
-    (a_standing, a): &(Standing, LeaderboardRow),
-    (b_standing, b): &(Standing, LeaderboardRow),
-) -> Ordering {
+fn order(a: &LeaderboardRow, b: &LeaderboardRow) -> Ordering {
     let earlier = |row: &LeaderboardRow| row.block.unwrap_or(i64::MAX);
-    a_standing
-        .cmp(b_standing)
+    a.standing
+        .cmp(&b.standing)
         .then_with(|| b.score.total_cmp(&a.score))
         .then_with(|| earlier(a).cmp(&earlier(b)))
         .then_with(|| a.hotkey.cmp(&b.hotkey))
@@ -184,9 +178,9 @@ fn ignored(round_id: &str, commitment: &CommitmentRow) -> LeaderboardRow {
         share: 0.0,
         speedup_e2e: None,
         speedup_ttft: None,
-        standing: Standing::Ignored.as_str().to_owned(),
-        fault: Some(Fault::Submission.as_str().to_owned()),
-        reason: commitment.ignored_code.clone().unwrap_or_else(|| "ignored".to_owned()),
+        standing: Standing::Ignored,
+        fault: Some(Fault::Submission),
+        reason: commitment.ignored_code.map_or("ignored", IgnoreCode::as_str).to_owned(),
         detail: commitment.ignored_reason.clone().unwrap_or_default(),
     }
 }
@@ -195,7 +189,7 @@ fn ignored(round_id: &str, commitment: &CommitmentRow) -> LeaderboardRow {
 struct Indexed<'a> {
     reads: BTreeMap<&'a str, Vec<&'a ReadRow>>,
     verdicts: BTreeMap<&'a str, Vec<&'a VerdictRow>>,
-    decisions: BTreeMap<(&'a str, &'a str), &'a DecisionRow>,
+    decisions: BTreeMap<(&'a str, Component), &'a DecisionRow>,
 }
 
 impl<'a> Indexed<'a> {
@@ -211,19 +205,15 @@ impl<'a> Indexed<'a> {
         for verdict in standings.verdicts {
             verdicts.entry(verdict.hotkey.as_deref().unwrap_or_default()).or_default().push(verdict);
         }
-        let weight = |check: &str| CHECKS.iter().position(|known| *known == check).unwrap_or(CHECKS.len());
         for verdicts in verdicts.values_mut() {
-            verdicts.sort_by_key(|verdict| (weight(&verdict.check), &verdict.check, &verdict.read_key));
+            verdicts.sort_by_key(|verdict| (verdict.check, &verdict.read_key));
         }
-        let decisions = standings
-            .decisions
-            .iter()
-            .map(|row| ((row.hotkey.as_str(), row.component.as_str()), row))
-            .collect();
+        let decisions =
+            standings.decisions.iter().map(|row| ((row.hotkey.as_str(), row.component), row)).collect();
         Self { reads, verdicts, decisions }
     }
 
-    fn speedup(&self, hotkey: &str, component: &str) -> Option<f64> {
+    fn speedup(&self, hotkey: &str, component: Component) -> Option<f64> {
         let row = self.decisions.get(&(hotkey, component))?;
         row.log_ratio.map(f64::exp).filter(|ratio| ratio.is_finite())
     }
@@ -236,19 +226,17 @@ impl<'a> Indexed<'a> {
     fn failed_read(&self, hotkey: &str) -> Option<Place> {
         let reads = self.reads.get(hotkey).map_or(&[][..], Vec::as_slice);
         let from = |standing, read: &ReadRow| {
-            let fault = read.fault.as_deref().and_then(|fault| fault.parse().ok()).unwrap_or(Fault::Unknown);
+            let fault = read.fault.unwrap_or(Fault::Unknown);
             let code = read.reason.clone().unwrap_or_else(|| "read-void".to_owned());
             let detail = read.detail.clone().unwrap_or_else(|| "the read was not measured".to_owned());
             Place::new(standing, Some(fault), code, detail)
         };
-        let own = |read: &&&ReadRow| {
-            read.status == ReadStatus::Failed.as_str()
-                && read.fault.as_deref() == Some(Fault::Submission.as_str())
-        };
+        let own =
+            |read: &&&ReadRow| read.status == ReadStatus::Failed && read.fault == Some(Fault::Submission);
         if let Some(read) = reads.iter().find(own) {
             return Some(from(Standing::Failed, read));
         }
-        if reads.iter().any(|read| read.status == ReadStatus::Measured.as_str()) {
+        if reads.iter().any(|read| read.status == ReadStatus::Measured) {
             return None;
         }
         Some(reads.first().map_or_else(
@@ -262,14 +250,15 @@ impl<'a> Indexed<'a> {
 
     fn failed_check(&self, hotkey: &str) -> Option<Place> {
         let verdicts = self.verdicts.get(hotkey).map_or(&[][..], Vec::as_slice);
-        let with = |outcome: CheckOutcome| verdicts.iter().filter(move |row| row.outcome == outcome.as_str());
+        let with = |outcome: CheckOutcome| verdicts.iter().filter(move |row| row.outcome == outcome);
         if let Some(first) = with(CheckOutcome::Fail).next() {
-            let mut others: Vec<&str> = with(CheckOutcome::Fail).map(|row| row.check.as_str()).collect();
+            let mut others: Vec<Check> = with(CheckOutcome::Fail).map(|row| row.check).collect();
             others.dedup();
             others.retain(|check| *check != first.check);
             let also = if others.is_empty() {
                 String::new()
             } else {
+                let others: Vec<&str> = others.into_iter().map(Check::as_str).collect();
                 format!("; also failed: {}", others.join(", "))
             };
             let detail = format!("{}: {}{also}", first.check, first.reason);
@@ -287,20 +276,22 @@ impl<'a> Indexed<'a> {
     }
 
     fn decided(&self, hotkey: &str) -> Place {
-        let Some(row) = self.decisions.get(&(hotkey, "score")) else {
+        let Some(row) = self.decisions.get(&(hotkey, Component::Score)) else {
             let detail = "its speed was not compared with the baseline's";
             return Place::new(Standing::Held, Some(Fault::Infra), "not-decided", detail);
         };
         let lower = row.lower.filter(|lower| lower.exp().is_finite());
-        if row.outcome == DecisionOutcome::Fail.as_str() {
-            return Place::new(Standing::NotFaster, None, "not-faster", row.reason.clone());
-        }
-        match lower.filter(|_| row.outcome == DecisionOutcome::Pass.as_str()) {
-            Some(lower) => Place {
+        match (row.outcome, lower) {
+            (DecisionOutcome::Pass, Some(lower)) => Place {
                 score: lower.exp_m1().max(0.0),
                 ..Place::new(Standing::Scored, None, "faster", row.reason.clone())
             },
-            None => Place::new(Standing::Held, Some(Fault::Infra), "no-decision", row.reason.clone()),
+            (DecisionOutcome::Fail, _) => {
+                Place::new(Standing::NotFaster, None, "not-faster", row.reason.clone())
+            }
+            (DecisionOutcome::Pass, None) | (DecisionOutcome::NoDecision, _) => {
+                Place::new(Standing::Held, Some(Fault::Infra), "no-decision", row.reason.clone())
+            }
         }
     }
 }
@@ -312,91 +303,53 @@ mod tests {
     use super::*;
 
     fn submission(hotkey: &str, block: i64) -> SubmissionRow {
-        SubmissionRow {
-            round_id: "r".into(),
-            hotkey: hotkey.into(),
-            uid: None,
-            block,
-            image: "a/b".into(),
-            digest: "sha256:0".into(),
-        }
+        SubmissionRow { hotkey: hotkey.into(), block, ..SubmissionRow::default() }
     }
 
-    fn read(hotkey: &str, status: &str, fault: Option<&str>) -> ReadRow {
+    fn measured_read(hotkey: &str) -> ReadRow {
+        ReadRow { read_key: hotkey.into(), hotkey: Some(hotkey.into()), attempt: 1, ..ReadRow::default() }
+    }
+
+    fn failed_read(hotkey: &str, fault: Fault) -> ReadRow {
         ReadRow {
-            round_id: "r".into(),
-            read_key: hotkey.into(),
-            arm: "candidate".into(),
-            hotkey: Some(hotkey.into()),
-            image: String::new(),
-            digest: String::new(),
-            position: 1,
-            sequence: String::new(),
-            attempt: 1,
-            runner: String::new(),
-            boot_id: None,
-            boot_ns: None,
-            warm_up_ns: None,
-            benchmark_ns: None,
-            started_at_us: 0,
-            status: status.into(),
-            fault: fault.map(str::to_owned),
-            reason: fault.map(|_| "server-exited".to_owned()),
-            detail: fault.map(|_| "the server exited with code 1".to_owned()),
-            requests: 24,
-            failed_requests: 0,
-            client_lag_p50_ns: None,
-            client_lag_p99_ns: None,
-            client_cpu_ns: None,
-            machine_cpu: None,
-            machine_cpus: None,
-            machine_memory_bytes: None,
+            status: ReadStatus::Failed,
+            fault: Some(fault),
+            reason: Some("server-exited".into()),
+            detail: Some("the server exited with code 1".into()),
+            ..measured_read(hotkey)
         }
     }
 
-    fn verdict(hotkey: &str, check: &str, outcome: CheckOutcome) -> VerdictRow {
+    fn verdict(hotkey: &str, check: Check, outcome: CheckOutcome) -> VerdictRow {
         VerdictRow {
-            round_id: "r".into(),
-            read_key: hotkey.into(),
             hotkey: Some(hotkey.into()),
-            check: check.into(),
-            outcome: outcome.as_str().into(),
-            value: None,
-            control_value: None,
-            threshold: None,
-            samples: 24,
+            check,
+            outcome,
             reason: "why".into(),
-            evidence: "[]".into(),
+            ..VerdictRow::default()
         }
     }
 
     fn decision(hotkey: &str, outcome: DecisionOutcome, lower: f64) -> DecisionRow {
         DecisionRow {
-            round_id: "r".into(),
             hotkey: hotkey.into(),
-            component: "score".into(),
+            component: Component::Score,
             log_ratio: Some(lower),
-            standard_error: None,
             lower: Some(lower),
-            upper: None,
-            bar: 0.0,
-            prompts: 24,
-            outcome: outcome.as_str().into(),
+            outcome,
             reason: "speed".into(),
+            ..DecisionRow::default()
         }
     }
 
     fn commitment(hotkey: &str, position: u32) -> CommitmentRow {
         CommitmentRow {
-            round_id: "r".into(),
             position,
             hotkey: hotkey.into(),
             block: Some(5),
-            image: None,
-            digest: None,
-            is_accepted: false,
-            ignored_code: Some("duplicate-digest".into()),
+            ignored_code: Some(IgnoreCode::DuplicateDigest),
             ignored_reason: Some(format!("entry {position}")),
+            ..CommitmentRow::default()
         }
     }
 
@@ -426,15 +379,15 @@ mod tests {
         fn measured(mut self, hotkey: &str, block: i64, lower: f64) -> Self {
             let outcome = if lower > 0.0 { DecisionOutcome::Pass } else { DecisionOutcome::Fail };
             self.submissions.push(submission(hotkey, block));
-            self.reads.push(read(hotkey, "measured", None));
-            self.verdicts.push(verdict(hotkey, "flips", CheckOutcome::Pass));
+            self.reads.push(measured_read(hotkey));
+            self.verdicts.push(verdict(hotkey, Check::Flips, CheckOutcome::Pass));
             self.decisions.push(decision(hotkey, outcome, lower));
             self
         }
     }
 
-    fn summary(rows: &[LeaderboardRow]) -> Vec<(&str, &str, &str)> {
-        rows.iter().map(|row| (row.hotkey.as_str(), row.standing.as_str(), row.reason.as_str())).collect()
+    fn summary(rows: &[LeaderboardRow]) -> Vec<(&str, Standing, &str)> {
+        rows.iter().map(|row| (row.hotkey.as_str(), row.standing, row.reason.as_str())).collect()
     }
 
     #[test]
@@ -446,14 +399,16 @@ mod tests {
             .measured("cheat", 2, 0.9)
             .measured("void", 3, 0.9)
             .measured("noisy", 4, 0.9);
-        round.verdicts.push(verdict("cheat", "committed-logprobs", CheckOutcome::Fail));
-        round.verdicts.push(verdict("cheat", "flips", CheckOutcome::Fail));
-        round.verdicts.push(verdict("cheat", "counts", CheckOutcome::Void));
-        round.verdicts.push(verdict("void", "counts", CheckOutcome::Void));
-        round.decisions[5].outcome = "no-decision".into();
-        for (hotkey, fault) in [("crashed", "submission"), ("unlucky", "infra"), ("odd", "unknown")] {
+        round.verdicts.push(verdict("cheat", Check::CommittedLogprobs, CheckOutcome::Fail));
+        round.verdicts.push(verdict("cheat", Check::Flips, CheckOutcome::Fail));
+        round.verdicts.push(verdict("cheat", Check::Counts, CheckOutcome::Void));
+        round.verdicts.push(verdict("void", Check::Counts, CheckOutcome::Void));
+        round.decisions[5].outcome = DecisionOutcome::NoDecision;
+        for (hotkey, fault) in
+            [("crashed", Fault::Submission), ("unlucky", Fault::Infra), ("odd", Fault::Unknown)]
+        {
             round.submissions.push(submission(hotkey, 1));
-            round.reads.push(read(hotkey, "failed", Some(fault)));
+            round.reads.push(failed_read(hotkey, fault));
         }
         round.submissions.push(submission("absent", 2));
         round.commitments.push(commitment("copy", 0));
@@ -461,17 +416,17 @@ mod tests {
         assert_eq!(
             summary(&rows),
             [
-                ("faster", "scored", "faster"),
-                ("fast", "scored", "faster"),
-                ("slow", "not-faster", "not-faster"),
-                ("cheat", "disqualified", "failed-flips"),
-                ("crashed", "failed", "server-exited"),
-                ("odd", "held", "server-exited"),
-                ("unlucky", "held", "server-exited"),
-                ("absent", "held", "not-measured"),
-                ("void", "held", "check-void"),
-                ("noisy", "held", "no-decision"),
-                ("copy", "ignored", "duplicate-digest"),
+                ("faster", Standing::Scored, "faster"),
+                ("fast", Standing::Scored, "faster"),
+                ("slow", Standing::NotFaster, "not-faster"),
+                ("cheat", Standing::Disqualified, "failed-flips"),
+                ("crashed", Standing::Failed, "server-exited"),
+                ("odd", Standing::Held, "server-exited"),
+                ("unlucky", Standing::Held, "server-exited"),
+                ("absent", Standing::Held, "not-measured"),
+                ("void", Standing::Held, "check-void"),
+                ("noisy", Standing::Held, "no-decision"),
+                ("copy", Standing::Ignored, "duplicate-digest"),
             ]
         );
         assert_eq!(rows[3].detail, "flips: why; also failed: committed-logprobs");
@@ -482,9 +437,9 @@ mod tests {
 
     #[test]
     fn a_failed_read_of_its_own_outweighs_a_measured_one_and_an_infrastructure_one_does_not() {
-        for (fault, expected) in [("submission", "failed"), ("infra", "scored")] {
+        for (fault, expected) in [(Fault::Submission, Standing::Failed), (Fault::Infra, Standing::Scored)] {
             let mut round = Round::default().measured("a", 1, 0.5);
-            round.reads.push(read("a", "failed", Some(fault)));
+            round.reads.push(failed_read("a", fault));
             assert_eq!(round.leaderboard(Split::default())[0].standing, expected);
         }
     }
@@ -534,9 +489,9 @@ mod tests {
                 }
                 round = round.measured(&hotkey, case.block, case.lower);
                 match case.kind {
-                    1 => round.verdicts.push(verdict(&hotkey, "answered", CheckOutcome::Fail)),
-                    2 => round.reads.push(read(&hotkey, "failed", Some("submission"))),
-                    3 => round.verdicts.push(verdict(&hotkey, "counts", CheckOutcome::Void)),
+                    1 => round.verdicts.push(verdict(&hotkey, Check::Answered, CheckOutcome::Fail)),
+                    2 => round.reads.push(failed_read(&hotkey, Fault::Submission)),
+                    3 => round.verdicts.push(verdict(&hotkey, Check::Counts, CheckOutcome::Void)),
                     _ => {}
                 }
             }
@@ -562,7 +517,7 @@ mod tests {
                 prop_assert_eq!(row.rank, place);
                 prop_assert!(row.score.is_finite() && row.score >= 0.0);
                 prop_assert!(!row.reason.is_empty() && !row.detail.is_empty());
-                prop_assert!(row.standing == "scored" || row.share == 0.0);
+                prop_assert!(row.standing == Standing::Scored || row.share == 0.0);
             }
             for pair in rows.windows(2) {
                 prop_assert!(pair[0].score >= pair[1].score);

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{DecisionOutcome, DecisionRow, RequestRow, RequestStatus};
+use crate::model::{Component, DecisionOutcome, DecisionRow, RequestRow, RequestStatus};
 use crate::stats::{Sample, TrimmedMean, student_t_quantile};
 
 /// How speed is judged.
@@ -112,31 +112,13 @@ pub struct Comparison<'a> {
     pub baseline: &'a [ReadTimes<'a>],
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Component {
-    Ttft,
-    E2e,
-    Mdt,
-    Score,
-}
-
-impl Component {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ttft => "ttft",
-            Self::E2e => "e2e",
-            Self::Mdt => "mdt",
-            Self::Score => "score",
-        }
-    }
-
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Ttft => "time to first token",
-            Self::E2e => "end-to-end time",
-            Self::Mdt => "mean delivery time",
-            Self::Score => "score",
-        }
+/// The component in a sentence.
+const fn words(component: Component) -> &'static str {
+    match component {
+        Component::Ttft => "time to first token",
+        Component::E2e => "end-to-end time",
+        Component::Mdt => "mean delivery time",
+        Component::Score => "score",
     }
 }
 
@@ -199,7 +181,7 @@ pub fn decide(policy: &ScorePolicy, comparison: &Comparison<'_>) -> Vec<Decision
 fn judge_component(component: Component, estimate: &Estimate, gate: f64) -> (DecisionOutcome, String) {
     let what = format!(
         "{}: {:.3} times as fast as the baseline ({:.3} to {:.3})",
-        component.words(),
+        words(component),
         estimate.value.exp(),
         estimate.lower.exp(),
         estimate.upper.exp()
@@ -272,14 +254,14 @@ fn row(comparison: &Comparison<'_>, component: Component, judged: Judged) -> Dec
     DecisionRow {
         round_id: comparison.round_id.to_owned(),
         hotkey: comparison.hotkey.to_owned(),
-        component: component.as_str().to_owned(),
+        component,
         log_ratio: number(|estimate| estimate.value),
         standard_error: number(|estimate| estimate.error),
         lower: number(|estimate| estimate.lower),
         upper: number(|estimate| estimate.upper),
         bar: judged.bar,
         prompts: judged.estimate.map_or(0, |estimate| estimate.prompts as u32),
-        outcome: judged.outcome.as_str().to_owned(),
+        outcome: judged.outcome,
         reason: judged.reason,
     }
 }
@@ -298,7 +280,7 @@ fn log_times(
     read.requests
         .iter()
         .filter_map(|request| {
-            let is_ok = request.status == RequestStatus::Ok.as_str();
+            let is_ok = request.status == RequestStatus::Ok;
             let ln = |time: Option<f64>| match time.filter(|time| is_ok && *time > 0.0 && time.is_finite()) {
                 Some(time) => Some(time.ln()),
                 None => on_failure,

@@ -1,7 +1,9 @@
 //! Simulated rounds: how often honest servers are failed, how often cheats and gains are seen.
 
 use super::*;
-use crate::model::{CheckOutcome, DecisionOutcome, RequestRow, TokenRow, VerdictRow};
+use crate::model::{
+    Check, CheckOutcome, DecisionOutcome, RequestFlag, RequestRow, RequestStatus, TokenRow, VerdictRow,
+};
 
 /// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the program's own generator is not compiled for millions of draws
 /// in the profile of the tests.
@@ -55,7 +57,7 @@ struct Server {
     /// Share of requests that fail.
     failed: f64,
     has_logprobs: bool,
-    flag: Option<&'static str>,
+    flag: Option<RequestFlag>,
 }
 
 /// The embedded reference server against itself: bit-exact but for the text form of floats.
@@ -88,33 +90,12 @@ impl Simulated {
 
 fn request(prompt_index: u32) -> RequestRow {
     RequestRow {
-        round_id: "r".into(),
-        read_key: "k".into(),
         prompt_index,
-        prompt_sha256: String::new(),
-        status: "ok".into(),
-        flags: Vec::new(),
-        http_status: Some(200),
-        send_offset_ns: 0,
-        sent_ns: None,
-        headers_ns: None,
-        first_byte_ns: None,
-        first_event_ns: None,
         ttft_ns: Some(20_000_000),
         e2e_ns: Some(200_000_000),
-        finish_ns: None,
-        done_ns: None,
-        end_ns: None,
-        tpot_ns: None,
         mdt_ns: Some(110_000_000.0),
-        stall_ns: None,
-        tokens: 0,
-        logprob_tokens: 0,
-        usage_tokens: None,
         finish_reason: Some("stop".into()),
-        events: 0,
-        body_bytes: 0,
-        text: String::new(),
+        ..RequestRow::default()
     }
 }
 
@@ -125,7 +106,7 @@ fn serve(server: &Server, prompts: u32, dice: &mut Dice) -> Simulated {
         let count = (f64::from(natural) * server.length).round() as u32;
         let mut row = request(prompt_index);
         if dice.is(server.failed) {
-            row.status = "truncated".into();
+            row.status = RequestStatus::Truncated;
             simulated.requests.push(row);
             continue;
         }
@@ -144,23 +125,20 @@ fn serve(server: &Server, prompts: u32, dice: &mut Dice) -> Simulated {
             };
             let scorer = top - margin;
             simulated.tokens.push(TokenRow {
-                round_id: String::new(),
-                read_key: String::new(),
                 prompt_index,
                 position,
-                token_id: 7,
                 is_end,
                 server_logprob: server.has_logprobs.then(|| scorer + server.residual * dice.normal()),
                 scorer_logprob: Some(scorer),
                 scorer_rank: Some(if margin > 0.0 { 2 } else { 1 }),
                 scorer_top_logprob: Some(top),
-                arrival_ns: None,
+                ..TokenRow::default()
             });
         }
         row.tokens = count;
         row.logprob_tokens = if server.has_logprobs { count + 1 } else { 0 };
         row.usage_tokens = Some((f64::from(count + 1) * server.usage) as u32);
-        row.flags.extend(server.flag.map(str::to_owned));
+        row.flags.extend(server.flag);
         simulated.requests.push(row);
     }
     simulated
@@ -171,25 +149,28 @@ fn judge(control: &Simulated, candidate: &Simulated) -> Vec<VerdictRow> {
     judge_answers(&VerifyPolicy::default(), &subject, &control.answers(), &candidate.answers())
 }
 
-fn with(verdicts: &[VerdictRow], outcome: CheckOutcome) -> Vec<&str> {
-    verdicts.iter().filter(|row| row.outcome == outcome.as_str()).map(|row| row.check.as_str()).collect()
+fn with(verdicts: &[VerdictRow], outcome: CheckOutcome) -> Vec<Check> {
+    verdicts.iter().filter(|row| row.outcome == outcome).map(|row| row.check).collect()
 }
 
-/// How many of so many evaluations fail `check`, or any check where it is empty.
+/// How many of so many evaluations fail this check, or any where none is given.
 fn failures(
     evaluations: usize,
     (control, candidate): (&Server, &Server),
     prompts: u32,
-    check: &str,
+    check: Option<Check>,
 ) -> usize {
     (0..evaluations)
         .filter(|number| {
-            let mut dice = Dice::new(&format!("{check}{prompts}{}", candidate.residual), *number);
+            let mut dice = Dice::new(
+                &format!("{}{prompts}{}", check.map_or("", Check::as_str), candidate.residual),
+                *number,
+            );
             let control = serve(control, prompts, &mut dice);
             let verdicts = judge(&control, &serve(candidate, prompts, &mut dice));
             assert!(with(&verdicts, CheckOutcome::Void).is_empty());
             let failed = with(&verdicts, CheckOutcome::Fail);
-            if check.is_empty() { !failed.is_empty() } else { failed.contains(&check) }
+            check.map_or(!failed.is_empty(), |check| failed.contains(&check))
         })
         .count()
 }
@@ -199,7 +180,7 @@ fn equal_engines_are_never_failed() {
     for (server, prompts, evaluations) in
         [(EXACT, 24, 1000), (EXACT, 48, 50), (BF16, 24, 300), (BF16, 48, 200)]
     {
-        let alarms = failures(evaluations, (&server, &server), prompts, "");
+        let alarms = failures(evaluations, (&server, &server), prompts, None);
         assert_eq!(alarms, 0, "residual {}, {prompts} prompts", server.residual);
     }
 }
@@ -207,30 +188,30 @@ fn equal_engines_are_never_failed() {
 #[test]
 fn a_bit_exact_control_does_not_condemn_honest_flips() {
     let honest = Server { residual: 3e-4, flips: 0.002, margin: 0.02, ..EXACT };
-    assert_eq!(failures(200, (&EXACT, &honest), 24, ""), 0);
+    assert_eq!(failures(200, (&EXACT, &honest), 24, None), 0);
 }
 
 #[test]
 fn cheats_are_seen() {
-    let cases: [(&str, Server, Server); 12] = [
-        ("committed-logprobs", EXACT, Server { residual: 3e-3, ..EXACT }),
-        ("committed-logprobs", BF16, Server { residual: 0.07, ..BF16 }),
-        ("committed-logprobs", EXACT, Server { has_logprobs: false, ..EXACT }),
-        ("hard-margin", EXACT, Server { residual: 0.5, flips: 0.3, margin: 1.5, ..EXACT }),
-        ("flips", BF16, Server { flips: 0.08, margin: 0.6, ..BF16 }),
-        ("", EXACT, Server { first: Some(0.5), ..EXACT }),
-        ("end-margin", EXACT, Server { length: 0.8, end_margin: 5.0, ..EXACT }),
-        ("length", EXACT, Server { length: 0.8, ..EXACT }),
-        ("hard-margin", EXACT, Server { length: 1.2, ..EXACT }),
-        ("counts", EXACT, Server { usage: 1.3, ..EXACT }),
-        ("segmentation", EXACT, Server { flag: Some("non_canonical"), ..EXACT }),
-        ("text-bytes", EXACT, Server { flag: Some("bytes_mismatch"), ..EXACT }),
+    let cases: [(Option<Check>, Server, Server); 12] = [
+        (Some(Check::CommittedLogprobs), EXACT, Server { residual: 3e-3, ..EXACT }),
+        (Some(Check::CommittedLogprobs), BF16, Server { residual: 0.07, ..BF16 }),
+        (Some(Check::CommittedLogprobs), EXACT, Server { has_logprobs: false, ..EXACT }),
+        (Some(Check::HardMargin), EXACT, Server { residual: 0.5, flips: 0.3, margin: 1.5, ..EXACT }),
+        (Some(Check::Flips), BF16, Server { flips: 0.08, margin: 0.6, ..BF16 }),
+        (None, EXACT, Server { first: Some(0.5), ..EXACT }),
+        (Some(Check::EndMargin), EXACT, Server { length: 0.8, end_margin: 5.0, ..EXACT }),
+        (Some(Check::Length), EXACT, Server { length: 0.8, ..EXACT }),
+        (Some(Check::HardMargin), EXACT, Server { length: 1.2, ..EXACT }),
+        (Some(Check::Counts), EXACT, Server { usage: 1.3, ..EXACT }),
+        (Some(Check::Segmentation), EXACT, Server { flag: Some(RequestFlag::NonCanonical), ..EXACT }),
+        (Some(Check::TextBytes), EXACT, Server { flag: Some(RequestFlag::BytesMismatch), ..EXACT }),
     ];
     for (check, control, cheat) in &cases {
-        let seen = failures(60, (control, cheat), 24, check);
-        assert!(seen >= 59, "{check}: {seen} of 60");
+        let seen = failures(60, (control, cheat), 24, *check);
+        assert!(seen >= 59, "{check:?}: {seen} of 60");
     }
-    assert!(failures(60, (&EXACT, &Server { failed: 0.5, ..EXACT }), 24, "answered") >= 59);
+    assert!(failures(60, (&EXACT, &Server { failed: 0.5, ..EXACT }), 24, Some(Check::Answered)) >= 59);
 }
 
 #[test]
@@ -238,36 +219,28 @@ fn what_is_missing_on_our_side_is_void() {
     let mut dice = Dice::new("void", 0);
     let (control, mut candidate) = (serve(&EXACT, 24, &mut dice), serve(&EXACT, 24, &mut dice));
     let nothing = Simulated { requests: Vec::new(), tokens: Vec::new() };
-    assert_eq!(
-        with(&judge(&nothing, &candidate), CheckOutcome::Void),
-        verdict_names(&judge(&nothing, &candidate))
-    );
-    assert_eq!(
-        with(&judge(&control, &nothing), CheckOutcome::Void),
-        verdict_names(&judge(&control, &nothing))
-    );
+    assert_eq!(with(&judge(&nothing, &candidate), CheckOutcome::Void), checks(&judge(&nothing, &candidate)));
+    assert_eq!(with(&judge(&control, &nothing), CheckOutcome::Void), checks(&judge(&control, &nothing)));
     for row in &mut candidate.tokens {
         row.scorer_logprob = None;
     }
     let verdicts = judge(&control, &candidate);
-    assert_eq!(with(&verdicts, CheckOutcome::Fail), [""; 0]);
+    assert_eq!(with(&verdicts, CheckOutcome::Fail), []);
     assert_eq!(with(&verdicts, CheckOutcome::Void).len(), 9);
 }
 
-fn verdict_names(verdicts: &[VerdictRow]) -> Vec<&str> {
-    verdicts.iter().map(|row| row.check.as_str()).collect()
+fn checks(verdicts: &[VerdictRow]) -> Vec<Check> {
+    verdicts.iter().map(|row| row.check).collect()
 }
 
 #[test]
-fn the_checks_are_the_listed_ones() {
+fn every_check_is_made_once() {
     let mut dice = Dice::new("names", 0);
     let served = serve(&EXACT, 24, &mut dice);
     let verdicts = judge(&served, &served);
-    let mut names = verdict_names(&verdicts);
-    names.sort_unstable();
-    let mut listed = verify::CHECKS.to_vec();
-    listed.sort_unstable();
-    assert_eq!(names, listed);
+    let mut made = checks(&verdicts);
+    made.sort_unstable();
+    assert_eq!(made, Check::ALL);
 }
 
 #[test]
@@ -284,7 +257,7 @@ fn hostile_numbers_do_no_harm() {
             continue;
         }
         assert!(
-            with(&verdicts, CheckOutcome::Fail).contains(&"committed-logprobs") || value == 0.0,
+            with(&verdicts, CheckOutcome::Fail).contains(&Check::CommittedLogprobs) || value == 0.0,
             "{value}"
         );
         for row in &verdicts {
@@ -315,7 +288,7 @@ fn launch(speedup: f64, noise: f64, dice: &mut Dice) -> Vec<RequestRow> {
 }
 
 /// Outcomes of the `score` row for the candidates of one round `B C1 B C2 ... B`.
-fn round(speedups: &[f64], noise: f64, dice: &mut Dice) -> Vec<String> {
+fn round(speedups: &[f64], noise: f64, dice: &mut Dice) -> Vec<DecisionOutcome> {
     let reads: Vec<Vec<RequestRow>> = (0..=2 * speedups.len())
         .map(|position| launch(if position % 2 == 1 { speedups[position / 2] } else { 1.0 }, noise, dice))
         .collect();
@@ -337,14 +310,14 @@ fn round(speedups: &[f64], noise: f64, dice: &mut Dice) -> Vec<String> {
         .collect()
 }
 
-fn count(outcomes: &[String], outcome: DecisionOutcome) -> usize {
-    outcomes.iter().filter(|word| *word == outcome.as_str()).count()
+fn count(outcomes: &[DecisionOutcome], outcome: DecisionOutcome) -> usize {
+    outcomes.iter().filter(|found| **found == outcome).count()
 }
 
 #[test]
 fn identical_servers_rarely_pass() {
     for noise in [0.003, 0.01, 0.02] {
-        let outcomes: Vec<String> =
+        let outcomes: Vec<DecisionOutcome> =
             (0..500).flat_map(|number| round(&[1.0; 6], noise, &mut Dice::new("null", number))).collect();
         let passed = count(&outcomes, DecisionOutcome::Pass) as f64 / outcomes.len() as f64;
         assert!(passed <= 0.025, "noise {noise}: {passed}");
@@ -353,18 +326,18 @@ fn identical_servers_rarely_pass() {
 
 #[test]
 fn gains_are_seen_and_losses_fail() {
-    let outcomes: Vec<String> = (0..200)
+    let outcomes: Vec<DecisionOutcome> = (0..200)
         .flat_map(|number| round(&[1.10, 1.10, 1.0, 1.0, 1.3, 1.3], 0.01, &mut Dice::new("gain", number)))
         .collect();
     let passed = |places: [usize; 2]| {
-        let picked: Vec<String> =
-            outcomes.chunks(6).flat_map(|round| places.map(|place| round[place].clone())).collect();
+        let picked: Vec<DecisionOutcome> =
+            outcomes.chunks(6).flat_map(|round| places.map(|place| round[place])).collect();
         count(&picked, DecisionOutcome::Pass) as f64 / picked.len() as f64
     };
     assert!(passed([0, 1]) > 0.95, "{}", passed([0, 1]));
     assert!(passed([4, 5]) > 0.99, "{}", passed([4, 5]));
     // A slower server fails whatever the noise; it is never left undecided.
-    let slow: Vec<String> =
+    let slow: Vec<DecisionOutcome> =
         (0..100).flat_map(|number| round(&[0.6; 4], 0.1, &mut Dice::new("slow", number))).collect();
     assert!(count(&slow, DecisionOutcome::Fail) >= 395, "{}", count(&slow, DecisionOutcome::Fail));
 }

@@ -16,25 +16,6 @@ use super::finding::Finding;
 use super::{claim, conduct, margin};
 use crate::model::{RequestRow, RequestStatus, TokenRow, VerdictRow};
 
-/// The checks, the most telling first: where several fail, the first one names the reason.
-pub const CHECKS: [&str; 15] = [
-    "answered",
-    "hard-margin",
-    "flips",
-    "mean-margin",
-    "first-hard-margin",
-    "first-flips",
-    "first-mean-margin",
-    "committed-logprobs",
-    "finish",
-    "end-margin",
-    "end-flips",
-    "length",
-    "text-bytes",
-    "segmentation",
-    "counts",
-];
-
 /// Thresholds of the checks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -134,7 +115,7 @@ pub struct Answers<'a> {
 impl<'a> Answers<'a> {
     /// The requests that ended `ok`.
     pub(super) fn ok(&self) -> impl Iterator<Item = &'a RequestRow> {
-        self.requests.iter().filter(|row| row.status == RequestStatus::Ok.as_str())
+        self.requests.iter().filter(|row| row.status == RequestStatus::Ok)
     }
 
     /// Values of tokens, summed by answer: (sum, number).
@@ -168,8 +149,8 @@ fn row(subject: &Subject<'_>, finding: Finding) -> VerdictRow {
         round_id: subject.round_id.to_owned(),
         read_key: subject.read_key.to_owned(),
         hotkey: subject.hotkey.map(str::to_owned),
-        check: finding.check.to_owned(),
-        outcome: finding.outcome.as_str().to_owned(),
+        check: finding.check,
+        outcome: finding.outcome,
         value: finite(finding.value),
         control_value: finite(finding.control),
         threshold: finite(finding.threshold),

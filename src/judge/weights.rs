@@ -51,23 +51,7 @@ mod tests {
     use super::*;
 
     fn row(rank: u32, share: f64) -> LeaderboardRow {
-        LeaderboardRow {
-            round_id: "r".into(),
-            rank,
-            hotkey: format!("h{rank}"),
-            uid: Some(rank),
-            block: None,
-            image: None,
-            digest: None,
-            score: 0.0,
-            share,
-            speedup_e2e: None,
-            speedup_ttft: None,
-            standing: String::new(),
-            fault: None,
-            reason: String::new(),
-            detail: String::new(),
-        }
+        LeaderboardRow { rank, hotkey: format!("h{rank}"), share, ..LeaderboardRow::default() }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use super::capture::Capture;
 use super::observe::Observation;
 use super::tokenizer::{AnswerTokens, HasStopped, PinnedTokenizer};
-use crate::model::{RequestRow, RequestStatus, TokenRow};
+use crate::model::{RequestFlag, RequestRow, RequestStatus, TokenRow};
 
 /// What is known of a request before it is sent, and the tokenizer of the round.
 #[derive(Debug, Clone, Copy)]
@@ -92,9 +92,9 @@ pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation
     let has_stopped =
         if seen.finish_reason.as_deref() == Some("stop") { HasStopped::Yes } else { HasStopped::No };
     let aligned = context.tokenizer.tokens_of_answer(text, seen.claimed.as_deref(), has_stopped);
-    let mut flags: Vec<String> = seen.flags.iter().map(|flag| flag.as_str().to_owned()).collect();
+    let mut flags = seen.flags.clone();
     if seen.visible.iter().any(|event| !event.is_answer) {
-        flags.push("other_channel".to_owned());
+        flags.insert(RequestFlag::OtherChannel);
     }
     let mut status = seen.status;
     if status == RequestStatus::Ok && text.is_empty() {
@@ -103,11 +103,10 @@ pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation
     // A text that no tokenizer takes is no answer of the model's.
     let aligned = aligned.unwrap_or_else(|_| {
         status = RequestStatus::ProtocolError;
-        flags.push("not_tokenizable".to_owned());
+        flags.insert(RequestFlag::NotTokenizable);
         AnswerTokens::default()
     });
-    flags.extend(aligned.flags.iter().map(|flag| flag.as_str().to_owned()));
-    flags.sort_unstable();
+    flags.extend(&aligned.flags);
 
     let arrivals = arrivals(seen, &aligned.canonical.ends);
     let timing = timing(&arrivals);
@@ -118,7 +117,7 @@ pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation
         read_key: context.read_key.to_owned(),
         prompt_index: capture.prompt_index,
         prompt_sha256: context.prompt_sha256.to_owned(),
-        status: status.as_str().to_owned(),
+        status,
         flags,
         http_status: capture.http_status.map(u32::from),
         send_offset_ns: nanoseconds(capture.send_offset_ns),
@@ -264,7 +263,7 @@ mod tests {
             (41, b"data: {\"choices\":[],\"usage\":{\"completion_tokens\":4}}\n\ndata: [DONE]\n\n".to_vec()),
         ]);
         let row = &record.request;
-        assert_eq!((row.status.as_str(), row.flags.len()), ("ok", 0), "{:?}", row.flags);
+        assert_eq!((row.status, row.flags.len()), (RequestStatus::Ok, 0), "{:?}", row.flags);
         assert_eq!(
             (row.ttft_ns, row.e2e_ns, row.finish_ns, row.done_ns),
             (Some(10), Some(30), Some(40), Some(41))
@@ -296,8 +295,8 @@ mod tests {
         let record =
             recorded(vec![(1, reasoning.clone()), (90, event("He", &["He"], "")), (91, end.clone())]);
         assert_eq!((record.request.ttft_ns, record.request.e2e_ns), (Some(90), Some(90)));
-        assert_eq!(record.request.flags, ["other_channel"]);
+        assert_eq!(record.request.flags, [RequestFlag::OtherChannel].into());
         let record = recorded(vec![(1, reasoning), (91, end)]);
-        assert_eq!((record.request.status.as_str(), record.tokens.len()), ("no_tokens", 0));
+        assert_eq!((record.request.status, record.tokens.len()), (RequestStatus::NoTokens, 0));
     }
 }

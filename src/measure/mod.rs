@@ -21,6 +21,6 @@ mod vectors;
 
 pub use capture::{Capture, End, Read, decode_captures, encode_captures};
 pub use metrics::{Record, RecordContext, record};
-pub use observe::{Caps, Flag, Observation, observe};
+pub use observe::{Caps, Observation, observe};
 pub use tokenizer::PinnedTokenizer;
 pub use workload::{Prompt, RequestShape, Workload, request_body};

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::capture::{Capture, End};
 use super::sse::{Event, EventStream, Limits};
-use crate::model::RequestStatus;
+use crate::model::{RequestFlag as Flag, RequestStatus};
 
 /// Bounds on one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,64 +28,6 @@ pub struct Caps {
 impl Default for Caps {
     fn default() -> Self {
         Self { stream: Limits::default(), choices: 1 }
-    }
-}
-
-/// Something noticed about a response that its status does not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Flag {
-    /// An event whose data is not a chat completion chunk in JSON.
-    BadJson,
-    /// The body was compressed, which hides when tokens came; it is not read.
-    ContentEncoding,
-    /// The length was announced before the body: the answer was complete before it was sent.
-    ContentLength,
-    /// Events after `[DONE]`.
-    DataAfterDone,
-    /// `[DONE]` without a finish reason.
-    DoneWithoutFinish,
-    /// Bytes that are not UTF-8; the text holds replacement characters.
-    InvalidUtf8,
-    /// A whole answer without `[DONE]`.
-    NoDone,
-    /// Not an event stream.
-    NotEventStream,
-    /// The stream ended inside an event.
-    PartialEventAtEof,
-    /// Text after the finish reason.
-    TextAfterFinish,
-    /// Log probabilities of tokens that made no text visible.
-    TokenWithoutText,
-    /// More bytes or events than the client reads.
-    TooLarge,
-    /// After `[DONE]` the connection did not end as HTTP ends it.
-    UncleanEnd,
-    /// A choice that was not asked for.
-    UnrequestedChoice,
-    /// `usage` and the number of log probability entries differ by more than one.
-    UsageMismatch,
-}
-
-impl Flag {
-    /// The word used in tables and vectors.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadJson => "bad_json",
-            Self::ContentEncoding => "content_encoding",
-            Self::ContentLength => "content_length",
-            Self::DataAfterDone => "data_after_done",
-            Self::DoneWithoutFinish => "done_without_finish",
-            Self::InvalidUtf8 => "invalid_utf8",
-            Self::NoDone => "no_done",
-            Self::NotEventStream => "not_event_stream",
-            Self::PartialEventAtEof => "partial_event_at_eof",
-            Self::TextAfterFinish => "text_after_finish",
-            Self::TokenWithoutText => "token_without_text",
-            Self::TooLarge => "too_large",
-            Self::UncleanEnd => "unclean_end",
-            Self::UnrequestedChoice => "unrequested_choice",
-            Self::UsageMismatch => "usage_mismatch",
-        }
     }
 }
 

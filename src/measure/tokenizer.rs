@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use tokenizers::Tokenizer;
 
 use super::observe::ClaimedToken;
+use crate::model::RequestFlag;
 
 /// The token that ends an answer in the ChatML format.
 const END_TOKEN: &str = "<|im_end|>";
@@ -63,28 +64,6 @@ pub struct Segmentation {
     pub ends: Vec<usize>,
 }
 
-/// Something about a claimed segmentation that its tokens do not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AnswerFlag {
-    /// The claimed tokens' bytes are not the text, or are no tokens: the canonical ones are scored instead.
-    BytesMismatch,
-    /// No log probabilities came at all.
-    NoLogprobs,
-    /// The claimed tokens spell the text, but not as the tokenizer does.
-    NonCanonical,
-}
-
-impl AnswerFlag {
-    /// The word used in tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BytesMismatch => "bytes_mismatch",
-            Self::NoLogprobs => "no_logprobs",
-            Self::NonCanonical => "non_canonical",
-        }
-    }
-}
-
 /// One token of an answer, to be scored by teacher forcing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AnswerToken {
@@ -106,7 +85,7 @@ pub struct AnswerTokens {
     /// The canonical segmentation of the text: what is credited.
     pub canonical: Segmentation,
     /// What was noticed.
-    pub flags: BTreeSet<AnswerFlag>,
+    pub flags: BTreeSet<RequestFlag>,
 }
 
 impl PinnedTokenizer {
@@ -203,7 +182,7 @@ impl PinnedTokenizer {
         };
         let mut tokens = Vec::new();
         if claimed.is_none_or(<[_]>::is_empty) {
-            flags.insert(AnswerFlag::NoLogprobs);
+            flags.insert(RequestFlag::NoLogprobs);
         } else if let Some(ids) = self.claimed_ids(text, visible, has_stopped) {
             let mut end = 0;
             for (&id, entry) in ids.iter().zip(visible) {
@@ -216,10 +195,10 @@ impl PinnedTokenizer {
                 });
             }
             if end == text.len() && ids != canonical.ids {
-                flags.insert(AnswerFlag::NonCanonical);
+                flags.insert(RequestFlag::NonCanonical);
             }
         } else {
-            flags.insert(AnswerFlag::BytesMismatch);
+            flags.insert(RequestFlag::BytesMismatch);
         }
         if tokens.is_empty() {
             tokens.extend(canonical.ids.iter().zip(&canonical.ends).map(|(&id, &end)| AnswerToken {
@@ -341,15 +320,15 @@ pub(crate) mod tests {
 
     #[test]
     fn alignment() {
-        use AnswerFlag::{BytesMismatch, NoLogprobs, NonCanonical};
         use HasStopped::{No, Yes};
+        use RequestFlag::{BytesMismatch, NoLogprobs, NonCanonical};
         let tokenizer = tiny();
         let check = |text: &str,
                      claimed: Option<&[&[u8]]>,
                      stop,
                      ids: &[u32],
                      scored: usize,
-                     flags: &[AnswerFlag]| {
+                     flags: &[RequestFlag]| {
             let claimed = claimed.map(claim);
             let answer = tokenizer.tokens_of_answer(text, claimed.as_deref(), stop).expect("answer");
             assert_eq!(answer.tokens.iter().map(|token| token.id).collect::<Vec<_>>(), ids, "{text}");

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::model::RequestStatus;
+use crate::model::{RequestFlag, RequestStatus};
 
 const VECTORS: &str = include_str!("../../tests/fixtures/vectors/sse.json");
 
@@ -129,8 +129,7 @@ fn check(row: &Value) -> Vec<String> {
         };
         map.iter().map(|(index, text)| (index.to_string(), Value::from(runs(text)))).collect()
     };
-    let mut flags: Vec<&str> = seen.flags.iter().map(|flag| flag.as_str()).collect();
-    flags.sort_unstable();
+    let flags: Vec<&str> = seen.flags.iter().map(|flag| flag.as_str()).collect();
     let bursts: Vec<usize> = seen.bursts().into_iter().filter(|&size| size > 1).collect();
     let tokens: Vec<u32> = seen.visible.iter().map(|event| event.logprob_tokens).collect();
     field("status", seen.status.as_str().into());
@@ -202,12 +201,12 @@ fn what_the_vectors_do_not_say() {
     const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
     const DONE: &str = "data: [DONE]\n\n";
     let whole = format!("{HI}{STOP}{DONE}");
-    let check = |capture: &Capture, status: RequestStatus, flags: &[Flag]| {
+    let check = |capture: &Capture, status: RequestStatus, flags: &[RequestFlag]| {
         let seen = observe(capture, &Caps::default());
         assert_eq!((seen.status, seen.flags.into_iter().collect::<Vec<_>>()), (status, flags.to_vec()));
     };
     check(&body(&whole), RequestStatus::Ok, &[]);
-    check(&body(&format!("{STOP}{HI}{DONE}")), RequestStatus::ProtocolError, &[Flag::TextAfterFinish]);
+    check(&body(&format!("{STOP}{HI}{DONE}")), RequestStatus::ProtocolError, &[RequestFlag::TextAfterFinish]);
     check(
         &body(&format!("data: {{\"error\":{{\"message\":\"x\"}}}}\n\n{whole}")),
         RequestStatus::ServerError,
@@ -216,22 +215,30 @@ fn what_the_vectors_do_not_say() {
     check(
         &body(&whole.replace("\"index\":0", "\"index\":1")),
         RequestStatus::ProtocolError,
-        &[Flag::UnrequestedChoice],
+        &[RequestFlag::UnrequestedChoice],
     );
     check(&Capture { http_status: Some(503), ..body(&whole) }, RequestStatus::ServerError, &[]);
-    check(&Capture { content_length: Some(9), ..body(&whole) }, RequestStatus::Ok, &[Flag::ContentLength]);
-    check(&Capture { end: End::Timeout, ..body(&whole) }, RequestStatus::Ok, &[Flag::UncleanEnd]);
+    check(
+        &Capture { content_length: Some(9), ..body(&whole) },
+        RequestStatus::Ok,
+        &[RequestFlag::ContentLength],
+    );
+    check(&Capture { end: End::Timeout, ..body(&whole) }, RequestStatus::Ok, &[RequestFlag::UncleanEnd]);
     check(&Capture { end: End::Timeout, ..body(HI) }, RequestStatus::Timeout, &[]);
-    check(&Capture { end: End::TooLarge, ..body(HI) }, RequestStatus::ProtocolError, &[Flag::TooLarge]);
+    check(
+        &Capture { end: End::TooLarge, ..body(HI) },
+        RequestStatus::ProtocolError,
+        &[RequestFlag::TooLarge],
+    );
     check(&Capture { end: End::ConnectFailed, ..Capture::default() }, RequestStatus::TransportError, &[]);
     check(&Capture { end: End::BadHttp, ..Capture::default() }, RequestStatus::ProtocolError, &[]);
     let deep = format!("data: {{\"choices\":{}{}}}\n\n", "[".repeat(10_000), "]".repeat(10_000));
-    check(&body(&format!("{deep}{whole}")), RequestStatus::ProtocolError, &[Flag::BadJson]);
+    check(&body(&format!("{deep}{whole}")), RequestStatus::ProtocolError, &[RequestFlag::BadJson]);
     let twice = HI.replace("\"index\":0", "\"index\":0,\"index\":0");
-    check(&body(&format!("{twice}{whole}")), RequestStatus::ProtocolError, &[Flag::BadJson]);
+    check(&body(&format!("{twice}{whole}")), RequestStatus::ProtocolError, &[RequestFlag::BadJson]);
     let huge =
         HI.replace("\"delta\"", "\"logprobs\":{\"content\":[{\"token\":\"a\",\"logprob\":1e999}]},\"delta\"");
-    check(&body(&format!("{huge}{whole}")), RequestStatus::ProtocolError, &[Flag::BadJson]);
+    check(&body(&format!("{huge}{whole}")), RequestStatus::ProtocolError, &[RequestFlag::BadJson]);
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub fn admit(round_id: &str, entries: &[Value]) -> Admission {
     let mut ignore = |position: usize, reason: &IgnoreReason| {
         let row: &mut CommitmentRow = &mut commitments[position];
         row.is_accepted = false;
-        row.ignored_code = Some(reason.code().to_owned());
+        row.ignored_code = Some(reason.code());
         row.ignored_reason = Some(reason.to_string());
     };
 
@@ -155,7 +155,7 @@ fn row(
         image: raw.as_ref().and_then(|raw| raw.image.clone()).map(|image| cut(image, 255)),
         digest: raw.and_then(|raw| raw.digest).map(|digest| cut(digest, 80)),
         is_accepted: error.is_none(),
-        ignored_code: error.map(|reason| reason.code().to_owned()),
+        ignored_code: error.map(IgnoreReason::code),
         ignored_reason: error.map(ToString::to_string),
     }
 }
@@ -165,6 +165,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::IgnoreCode;
 
     const A: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
     const B: &str = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty";
@@ -176,8 +177,11 @@ mod tests {
     /// The codes of all rows, `ok` for an accepted one.
     fn check(entries: &[Value], expected: &[&str]) {
         let admission = admit("r", entries);
-        let found: Vec<&str> =
-            admission.commitments.iter().map(|row| row.ignored_code.as_deref().unwrap_or("ok")).collect();
+        let found: Vec<&str> = admission
+            .commitments
+            .iter()
+            .map(|row| row.ignored_code.map_or("ok", IgnoreCode::as_str))
+            .collect();
         assert_eq!(found, expected, "{:#?}", admission.commitments);
         assert_eq!(admission.submissions.len(), found.iter().filter(|code| **code == "ok").count());
     }

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Hotkey, ImageReference};
+use super::{Digest, Hotkey, ImageReference, words};
 
 /// One commitment as found, with what became of it: a row of `commitments`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct CommitmentRow {
     /// The round that read it.
     pub round_id: String,
@@ -21,13 +22,27 @@ pub struct CommitmentRow {
     pub digest: Option<String>,
     /// Whether it became a submission.
     pub is_accepted: bool,
-    /// Code of why it was ignored; see [`IgnoreReason`].
-    pub ignored_code: Option<String>,
+    /// Why it was ignored.
+    pub ignored_code: Option<IgnoreCode>,
     /// The same in words for the miner.
     pub ignored_reason: Option<String>,
 }
 
-/// Why a commitment was ignored.
+words! {
+    /// The stable code of why a commitment was ignored.
+    pub enum IgnoreCode {
+        /// The entry is not a commitment.
+        BadPayload = "bad-payload",
+        /// A field is there but wrong.
+        BadField = "bad-field",
+        /// A later commitment of the same hotkey counts.
+        Superseded = "superseded",
+        /// An earlier commitment of the same digest counts.
+        DuplicateDigest = "duplicate-digest",
+    }
+}
+
+/// Why a commitment was ignored, with what its miner needs to know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IgnoreReason {
     /// The entry is not an object with the fields of a commitment.
@@ -53,13 +68,13 @@ pub enum IgnoreReason {
 }
 
 impl IgnoreReason {
-    /// The stable code in the `commitments` table.
-    pub const fn code(&self) -> &'static str {
+    /// The code in the `commitments` table.
+    pub const fn code(&self) -> IgnoreCode {
         match self {
-            Self::Payload(_) => "bad-payload",
-            Self::Identity(_) => "bad-field",
-            Self::Superseded { .. } => "superseded",
-            Self::DuplicateDigest { .. } => "duplicate-digest",
+            Self::Payload(_) => IgnoreCode::BadPayload,
+            Self::Identity(_) => IgnoreCode::BadField,
+            Self::Superseded { .. } => IgnoreCode::Superseded,
+            Self::DuplicateDigest { .. } => IgnoreCode::DuplicateDigest,
         }
     }
 }
@@ -81,6 +96,7 @@ pub struct Submission {
 
 /// A row of `submissions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct SubmissionRow {
     /// The round.
     pub round_id: String,

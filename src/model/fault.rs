@@ -1,53 +1,24 @@
 //! Whose fault a failure is: the question that decides who pays for it.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Whose fault a failure is. An infrastructure fault never costs a miner, an unknown one is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fault {
-    /// The submission's: counts against its score.
-    Submission,
-    /// The machine's, network's or registry's: retried, then no decision.
-    Infra,
-    /// The pipeline's author's: the definition asks for what cannot be.
-    Pipeline,
-    /// A person's at the controls: cancelled or misconfigured.
-    Operator,
-    /// Not explained by the evidence: held, never scored.
-    Unknown,
-}
+use super::words;
 
-impl Fault {
-    /// All faults in a fixed order.
-    pub const ALL: [Self; 5] = [Self::Submission, Self::Infra, Self::Pipeline, Self::Operator, Self::Unknown];
-
-    /// The word used in files and tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Submission => "submission",
-            Self::Infra => "infra",
-            Self::Pipeline => "pipeline",
-            Self::Operator => "operator",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Fault {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL.into_iter().find(|fault| fault.as_str() == text).ok_or(())
+words! {
+    /// Whose fault a failure is. An infrastructure fault never costs a miner, an unknown one is held.
+    pub enum Fault {
+        /// The submission's: counts against its score.
+        Submission = "submission",
+        /// The machine's, network's or registry's: retried, then no decision.
+        Infra = "infra",
+        /// The pipeline's author's: the definition asks for what cannot be.
+        Pipeline = "pipeline",
+        /// A person's at the controls: cancelled or misconfigured.
+        Operator = "operator",
+        /// Not explained by the evidence: held, never scored.
+        Unknown = "unknown",
     }
 }
 

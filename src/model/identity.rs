@@ -25,7 +25,7 @@ pub enum InvalidIdentity {
 }
 
 /// Shortens text of a stranger for an error message: at most 80 characters, control characters escaped.
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     if text.chars().nth(80).is_some() {
         out.push('…');

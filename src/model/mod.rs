@@ -2,7 +2,8 @@
 //!
 //! Rows of the published tables are here, one struct a table, because they are what every other room
 //! talks about; how they lie in Parquet is `artifact`'s business. Checked values ([`Digest`],
-//! [`Hotkey`], [`ImageReference`]) can only be made from text that passed their one door.
+//! [`Hotkey`], [`ImageReference`]) can only be made from text that passed their one door, and what can
+//! only be one of a few words is an enum ([`Word`]) in every row.
 #![deny(clippy::disallowed_methods)]
 
 mod admission;
@@ -16,15 +17,18 @@ mod request;
 mod seed;
 mod standing;
 mod verdict;
+mod word;
 
 pub use admission::{Admission, admit};
-pub use commitment::{CommitmentRow, IgnoreReason, Submission, SubmissionRow};
+pub use commitment::{CommitmentRow, IgnoreCode, IgnoreReason, Submission, SubmissionRow};
 pub use fault::{Fault, Reason};
 pub use identity::{Digest, Hotkey, ImageReference, InvalidIdentity, RoundId};
 pub use leg::LegSummary;
 pub use outcome::{Conclusion, StepAttemptRow};
 pub use read::{Arm, ReadRow, ReadSpec, ReadStatus};
-pub use request::{RequestRow, RequestStatus, TokenRow};
+pub use request::{RequestFlag, RequestRow, RequestStatus, TokenRow};
 pub use seed::Seed;
-pub use standing::{DecisionOutcome, DecisionRow, LeaderboardRow, Standing, WeightRow};
-pub use verdict::{CheckOutcome, VerdictRow};
+pub use standing::{Component, DecisionOutcome, DecisionRow, LeaderboardRow, Standing, WeightRow};
+pub use verdict::{Check, CheckOutcome, VerdictRow};
+use word::words;
+pub use word::{UnknownWord, Word};

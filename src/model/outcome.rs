@@ -1,43 +1,26 @@
 //! How steps, legs and jobs end.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-/// How a step, leg or job ended; GitHub's four words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Conclusion {
-    /// Did what it should.
-    Success,
-    /// Did not.
-    Failure,
-    /// Was stopped from outside.
-    Cancelled,
-    /// Its condition was false.
-    Skipped,
-}
+use super::{Fault, words};
 
-impl Conclusion {
-    /// The word used in expressions and tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Cancelled => "cancelled",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
-impl fmt::Display for Conclusion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// How a step, leg or job ended; GitHub's four words.
+    pub enum Conclusion {
+        /// Did what it should.
+        Success = "success",
+        /// Did not.
+        Failure = "failure",
+        /// Was stopped from outside.
+        Cancelled = "cancelled",
+        /// Its condition was false.
+        Skipped = "skipped",
     }
 }
 
 /// A row of `step_attempts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct StepAttemptRow {
     /// The round.
     pub round_id: String,
@@ -54,11 +37,11 @@ pub struct StepAttemptRow {
     /// Stage, or `run` for a shell step.
     pub stage: String,
     /// Result before `continue-on-error`.
-    pub outcome: String,
+    pub outcome: Conclusion,
     /// Result after it.
-    pub conclusion: String,
+    pub conclusion: Conclusion,
     /// Whose fault, where it failed.
-    pub fault: Option<String>,
+    pub fault: Option<Fault>,
     /// Reason code.
     pub reason: Option<String>,
     /// Reason in words.

@@ -1,34 +1,16 @@
 //! The read: one fresh launch of one image on one machine, the unit of measurement.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Hotkey, ImageReference};
+use super::{Digest, Fault, Hotkey, ImageReference, words};
 
-/// Which side of a comparison a read belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Arm {
-    /// The pinned baseline.
-    Baseline,
-    /// A submission.
-    Candidate,
-}
-
-impl Arm {
-    /// The word used in files and tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Baseline => "baseline",
-            Self::Candidate => "candidate",
-        }
-    }
-}
-
-impl fmt::Display for Arm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// Which side of a comparison a read belongs to.
+    pub enum Arm {
+        /// The pinned baseline.
+        Baseline = "baseline",
+        /// A submission.
+        Candidate = "candidate",
     }
 }
 
@@ -52,38 +34,28 @@ pub struct ReadSpec {
     pub sequence: String,
 }
 
-/// How a read ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReadStatus {
-    /// Benchmarked to the end; single requests may have failed.
-    Measured,
-    /// Did not come to its end; the reason says whose fault it is.
-    Failed,
-    /// Measured, but the client was not healthy: not scored.
-    Void,
-}
-
-impl ReadStatus {
-    /// The word used in tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Measured => "measured",
-            Self::Failed => "failed",
-            Self::Void => "void",
-        }
+words! {
+    /// How a read ended.
+    pub enum ReadStatus {
+        /// Benchmarked to the end; single requests may have failed.
+        Measured = "measured",
+        /// Did not come to its end; the reason says whose fault it is.
+        Failed = "failed",
+        /// Measured, but the client was not healthy: not scored.
+        Void = "void",
     }
 }
 
 /// A row of `reads`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct ReadRow {
     /// The round.
     pub round_id: String,
     /// Key of the leg.
     pub read_key: String,
-    /// `baseline` or `candidate`.
-    pub arm: String,
+    /// Side of the comparison.
+    pub arm: Arm,
     /// Submission, none for the baseline.
     pub hotkey: Option<String>,
     /// Image booted.
@@ -108,10 +80,10 @@ pub struct ReadRow {
     pub benchmark_ns: Option<i64>,
     /// Wall time of the leg's start, microseconds since 1970 UTC.
     pub started_at_us: i64,
-    /// `measured`, `failed` or `void`.
-    pub status: String,
+    /// How it ended.
+    pub status: ReadStatus,
     /// Whose fault, where it failed.
-    pub fault: Option<String>,
+    pub fault: Option<Fault>,
     /// Reason code, where it failed.
     pub reason: Option<String>,
     /// Reason in words, where it failed.

@@ -1,52 +1,80 @@
 //! One request of the benchmark and the tokens of its answer.
 
-use std::fmt;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// How a request ended. A failing request is data, not an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RequestStatus {
-    /// A whole answer with a finish reason.
-    Ok,
-    /// A well-formed stream without any visible text.
-    NoTokens,
-    /// The stream ended without a finish reason.
-    Truncated,
-    /// Bytes that are not the protocol.
-    ProtocolError,
-    /// An HTTP error status or an error event in the stream.
-    ServerError,
-    /// The connection failed.
-    TransportError,
-    /// The absolute deadline passed.
-    Timeout,
-}
+use super::words;
 
-impl RequestStatus {
-    /// The word used in tables and vectors.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::NoTokens => "no_tokens",
-            Self::Truncated => "truncated",
-            Self::ProtocolError => "protocol_error",
-            Self::ServerError => "server_error",
-            Self::TransportError => "transport_error",
-            Self::Timeout => "timeout",
-        }
+words! {
+    /// How a request ended. A failing request is data, not an error.
+    pub enum RequestStatus {
+        /// A whole answer with a finish reason.
+        Ok = "ok",
+        /// A well-formed stream without any visible text.
+        NoTokens = "no_tokens",
+        /// The stream ended without a finish reason.
+        Truncated = "truncated",
+        /// Bytes that are not the protocol.
+        ProtocolError = "protocol_error",
+        /// An HTTP error status or an error event in the stream.
+        ServerError = "server_error",
+        /// The connection failed.
+        TransportError = "transport_error",
+        /// The absolute deadline passed.
+        Timeout = "timeout",
     }
 }
 
-impl fmt::Display for RequestStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// Something noticed about an answer that its status does not say; declared in the order of the words.
+    pub enum RequestFlag {
+        /// An event whose data is not a chat completion chunk in JSON.
+        BadJson = "bad_json",
+        /// The claimed tokens' bytes are not the text, or are no tokens: the canonical ones are scored instead.
+        BytesMismatch = "bytes_mismatch",
+        /// The body was compressed, which hides when tokens came; it is not read.
+        ContentEncoding = "content_encoding",
+        /// The length was announced before the body: the answer was complete before it was sent.
+        ContentLength = "content_length",
+        /// Events after `[DONE]`.
+        DataAfterDone = "data_after_done",
+        /// `[DONE]` without a finish reason.
+        DoneWithoutFinish = "done_without_finish",
+        /// Bytes that are not UTF-8; the text holds replacement characters.
+        InvalidUtf8 = "invalid_utf8",
+        /// A whole answer without `[DONE]`.
+        NoDone = "no_done",
+        /// No log probabilities came at all.
+        NoLogprobs = "no_logprobs",
+        /// The claimed tokens spell the text, but not as the tokenizer does.
+        NonCanonical = "non_canonical",
+        /// Not an event stream.
+        NotEventStream = "not_event_stream",
+        /// A text that the pinned tokenizer does not take.
+        NotTokenizable = "not_tokenizable",
+        /// Text on another channel (reasoning, tool calls) or choice than the answer's.
+        OtherChannel = "other_channel",
+        /// The stream ended inside an event.
+        PartialEventAtEof = "partial_event_at_eof",
+        /// Text after the finish reason.
+        TextAfterFinish = "text_after_finish",
+        /// Log probabilities of tokens that made no text visible.
+        TokenWithoutText = "token_without_text",
+        /// More bytes or events than the client reads.
+        TooLarge = "too_large",
+        /// After `[DONE]` the connection did not end as HTTP ends it.
+        UncleanEnd = "unclean_end",
+        /// A choice that was not asked for.
+        UnrequestedChoice = "unrequested_choice",
+        /// `usage` and the number of log probability entries differ by more than one.
+        UsageMismatch = "usage_mismatch",
     }
 }
 
 /// A row of `requests`. All `*_ns` time points are monotonic nanoseconds since the request's own send.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct RequestRow {
     /// The round.
     pub round_id: String,
@@ -57,9 +85,9 @@ pub struct RequestRow {
     /// Digest of the prompt's text.
     pub prompt_sha256: String,
     /// How it ended.
-    pub status: String,
-    /// What else was noticed, sorted.
-    pub flags: Vec<String>,
+    pub status: RequestStatus,
+    /// What else was noticed.
+    pub flags: BTreeSet<RequestFlag>,
     /// HTTP status, once headers came.
     pub http_status: Option<u32>,
     /// Send of the first byte, since the benchmark's start.
@@ -106,6 +134,7 @@ pub struct RequestRow {
 
 /// A row of `tokens`: one token of one sealed answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct TokenRow {
     /// The round.
     pub round_id: String,
@@ -129,4 +158,15 @@ pub struct TokenRow {
     pub scorer_top_logprob: Option<f64>,
     /// Arrival of the event that carried it, since the request's send.
     pub arrival_ns: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row's flags are published sorted as text, and a set is in the order of the declaration.
+    #[test]
+    fn flags_are_declared_in_the_order_of_their_words() {
+        assert!(RequestFlag::ALL.is_sorted_by_key(|flag| flag.as_str()));
+    }
 }

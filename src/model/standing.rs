@@ -1,41 +1,45 @@
 //! Who stands where, and what they are paid.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-/// Outcome of comparing a submission's speed with the baseline's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DecisionOutcome {
-    /// Proven faster than the bar.
-    Pass,
-    /// Proven not faster, or not proven at the last look.
-    Fail,
-    /// This machine's noise does not allow a decision.
-    NoDecision,
+use super::{Fault, words};
+
+words! {
+    /// Outcome of comparing a submission's speed with the baseline's.
+    pub enum DecisionOutcome {
+        /// Proven faster than the bar.
+        Pass = "pass",
+        /// Proven not faster, or not proven at the last look.
+        Fail = "fail",
+        /// This machine's noise does not allow a decision.
+        NoDecision = "no-decision",
+    }
 }
 
-impl DecisionOutcome {
-    /// The word used in tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Fail => "fail",
-            Self::NoDecision => "no-decision",
-        }
+words! {
+    /// What of a submission's speed is compared.
+    pub enum Component {
+        /// Time to first token.
+        Ttft = "ttft",
+        /// End-to-end time.
+        E2e = "e2e",
+        /// Mean delivery time.
+        Mdt = "mdt",
+        /// The weighted mean of the others, which decides.
+        Score = "score",
     }
 }
 
 /// A row of `decisions`: one component of one submission's speed against the baseline reads around it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct DecisionRow {
     /// The round.
     pub round_id: String,
     /// Submission.
     pub hotkey: String,
-    /// `ttft`, `e2e`, `mdt` or `score`.
-    pub component: String,
+    /// What is compared.
+    pub component: Component,
     /// Mean over rounds of the trimmed mean over prompts of ln(baseline / candidate); above 0 is faster.
     pub log_ratio: Option<f64>,
     /// Its standard error.
@@ -48,52 +52,33 @@ pub struct DecisionRow {
     pub bar: f64,
     /// Prompts that entered.
     pub prompts: u32,
-    /// `pass`, `fail` or `no-decision`.
-    pub outcome: String,
+    /// What was decided.
+    pub outcome: DecisionOutcome,
     /// Why, in words.
     pub reason: String,
 }
 
-/// What became of a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Standing {
-    /// Correct and proven faster: has a score above zero.
-    Scored,
-    /// Correct, not proven faster than the bar.
-    NotFaster,
-    /// A correctness check failed.
-    Disqualified,
-    /// Its own fault kept it from being measured.
-    Failed,
-    /// Not decided: infrastructure, noise or an unexplained failure.
-    Held,
-    /// The commitment never became a submission.
-    Ignored,
-}
-
-impl Standing {
-    /// The word used in tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Scored => "scored",
-            Self::NotFaster => "not-faster",
-            Self::Disqualified => "disqualified",
-            Self::Failed => "failed",
-            Self::Held => "held",
-            Self::Ignored => "ignored",
-        }
-    }
-}
-
-impl fmt::Display for Standing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// What became of a submission, the best standing first.
+    pub enum Standing {
+        /// Correct and proven faster: has a score above zero.
+        Scored = "scored",
+        /// Correct, not proven faster than the bar.
+        NotFaster = "not-faster",
+        /// A correctness check failed.
+        Disqualified = "disqualified",
+        /// Its own fault kept it from being measured.
+        Failed = "failed",
+        /// Not decided: infrastructure, noise or an unexplained failure.
+        Held = "held",
+        /// The commitment never became a submission.
+        Ignored = "ignored",
     }
 }
 
 /// A row of `leaderboard`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct LeaderboardRow {
     /// The round.
     pub round_id: String,
@@ -117,10 +102,10 @@ pub struct LeaderboardRow {
     pub speedup_e2e: Option<f64>,
     /// Measured speed-up of the time to first token.
     pub speedup_ttft: Option<f64>,
-    /// See [`Standing`].
-    pub standing: String,
+    /// What became of it.
+    pub standing: Standing,
     /// Whose fault, where it failed.
-    pub fault: Option<String>,
+    pub fault: Option<Fault>,
     /// Reason code.
     pub reason: String,
     /// Reason in words.
@@ -129,6 +114,7 @@ pub struct LeaderboardRow {
 
 /// A row of `weights`: what is to be set on chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct WeightRow {
     /// The round.
     pub round_id: String,

@@ -35,7 +35,7 @@ pub fn leaderboard_table(rows: &[LeaderboardRow], style: TextStyle) -> String {
             right(format!("{:.4}", row.score)),
             right(ratio(row.speedup_e2e)),
             right(ratio(row.speedup_ttft)),
-            coloured(excerpt(&row.standing, 12), colour(&row.standing)),
+            coloured(row.standing, colour(row.standing)),
             Cell::new(reason(row)),
         ]);
         out.add_row(cells);
@@ -58,16 +58,12 @@ fn reason(row: &LeaderboardRow) -> String {
     if words.is_empty() { excerpt(&row.reason, 80) } else { words }
 }
 
-fn colour(standing: &str) -> Color {
-    let is = |other: Standing| standing == other.as_str();
-    if is(Standing::Scored) {
-        Color::Green
-    } else if is(Standing::Disqualified) || is(Standing::Failed) {
-        Color::Red
-    } else if is(Standing::Held) {
-        Color::Yellow
-    } else {
-        Color::Reset
+fn colour(standing: Standing) -> Color {
+    match standing {
+        Standing::Scored => Color::Green,
+        Standing::Disqualified | Standing::Failed => Color::Red,
+        Standing::Held => Color::Yellow,
+        Standing::NotFaster | Standing::Ignored => Color::Reset,
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt::{self, Write as _};
 use super::rounds::{JobState, TableCount};
 use super::text::{code, duration, instant, markdown, number, ratio, short_hotkey};
 use crate::model::{
-    CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RoundId, Standing, VerdictRow, WeightRow,
+    CommitmentRow, Conclusion, DecisionRow, IgnoreCode, LeaderboardRow, ReadRow, RoundId, Standing,
+    VerdictRow, WeightRow,
 };
 
 /// What the summary is made from; tables in their published order.
@@ -124,7 +125,7 @@ fn leaderboard(page: &mut Page, rows: &[LeaderboardRow]) {
                 format!("{:.1} %", row.share * 100.0),
                 ratio(row.speedup_e2e),
                 ratio(row.speedup_ttft),
-                markdown(&row.standing),
+                row.standing.to_string(),
                 markdown(&row.detail),
             ]
         }),
@@ -132,7 +133,7 @@ fn leaderboard(page: &mut Page, rows: &[LeaderboardRow]) {
 }
 
 fn submission(page: &mut Page, input: &SummaryInput<'_>, row: &LeaderboardRow) {
-    if row.standing == Standing::Ignored.as_str() {
+    if row.standing == Standing::Ignored {
         return;
     }
     page.paragraph(format_args!("## {}. {}", row.rank, code(&row.hotkey)));
@@ -142,10 +143,10 @@ fn submission(page: &mut Page, input: &SummaryInput<'_>, row: &LeaderboardRow) {
         code(row.image.as_deref().unwrap_or_default()),
         code(row.digest.as_deref().unwrap_or_default()),
     ));
-    let fault = row.fault.as_deref().map_or_else(String::new, |fault| format!(", {} fault", markdown(fault)));
+    let fault = row.fault.map_or_else(String::new, |fault| format!(", {fault} fault"));
     page.paragraph(format_args!(
         "Standing: **{}** ({}{fault}). {}",
-        markdown(&row.standing),
+        row.standing,
         code(&row.reason),
         markdown(&row.detail),
     ));
@@ -162,13 +163,13 @@ fn decisions<'a>(page: &mut Page, rows: impl Iterator<Item = &'a DecisionRow>) {
             let as_ratio =
                 |log: Option<f64>| log.map_or_else(|| "-".to_owned(), |log| format!("{:.4}x", log.exp()));
             [
-                markdown(&row.component),
+                row.component.to_string(),
                 as_ratio(row.log_ratio),
                 as_ratio(row.lower),
                 as_ratio(row.upper),
                 as_ratio(Some(row.bar)),
                 row.prompts.to_string(),
-                markdown(&row.outcome),
+                row.outcome.to_string(),
                 markdown(&row.reason),
             ]
         }),
@@ -180,9 +181,9 @@ fn checks<'a>(page: &mut Page, rows: impl Iterator<Item = &'a VerdictRow>) {
         ["check", "read", "outcome", "value:", "control:", "threshold:", "samples:", "reason"],
         rows.map(|row| {
             [
-                markdown(&row.check),
+                row.check.to_string(),
                 code(&row.read_key),
-                markdown(&row.outcome),
+                row.outcome.to_string(),
                 number(row.value),
                 number(row.control_value),
                 number(row.threshold),
@@ -211,7 +212,7 @@ fn reads<'a>(page: &mut Page, rows: impl Iterator<Item = &'a ReadRow>) {
             [
                 code(&row.read_key),
                 row.attempt.to_string(),
-                markdown(&row.status),
+                row.status.to_string(),
                 duration(row.boot_ns),
                 duration(row.benchmark_ns),
                 row.requests.to_string(),
@@ -247,7 +248,7 @@ fn ignored(page: &mut Page, rows: &[CommitmentRow]) {
                 row.position.to_string(),
                 code(&row.hotkey),
                 row.block.map_or_else(|| "-".to_owned(), |block| block.to_string()),
-                code(row.ignored_code.as_deref().unwrap_or_default()),
+                code(row.ignored_code.map_or("", IgnoreCode::as_str)),
                 markdown(row.ignored_reason.as_deref().unwrap_or("-")),
             ]
         }),
@@ -325,7 +326,7 @@ fn tables(page: &mut Page, input: &SummaryInput<'_>) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Fault, Reason};
+    use crate::model::{Arm, Check, Component, Fault, ReadStatus, Reason};
     use crate::report::rounds::LegState;
 
     const ALICE: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
@@ -343,14 +344,10 @@ pub(super) mod tests {
             block: Some(1000 + i64::from(rank)),
             image: Some("embedded/turbo".to_owned()),
             digest: Some(format!("sha256:{}", "ab".repeat(32))),
-            score: 0.0,
-            share: 0.0,
-            speedup_e2e: None,
-            speedup_ttft: None,
-            standing: standing.to_string(),
-            fault: None,
+            standing,
             reason: reason.to_owned(),
             detail: detail.to_owned(),
+            ..LeaderboardRow::default()
         };
         vec![
             LeaderboardRow {
@@ -373,7 +370,7 @@ pub(super) mod tests {
                 )
             },
             LeaderboardRow {
-                fault: Some("submission".to_owned()),
+                fault: Some(Fault::Submission),
                 image: None,
                 ..row(3, EVE, Standing::Failed, "server-exited-before-ready", HOSTILE)
             },
@@ -409,87 +406,66 @@ pub(super) mod tests {
     }
 
     fn reads() -> Vec<ReadRow> {
-        let read = |position: u32, hotkey: Option<&str>, status: &str| ReadRow {
-            round_id: "demo-2".to_owned(),
+        let read = |position: u32, hotkey: Option<&str>, status: ReadStatus| ReadRow {
             read_key: format!("{position:04}"),
-            arm: if hotkey.is_some() { "candidate" } else { "baseline" }.to_owned(),
+            arm: if hotkey.is_some() { Arm::Candidate } else { Arm::Baseline },
             hotkey: hotkey.map(str::to_owned),
-            image: "embedded/turbo".to_owned(),
-            digest: format!("sha256:{}", "ab".repeat(32)),
             position,
-            sequence: "0".to_owned(),
             attempt: 1,
-            runner: "embedded".to_owned(),
-            boot_id: None,
             boot_ns: Some(1_234_000_000),
-            warm_up_ns: None,
             benchmark_ns: Some(8_500_000_000),
-            started_at_us: 0,
-            status: status.to_owned(),
-            fault: None,
-            reason: None,
-            detail: (status == "failed").then(|| HOSTILE.to_owned()),
+            status,
+            detail: (status == ReadStatus::Failed).then(|| HOSTILE.to_owned()),
             requests: 8,
-            failed_requests: 0,
-            client_lag_p50_ns: None,
             client_lag_p99_ns: Some(95_000),
-            client_cpu_ns: None,
-            machine_cpu: None,
-            machine_cpus: None,
-            machine_memory_bytes: None,
+            ..ReadRow::default()
         };
-        vec![read(0, None, "measured"), read(1, Some(ALICE), "measured"), read(2, Some(EVE), "failed")]
+        vec![
+            read(0, None, ReadStatus::Measured),
+            read(1, Some(ALICE), ReadStatus::Measured),
+            read(2, Some(EVE), ReadStatus::Failed),
+        ]
     }
 
     fn page() -> String {
         let round_id = "demo-2".parse().expect("an id");
         let commitment = CommitmentRow {
-            round_id: "demo-2".to_owned(),
             position: 4,
             hotkey: HOSTILE.to_owned(),
-            block: None,
-            image: None,
-            digest: None,
-            is_accepted: false,
-            ignored_code: Some("bad-payload".to_owned()),
+            ignored_code: Some(IgnoreCode::BadPayload),
             ignored_reason: Some(HOSTILE.to_owned()),
+            ..CommitmentRow::default()
         };
         let decision = DecisionRow {
-            round_id: "demo-2".to_owned(),
             hotkey: ALICE.to_owned(),
-            component: "e2e".to_owned(),
+            component: Component::E2e,
             log_ratio: Some(0.6085),
-            standard_error: Some(0.01),
             lower: Some(0.59),
-            upper: None,
             bar: 0.02,
             prompts: 8,
-            outcome: "pass".to_owned(),
             reason: "the lower bound is above the bar".to_owned(),
+            ..DecisionRow::default()
         };
         let verdict = VerdictRow {
-            round_id: "demo-2".to_owned(),
             read_key: "0001".to_owned(),
             hotkey: Some(ALICE.to_owned()),
-            check: "mean-surprise".to_owned(),
-            outcome: "pass".to_owned(),
+            check: Check::MeanMargin,
             value: Some(0.000_04),
             control_value: Some(0.001_2),
             threshold: Some(0.05),
             samples: 512,
             reason: "as probable as the baseline's own answers".to_owned(),
-            evidence: "[]".to_owned(),
+            ..VerdictRow::default()
         };
         let control = VerdictRow { hotkey: None, read_key: "0000".to_owned(), ..verdict.clone() };
         let weight = WeightRow {
-            round_id: "demo-2".to_owned(),
             netuid: 14,
             hotkey: ALICE.to_owned(),
             uid: Some(1),
             share: 1.0,
             weight: 65535,
             is_dry_run: true,
-            receipt: None,
+            ..WeightRow::default()
         };
         summary_markdown(&SummaryInput {
             round_id: &round_id,

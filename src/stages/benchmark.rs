@@ -110,10 +110,10 @@ pub(super) async fn run(
         (context.round.round_id.as_str(), &parameters.read.key),
     );
     let failed: Vec<&RequestRow> =
-        requests.iter().filter(|request| request.status != RequestStatus::Ok.as_str()).collect();
+        requests.iter().filter(|request| request.status != RequestStatus::Ok).collect();
     let read = read_row(&parameters.read, &result, (requests.len(), failed.len()), context);
     let failure = failed.first().map(|request| {
-        let flags = request.flags.join(", ");
+        let flags = request.flags.iter().map(|flag| flag.as_str()).collect::<Vec<_>>().join(", ");
         format!("prompt {} ended {} {flags}", request.prompt_index, request.status)
     });
     let (request_count, failed_count) = (requests.len(), failed.len());
@@ -181,7 +181,7 @@ fn read_row(
     ReadRow {
         round_id: context.round.round_id.to_string(),
         read_key: read.key.clone(),
-        arm: read.arm.to_string(),
+        arm: read.arm,
         hotkey: read.hotkey.as_ref().map(ToString::to_string),
         image: read.image.to_string(),
         digest: read.digest.to_string(),
@@ -194,7 +194,7 @@ fn read_row(
         warm_up_ns: context.notes.warm_up.map(nanos),
         benchmark_ns: Some(nanos(result.duration)),
         started_at_us: context.started_at_us,
-        status: ReadStatus::Measured.as_str().to_owned(),
+        status: ReadStatus::Measured,
         fault: None,
         reason: None,
         detail: None,

@@ -55,7 +55,7 @@ pub(super) fn run(
     write_table(context, &reads)?;
     write_table(context, &decisions)?;
     write_table(context, &rows)?;
-    let held = rows.iter().filter(|row| row.standing == Standing::Held.as_str()).count();
+    let held = rows.iter().filter(|row| row.standing == Standing::Held).count();
     let winner = rows.iter().find(|row| row.share > 0.0).map(|row| row.hotkey.clone()).unwrap_or_default();
     let mut outputs = Map::new();
     outputs.insert("held".to_owned(), json!(held));
@@ -106,7 +106,7 @@ fn read_rows_of(legs: &[LegSummary], context: &JobContext<'_>) -> Result<Vec<Rea
         rows.push(ReadRow {
             round_id: context.round.round_id.to_string(),
             read_key: spec.key,
-            arm: spec.arm.to_string(),
+            arm: spec.arm,
             hotkey: spec.hotkey.map(String::from),
             image: spec.image.into(),
             digest: spec.digest.into(),
@@ -119,8 +119,8 @@ fn read_rows_of(legs: &[LegSummary], context: &JobContext<'_>) -> Result<Vec<Rea
             warm_up_ns: None,
             benchmark_ns: None,
             started_at_us: leg.started_at_us,
-            status: ReadStatus::Failed.as_str().to_owned(),
-            fault: Some(reason.fault.to_string()),
+            status: ReadStatus::Failed,
+            fault: Some(reason.fault),
             reason: Some(reason.code),
             detail: Some(reason.message),
             requests: 0,

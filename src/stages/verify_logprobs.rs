@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{JobContext, StageError, data_dir, read_rows, write_table};
 use crate::adapters::scorer::{Scorer, TokenScore};
 use crate::judge::{Answers, Subject, VerifyPolicy, judge_answers};
-use crate::model::{Arm, LegSummary, ReadSpec, RequestRow, TokenRow, VerdictRow};
+use crate::model::{Arm, CheckOutcome, LegSummary, ReadSpec, RequestRow, TokenRow, VerdictRow};
 
 /// Parameters of the stage.
 #[derive(Debug, Clone, Deserialize)]
@@ -80,7 +80,7 @@ pub(super) async fn run(
         }
     }
     let verdicts = verdicts(&parameters.policy, &reads, context.round.round_id.as_str());
-    let failed = verdicts.iter().filter(|verdict| verdict.outcome == "fail").count();
+    let failed = verdicts.iter().filter(|verdict| verdict.outcome == CheckOutcome::Fail).count();
     let tokens: Vec<TokenRow> = reads.into_iter().flat_map(|read| read.answers).collect();
     write_table(context, &verdicts)?;
     write_table(context, &tokens)?;

@@ -33,18 +33,9 @@ fn leader(score: f64) -> LeaderboardRow {
         round_id: "demo-1".to_owned(),
         rank: 1,
         hotkey: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".to_owned(),
-        uid: None,
-        block: None,
         image: Some("embedded/turbo".to_owned()),
-        digest: None,
         score,
-        share: 1.0,
-        speedup_e2e: None,
-        speedup_ttft: None,
-        standing: "scored".to_owned(),
-        fault: None,
-        reason: "scored".to_owned(),
-        detail: "faster".to_owned(),
+        ..LeaderboardRow::default()
     }
 }
 

@@ -7,7 +7,7 @@ use subxt::ext::codec::Encode as _;
 use subxt::rpcs::client::{RawRpcFuture, RawRpcSubscription, RawValue, RpcClientT};
 
 use super::*;
-use crate::model::{Fault, admit};
+use crate::model::{Fault, IgnoreCode, admit};
 
 const METADATA: &[u8] = include_bytes!("../../../tests/fixtures/chain/subtensor-spec461-v15.scale");
 const GOLDEN: &str = include_str!("../../../tests/fixtures/chain/golden.json");
@@ -207,7 +207,7 @@ async fn both_maps_are_read_at_one_finalized_block() {
     // Every entry ends as a row, accepted or with a reason.
     let admission = admit("r", &view.entries);
     let rows: Vec<_> =
-        admission.commitments.iter().map(|row| row.ignored_code.as_deref().unwrap_or("ok")).collect();
+        admission.commitments.iter().map(|row| row.ignored_code.map_or("ok", IgnoreCode::as_str)).collect();
     assert_eq!(rows, ["bad-payload", "superseded", "bad-payload", "ok", "bad-payload"]);
 }
 

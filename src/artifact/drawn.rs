@@ -1,0 +1,57 @@
+//! Rows of any table for tests, from drawn values.
+
+use std::collections::BTreeSet;
+
+use crate::model::Word;
+
+/// A value of each type that a column can have, and whether a nullable column has none. The numbers stand for
+/// words by their place in the vocabulary.
+pub(super) type Values = (bool, u16, u32, i64, f64, String, Vec<u16>);
+
+/// A column's value.
+pub(super) trait Drawn {
+    /// The value of this type.
+    fn drawn(values: &Values) -> Self;
+}
+
+/// A whole row.
+pub(super) trait DrawnRow {
+    /// Each column from the next values.
+    fn drawn_row<'a>(values: impl Iterator<Item = &'a Values>) -> Self;
+}
+
+fn word<W: Word>(number: u16) -> W {
+    W::ALL[usize::from(number) % W::ALL.len()]
+}
+
+impl<W: Word> Drawn for W {
+    fn drawn(values: &Values) -> Self {
+        word(values.1)
+    }
+}
+
+impl<W: Word> Drawn for BTreeSet<W> {
+    fn drawn(values: &Values) -> Self {
+        values.6.iter().copied().map(word).collect()
+    }
+}
+
+impl<T: Drawn> Drawn for Option<T> {
+    fn drawn(values: &Values) -> Self {
+        values.0.then(|| T::drawn(values))
+    }
+}
+
+macro_rules! drawn {
+    ($($rust:ty = $part:tt),+) => {
+        $(
+            impl Drawn for $rust {
+                fn drawn(values: &Values) -> Self {
+                    values.$part.clone()
+                }
+            }
+        )+
+    };
+}
+
+drawn!(bool = 0, u16 = 1, u32 = 2, i64 = 3, f64 = 4, String = 5);
