@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::artifact::JournalEvent;
+use crate::artifact::{JobStep, JournalEvent, LegAttempt, StepKind};
 use crate::model::{Conclusion, Fault, Reason};
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site, SiteScope};
 use crate::pipeline::definition::{Action, Env, Flag, Job, Pipeline, Step};
@@ -206,12 +206,8 @@ impl<'a> StepLoop<'a> {
             Ok(Some(env)) => {
                 is_started = true;
                 let _ = self.run.journal.send(JournalEvent::StepStarted {
-                    job: self.job.id.clone(),
-                    leg: self.context.leg.clone(),
-                    attempt: self.context.attempt,
-                    index: index as u32,
-                    step: name.clone(),
-                    stage: stage_name(step).to_owned(),
+                    at: self.at(),
+                    step: JobStep { index: index as u32, name: name.clone(), kind: kind_of(step) },
                 });
                 let end = self.attempts(index, step, &env).await;
                 tolerates =
@@ -233,15 +229,11 @@ impl<'a> StepLoop<'a> {
             let nanos = i64::try_from(started.elapsed().as_nanos()).unwrap_or(i64::MAX);
             // The round owns the receiver for as long as it runs jobs.
             let _ = self.run.journal.send(JournalEvent::StepEnded {
-                job: self.job.id.clone(),
-                leg: self.context.leg.clone(),
-                attempt: self.context.attempt,
-                index: index as u32,
-                step: name,
-                stage: stage_name(step).to_owned(),
+                at: self.at(),
+                step: JobStep { index: index as u32, name, kind: kind_of(step) },
                 outcome: end.outcome,
                 conclusion,
-                outputs: Json::Object(end.outputs),
+                outputs: end.outputs,
                 reason: end.reason.clone(),
                 duration_ns: nanos,
             });
@@ -254,6 +246,12 @@ impl<'a> StepLoop<'a> {
             Conclusion::Cancelled if self.status != Status::Cancelled => self.cancelled(),
             _ => {}
         }
+    }
+
+    /// How the journal names this attempt.
+    fn at(&self) -> LegAttempt {
+        let JobContext { job, leg, attempt, .. } = &self.context;
+        LegAttempt { job: job.clone(), leg: leg.clone(), attempt: *attempt }
     }
 
     /// The contexts of this moment, with the environment given.
@@ -439,13 +437,13 @@ fn texts(env: &Env, scope: &SiteScope<'_>) -> Result<Vec<(String, String)>, Expr
 }
 
 fn step_name(index: usize, step: &Step) -> String {
-    step.id.clone().unwrap_or_else(|| format!("{index}-{}", stage_name(step)))
+    step.id.clone().unwrap_or_else(|| format!("{index}-{}", kind_of(step)))
 }
 
-fn stage_name(step: &Step) -> &'static str {
+fn kind_of(step: &Step) -> StepKind {
     match &step.action {
-        Action::Stage { stage, .. } => stage.as_str(),
-        Action::Run { .. } => "run",
+        Action::Stage { stage, .. } => StepKind::Stage(*stage),
+        Action::Run { .. } => StepKind::Run,
     }
 }
 

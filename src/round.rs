@@ -5,8 +5,6 @@
 //! the tasks, joined to empty before it returns, and is the only writer of the journal.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -17,12 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "docker")]
 use crate::adapters::docker::{DockerEngine, DockerSettings};
+use crate::adapters::model_files::{file_digest, model_digest};
 use crate::adapters::process::ProcessEngine;
 use crate::adapters::store::{JournalWriter, RoundDirectory, StoreError};
-use crate::artifact::{JournalEvent, PublishedTable, RoundFile, digest};
+use crate::artifact::{
+    JournalEvent, JournalLine, LegAttempt, Publication, RoundFile, RoundStart, RoundState, RunnerFile,
+    digest, journal,
+};
 use crate::error::{Error, ExitCode};
 use crate::job::{JobRun, run_attempt};
-use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed, StepAttemptRow};
+use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed};
 use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::definition::{Action as StepAction, Job, Pipeline};
 use crate::pipeline::expr::{Object, Value};
@@ -72,7 +74,7 @@ pub struct Control {
 #[derive(Debug, Clone)]
 pub enum View {
     /// Something was journalled.
-    Journal(JournalEvent),
+    Journal(Box<JournalLine>),
     /// A step came further.
     Progress(Progress),
 }
@@ -130,16 +132,16 @@ pub async fn run_round(
         progress_events,
         tasks: JoinSet::new(),
         stops: BTreeMap::new(),
-        has_published: false,
-        steps: Vec::new(),
+        state: RoundState::default(),
     };
-    event_loop.record(JournalEvent::RoundStarted {
+    event_loop.record(JournalEvent::RoundStarted(RoundStart {
+        schema: journal::SCHEMA,
         round_id: settings.round_id.clone(),
         pipeline: settings.pipeline.name.clone(),
         pipeline_digest: round_file.pipeline_digest,
-        runner: settings.runners.iter().map(|(runner, _)| runner.name.as_str()).collect::<Vec<_>>().join(","),
+        runners: settings.runners.iter().map(|(runner, _)| runner.name.clone()).collect(),
         seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
-    })?;
+    }))?;
     let outcome = event_loop.run().await;
     // Whatever went wrong, nothing that was started outlives the round.
     event_loop.control.cancel.cancel();
@@ -152,54 +154,33 @@ pub async fn run_round(
 
 fn round_file(settings: &RoundSettings) -> RoundFile {
     let source = &settings.pipeline.source;
-    let runner_texts: Vec<&str> = settings.runners.iter().map(|(_, source)| &*source.text).collect();
-    let runner_paths: Vec<&str> = settings.runners.iter().map(|(_, source)| &*source.path).collect();
+    // Runners often share a model, and reading one takes long.
+    let mut models: BTreeMap<&str, Option<Digest>> = BTreeMap::new();
+    let mut runners = Vec::new();
+    for (runner, source) in &settings.runners {
+        let folder = runner.model_dir.as_deref();
+        let digest_of =
+            |folder| models.entry(folder).or_insert_with(|| model_digest(Path::new(folder))).clone();
+        runners.push(RunnerFile {
+            name: runner.name.clone(),
+            path: source.path.to_string(),
+            text: source.text.to_string(),
+            digest: digest::sha256(source.text.as_bytes()),
+            model_digest: folder.and_then(digest_of),
+        });
+    }
     RoundFile {
         schema: RoundFile::SCHEMA,
         round_id: settings.round_id.clone(),
         pipeline_path: source.path.to_string(),
         pipeline_text: source.text.to_string(),
         pipeline_digest: digest::sha256(source.text.as_bytes()),
-        runner_path: runner_paths.join(","),
-        runner_text: runner_texts.join("\n---\n"),
+        runners,
         inputs: settings.inputs.clone().into_iter().collect(),
         seed_hex: settings.seed.to_hex(),
-        images: BTreeMap::new(),
-        model_digest: settings.runners.iter().find_map(|(runner, _)| model_digest(runner)),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         tool_digest: file_digest(&settings.program),
         started_at: (settings.now)().to_string(),
-    }
-}
-
-/// Digest over the files of a runner's model directory: names and contents in the order of names.
-fn model_digest(runner: &RunnerSpec) -> Option<Digest> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(runner.model_dir.as_ref()?)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.extension().is_some_and(|extension| extension == "json" || extension == "safetensors")
-        })
-        .collect();
-    files.sort();
-    let mut listing = String::new();
-    for path in files {
-        let digest = file_digest(&path)?;
-        writeln!(listing, "{digest}  {}", path.file_name()?.to_string_lossy()).ok()?;
-    }
-    Some(digest::sha256(listing.as_bytes()))
-}
-
-/// Digest of a file, read piece by piece: a model does not fit into memory.
-fn file_digest(path: &Path) -> Option<Digest> {
-    let mut file = std::fs::File::open(path).ok()?;
-    let mut hasher = digest::Hasher::default();
-    let mut chunk = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut chunk).ok()? {
-            0 => return Some(hasher.finish()),
-            count => hasher.update(&chunk[..count]),
-        }
     }
 }
 
@@ -249,9 +230,8 @@ struct EventLoop<'a> {
     tasks: JoinSet<Done>,
     /// Stops the legs of one job, for `fail-fast`.
     stops: BTreeMap<usize, CancellationToken>,
-    has_published: bool,
-    /// Ended steps, for their table.
-    steps: Vec<StepAttemptRow>,
+    /// What the journal's lines come to so far.
+    state: RoundState,
 }
 
 impl EventLoop<'_> {
@@ -318,6 +298,12 @@ impl EventLoop<'_> {
         let parent = if is_after_cancel { &self.control.kill } else { &self.control.cancel };
         let cancel = self.stops.entry(order.job).or_insert_with(|| parent.child_token()).child_token();
         let (job, leg) = (order.job, order.leg);
+        let at = LegAttempt {
+            job: self.settings.pipeline.jobs[job].id.clone(),
+            leg: order.key.clone(),
+            attempt: order.attempt,
+        };
+        let started_at = self.state.attempt(&at).and_then(|attempt| attempt.started_at);
         let run = JobRun {
             runner: self.runner(order.placement),
             order,
@@ -327,7 +313,7 @@ impl EventLoop<'_> {
             kill: self.control.kill.clone(),
             journal: self.journal.clone(),
             progress: self.progress.clone(),
-            started_at_us: (self.settings.now)().as_microsecond(),
+            started_at_us: started_at.unwrap_or_else(self.settings.now).as_microsecond(),
         };
         self.tasks.spawn(async move { Done::Attempt { job, leg, end: run_attempt(run).await } });
     }
@@ -364,61 +350,14 @@ impl EventLoop<'_> {
     }
 
     fn record(&mut self, event: JournalEvent) -> Result<(), StoreError> {
-        let line = self.journal_file.append(&(self.settings.now)().to_string(), event)?;
-        self.keep_step(&line.event);
-        let published = self.published(&line.event);
-        self.show(View::Journal(line.event));
-        if let Some(tables) = published {
-            self.record(JournalEvent::Published { tables })?;
+        let line = self.journal_file.append((self.settings.now)(), event)?;
+        self.state.apply(&line);
+        let published = published(&line.event);
+        self.show(View::Journal(Box::new(line)));
+        if let Some(published) = published {
+            self.record(published)?;
         }
         Ok(())
-    }
-
-    /// The result tables that a step wrote, by its output `tables`.
-    fn published(&mut self, event: &JournalEvent) -> Option<Vec<PublishedTable>> {
-        let JournalEvent::StepEnded { stage, conclusion: Conclusion::Success, outputs, .. } = event else {
-            return None;
-        };
-        self.has_published |= stage == StageName::Publish.as_str();
-        let is_ours = stage == StageName::Publish.as_str() || stage == StageName::SetWeights.as_str();
-        let tables = outputs.get("tables").filter(|_| is_ours)?;
-        serde_json::from_value(tables.clone()).ok()
-    }
-
-    fn keep_step(&mut self, event: &JournalEvent) {
-        let JournalEvent::StepEnded {
-            job,
-            leg,
-            attempt,
-            index,
-            step,
-            stage,
-            outcome,
-            conclusion,
-            reason,
-            duration_ns,
-            ..
-        } = event
-        else {
-            return;
-        };
-        let ended_at_us = (self.settings.now)().as_microsecond();
-        self.steps.push(StepAttemptRow {
-            round_id: self.settings.round_id.to_string(),
-            job: job.clone(),
-            leg: leg.clone(),
-            attempt: *attempt,
-            step_index: *index,
-            step: step.clone(),
-            stage: stage.clone(),
-            outcome: *outcome,
-            conclusion: *conclusion,
-            fault: reason.as_ref().map(|reason| reason.fault),
-            reason: reason.as_ref().map(|reason| reason.code.clone()),
-            detail: reason.as_ref().map(|reason| reason.message.clone()),
-            started_at_us: ended_at_us - duration_ns / 1000,
-            duration_ns: *duration_ns,
-        });
     }
 
     fn show(&self, view: View) {
@@ -445,11 +384,11 @@ impl EventLoop<'_> {
         let undone = outcome.iter().find_map(|job| Some((job.job, job.undone()?)));
         let is_meant_to_publish = outcome.iter().any(|job| has_stage(job.job, StageName::Publish));
         match undone {
-            Some((job, reason)) if self.has_published && has_stage(job, StageName::SetWeights) => {
+            Some((job, reason)) if self.state.has_published && has_stage(job, StageName::SetWeights) => {
                 (ExitCode::Refused, Some(reason))
             }
             // That the rest was published although a read was spoilt is the pipeline's decision.
-            _ if self.has_published => (ExitCode::Done, None),
+            _ if self.state.has_published => (ExitCode::Done, None),
             Some((_, reason)) => (ExitCode::Incomplete, Some(reason)),
             None if is_meant_to_publish => {
                 let why = "nothing was published: see which submissions are held, and why";
@@ -464,10 +403,9 @@ impl EventLoop<'_> {
         while let Ok(event) = self.journal_events.try_recv() {
             self.record(event)?;
         }
-        if self.has_published {
-            let steps = std::mem::take(&mut self.steps);
-            let table = self.round.directory.write_table(&steps)?;
-            self.record(JournalEvent::Published { tables: vec![table] })?;
+        if self.state.has_published {
+            let table = self.round.directory.write_table(&self.state.step_rows())?;
+            self.record(JournalEvent::Published { what: Publication::Steps, tables: vec![table] })?;
         }
         let conclusion = match exit_code {
             ExitCode::Done => Conclusion::Success,
@@ -480,4 +418,14 @@ impl EventLoop<'_> {
         }
         Ok(())
     }
+}
+
+/// What is to be said of tables that a step has written: that they are published, once the step succeeded.
+fn published(event: &JournalEvent) -> Option<JournalEvent> {
+    let JournalEvent::StepEnded { step, conclusion: Conclusion::Success, outputs, .. } = event else {
+        return None;
+    };
+    let what = step.kind.publication()?;
+    let tables = serde_json::from_value(outputs.get("tables")?.clone()).ok()?;
+    Some(JournalEvent::Published { what, tables })
 }

@@ -3,6 +3,7 @@
 use arrow_schema::{ArrowError, DataType};
 use parquet::errors::ParquetError;
 
+use super::FormatVersion;
 use crate::model::UnknownWord;
 
 /// Why bytes are not the artifact they should be, or cannot be made into one.
@@ -139,16 +140,34 @@ pub enum ArtifactError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The journal is of a format that this program does not know.
+    #[error("the journal is of version {found}, this program reads {expected} and older: use a newer one")]
+    JournalVersion {
+        /// Version of the file.
+        found: FormatVersion,
+        /// Version of this program.
+        expected: FormatVersion,
+    },
+    /// The journal can be read, but its format is no longer written.
+    #[error(
+        "the journal is of version {found}: this program shows such rounds, and goes on only with {expected}"
+    )]
+    JournalOlder {
+        /// Version of the file.
+        found: FormatVersion,
+        /// Version of this program.
+        expected: FormatVersion,
+    },
     /// `round.json` is not what it should be.
     #[error("`round.json` is not of the form of a round")]
     RoundFile(#[source] serde_json::Error),
     /// `round.json` has another schema.
-    #[error("`round.json` has schema {found}, this program reads {expected}")]
+    #[error("`round.json` has schema {found}, this program reads {expected} and older: use a newer one")]
     RoundFileVersion {
         /// Schema in the file.
-        found: u32,
+        found: FormatVersion,
         /// Schema of this program.
-        expected: u32,
+        expected: FormatVersion,
     },
     /// `SEAL` is not what it should be.
     #[error("line {line} of SEAL is not a seal: {why}")]

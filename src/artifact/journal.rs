@@ -1,16 +1,26 @@
 //! `journal.jsonl`: what happened in a round, in order; the truth from which it is resumed.
 //!
 //! One JSON object a line: `seq`, `at`, the event's fields, and last `crc`, the first 16 hexadecimal digits of
-//! the SHA-256 of the line's JSON without it. A line counts once it is whole, with its end of line. What a
+//! the SHA-256 of the line's JSON without it. The first line is `round-started` and says the format's version;
+//! a journal that says none is of version 1. A line counts once it is whole, with its end of line. What a
 //! power cut leaves at the end (half a line, zeros, an unwritten block) is told from damage in the middle,
 //! which is refused: resuming from a history with holes would repeat or skip work.
+//!
+//! What all lines together come to is [`super::RoundState`]'s business.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::fmt;
+use std::str::FromStr;
 
-use super::{ArtifactError, digest};
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use super::{ArtifactError, FormatVersion, digest};
 use crate::model::{Conclusion, Digest, Reason, RoundId};
+use crate::pipeline::stage::StageName;
 
+/// The version of the journals that this program writes; it reads them and older ones.
+pub const SCHEMA: FormatVersion = FormatVersion::new(2, 0);
 /// Between the JSON and its checksum.
 const CRC_KEY: &str = ",\"crc\":\"";
 /// Digits of the checksum.
@@ -21,11 +31,125 @@ const CRC_DIGITS: usize = 16;
 pub struct JournalLine {
     /// Number from 0, without gaps.
     pub seq: u64,
-    /// Wall time, RFC 3339.
-    pub at: String,
+    /// Wall time.
+    pub at: Timestamp,
     /// What happened.
     #[serde(flatten)]
     pub event: JournalEvent,
+}
+
+/// What a round is: its first line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundStart {
+    /// [`SCHEMA`] of the program that wrote the journal.
+    #[serde(default = "FormatVersion::first")]
+    pub schema: FormatVersion,
+    /// The round.
+    pub round_id: RoundId,
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Digest of its text.
+    pub pipeline_digest: Digest,
+    /// Names of the runners there are. Version 1 said `runner`, the names joined by commas.
+    #[serde(alias = "runner", deserialize_with = "names")]
+    pub runners: Vec<String>,
+    /// Digest of the root seed: it can be shown now and the seed later.
+    pub seed_commitment: Digest,
+}
+
+/// An attempt of a leg.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LegAttempt {
+    /// Job.
+    pub job: String,
+    /// Key of the leg; empty for a job without matrix.
+    pub leg: String,
+    /// Number of the attempt, from 1. A scheduled retry of version 1 said `next_attempt`.
+    #[serde(alias = "next_attempt")]
+    pub attempt: u32,
+}
+
+/// A step of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStep {
+    /// Place of the step in its job, from 0.
+    pub index: u32,
+    /// Step id or name.
+    #[serde(rename = "step")]
+    pub name: String,
+    /// What it does.
+    #[serde(rename = "stage")]
+    pub kind: StepKind,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum StepKind {
+    /// A built-in stage.
+    Stage(StageName),
+    /// A shell script.
+    Run,
+}
+
+impl StepKind {
+    /// The stage's name, or `run`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stage(stage) => stage.as_str(),
+            Self::Run => "run",
+        }
+    }
+
+    /// What tables a step that succeeded has published, if it is one that publishes.
+    pub const fn publication(self) -> Option<Publication> {
+        match self {
+            Self::Stage(StageName::Publish) => Some(Publication::Results),
+            Self::Stage(StageName::SetWeights) => Some(Publication::Weights),
+            Self::Stage(_) | Self::Run => None,
+        }
+    }
+}
+
+impl fmt::Display for StepKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<StepKind> for String {
+    fn from(kind: StepKind) -> Self {
+        kind.as_str().to_owned()
+    }
+}
+
+/// A stage that this program does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is neither a stage nor `run`")]
+pub struct UnknownStep(String);
+
+impl TryFrom<String> for StepKind {
+    type Error = UnknownStep;
+
+    fn try_from(text: String) -> Result<Self, UnknownStep> {
+        match text.as_str() {
+            "run" => Ok(Self::Run),
+            name => StageName::from_str(name).map(Self::Stage).map_err(|_| UnknownStep(text)),
+        }
+    }
+}
+
+/// Which part of a round's tables was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Publication {
+    /// What was measured and judged. Version 1 did not tell them apart.
+    #[default]
+    Results,
+    /// What is to be set on chain.
+    Weights,
+    /// How the round itself went.
+    Steps,
 }
 
 /// A table as it was published.
@@ -41,23 +165,12 @@ pub struct PublishedTable {
     pub rows: u64,
 }
 
-/// What can happen. A leg is named by its key, empty for a job without matrix; attempts count from 1.
+/// What can happen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum JournalEvent {
     /// The first event of every journal.
-    RoundStarted {
-        /// The round.
-        round_id: RoundId,
-        /// Name of the pipeline.
-        pipeline: String,
-        /// Digest of its text.
-        pipeline_digest: Digest,
-        /// Name of the runner.
-        runner: String,
-        /// Digest of the root seed: it can be shown now and the seed later.
-        seed_commitment: Digest,
-    },
+    RoundStarted(RoundStart),
     /// All that a job needs is there.
     JobStarted {
         /// Job.
@@ -67,55 +180,40 @@ pub enum JournalEvent {
     JobPlanned {
         /// Job.
         job: String,
-        /// Keys of its legs in the order of the plan.
+        /// Keys of its legs in the order of the plan; one empty key for a job without matrix.
         legs: Vec<String>,
     },
     /// An attempt of a leg began.
     LegStarted {
-        /// Job.
-        job: String,
-        /// Leg.
-        leg: String,
-        /// Attempt.
-        attempt: u32,
+        /// Which.
+        #[serde(flatten)]
+        at: LegAttempt,
         /// Runner that runs it.
         runner: String,
     },
     /// A step began.
     StepStarted {
-        /// Job.
-        job: String,
-        /// Leg.
-        leg: String,
-        /// Attempt.
-        attempt: u32,
-        /// Place of the step in its job, from 0.
-        index: u32,
-        /// Step id or name.
-        step: String,
-        /// Stage, or `run` for a shell step.
-        stage: String,
+        /// Where.
+        #[serde(flatten)]
+        at: LegAttempt,
+        /// Which.
+        #[serde(flatten)]
+        step: JobStep,
     },
-    /// A step ended.
+    /// A step ended; of one that never began, for example because its condition could not be read, too.
     StepEnded {
-        /// Job.
-        job: String,
-        /// Leg.
-        leg: String,
-        /// Attempt.
-        attempt: u32,
-        /// Place of the step in its job, from 0.
-        index: u32,
-        /// Step id or name.
-        step: String,
-        /// Stage, or `run` for a shell step.
-        stage: String,
+        /// Where.
+        #[serde(flatten)]
+        at: LegAttempt,
+        /// Which.
+        #[serde(flatten)]
+        step: JobStep,
         /// Result before `continue-on-error`.
         outcome: Conclusion,
         /// Result after it.
         conclusion: Conclusion,
-        /// Outputs, an object.
-        outputs: Value,
+        /// Outputs.
+        outputs: Map<String, Value>,
         /// Why, where it did not succeed.
         reason: Option<Reason>,
         /// How long it took.
@@ -123,33 +221,27 @@ pub enum JournalEvent {
     },
     /// An attempt of a leg ended.
     LegEnded {
-        /// Job.
-        job: String,
-        /// Leg.
-        leg: String,
-        /// Attempt.
-        attempt: u32,
+        /// Which.
+        #[serde(flatten)]
+        at: LegAttempt,
         /// How.
         conclusion: Conclusion,
         /// Why, where it did not succeed.
         reason: Option<Reason>,
-        /// Outputs, an object.
-        outputs: Value,
+        /// The job's outputs as this leg gives them.
+        outputs: Map<String, Value>,
     },
     /// A leg will be tried again.
     RetryScheduled {
-        /// Job.
-        job: String,
-        /// Leg.
-        leg: String,
         /// The attempt to come.
-        next_attempt: u32,
+        #[serde(flatten)]
+        at: LegAttempt,
         /// How long it waits.
         delay_ms: u64,
         /// Why the last one failed.
         reason: Reason,
     },
-    /// A leg will not run.
+    /// A leg will not run, or not again.
     LegSkipped {
         /// Job.
         job: String,
@@ -158,19 +250,20 @@ pub enum JournalEvent {
         /// Why, in words.
         why: String,
     },
-    /// A job ended, or was skipped.
+    /// A job ended, or was skipped. Its outputs are its legs'.
     JobEnded {
         /// Job.
         job: String,
         /// How.
         conclusion: Conclusion,
-        /// Outputs, an object.
-        outputs: Value,
         /// Why, where it did not succeed.
         reason: Option<Reason>,
     },
-    /// Results are on disk, whole.
+    /// Tables are on disk, whole.
     Published {
+        /// Which part of all.
+        #[serde(default)]
+        what: Publication,
         /// Which.
         tables: Vec<PublishedTable>,
     },
@@ -188,22 +281,31 @@ pub enum JournalEvent {
     },
 }
 
+/// Names in an array, or in one text with commas between them.
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Names {
+        Several(Vec<String>),
+        Joined(String),
+    }
+    Ok(match Names::deserialize(deserializer)? {
+        Names::Several(names) => names,
+        Names::Joined(text) => text.split(',').map(str::to_owned).collect(),
+    })
+}
+
 /// What a journal says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replay {
+    /// The version of its format: what its first line says; [`SCHEMA`], if there is no line yet.
+    pub schema: FormatVersion,
     /// Its lines, numbered from 0.
     pub lines: Vec<JournalLine>,
     /// Bytes of whole lines: a writer cuts the file to this length before it goes on.
     pub valid_bytes: usize,
     /// What stands after them.
     pub tail: Tail,
-}
-
-impl Replay {
-    /// The events without numbers and times.
-    pub fn events(&self) -> impl Iterator<Item = &JournalEvent> {
-        self.lines.iter().map(|line| &line.event)
-    }
 }
 
 /// What stands after the last whole line.
@@ -227,8 +329,12 @@ pub enum Tail {
 /// reach the file.
 ///
 /// # Errors
-/// When the event cannot be written as JSON, or is nested too deeply to be read again.
+/// When the event cannot be written as JSON, is nested too deeply to be read again, or is the first and does not
+/// say the format's version.
 pub fn encode_line(line: &JournalLine) -> Result<Vec<u8>, ArtifactError> {
+    if line.seq == 0 && !matches!(line.event, JournalEvent::RoundStarted(_)) {
+        return Err(ArtifactError::JournalEvent { why: "the first line of a journal is the round's start" });
+    }
     let mut json = serde_json::to_string(line).map_err(ArtifactError::JournalWrite)?;
     let crc = checksum(json.as_bytes());
     json.pop();
@@ -243,8 +349,12 @@ pub fn encode_line(line: &JournalLine) -> Result<Vec<u8>, ArtifactError> {
 /// Reads a journal that may have been cut short.
 ///
 /// # Errors
-/// When a line is damaged and whole ones follow, or the numbers have a gap.
+/// When its format is newer than [`SCHEMA`], a line is damaged and whole ones follow, or the numbers have a gap.
 pub fn replay(bytes: &[u8]) -> Result<Replay, ArtifactError> {
+    let schema = schema_of(bytes);
+    if schema > SCHEMA {
+        return Err(ArtifactError::JournalVersion { found: schema, expected: SCHEMA });
+    }
     let mut lines: Vec<JournalLine> = Vec::new();
     let mut valid_bytes = 0;
     let mut rest = bytes;
@@ -271,7 +381,7 @@ pub fn replay(bytes: &[u8]) -> Result<Replay, ArtifactError> {
         bytes if rest.iter().all(|byte| *byte == 0) => Tail::Zeros { bytes },
         bytes => Tail::Torn { bytes },
     };
-    Ok(Replay { lines, valid_bytes, tail })
+    Ok(Replay { schema, lines, valid_bytes, tail })
 }
 
 fn has_whole_line(bytes: &[u8]) -> bool {
@@ -280,8 +390,26 @@ fn has_whole_line(bytes: &[u8]) -> bool {
         .any(|line| line.ends_with(b"\n") && decode_line(&line[..line.len() - 1]).is_ok())
 }
 
+/// The version in the first line, whatever else stands there.
+fn schema_of(bytes: &[u8]) -> FormatVersion {
+    #[derive(Deserialize)]
+    struct Version {
+        #[serde(default = "FormatVersion::first")]
+        schema: FormatVersion,
+    }
+    let first = bytes.split_inclusive(|byte| *byte == b'\n').next().and_then(|line| line.strip_suffix(b"\n"));
+    let json = first.and_then(|line| checked_json(line).ok());
+    json.and_then(|json| serde_json::from_slice::<Version>(&json).ok())
+        .map_or(SCHEMA, |version| version.schema)
+}
+
 /// One line without its end, or what is wrong with it.
 fn decode_line(line: &[u8]) -> Result<JournalLine, &'static str> {
+    serde_json::from_slice(&checked_json(line)?).map_err(|_| "not an event of this version")
+}
+
+/// The JSON of a line, if its checksum is right.
+fn checked_json(line: &[u8]) -> Result<Vec<u8>, &'static str> {
     let split = line.len().checked_sub(CRC_KEY.len() + CRC_DIGITS + 2).ok_or("too short")?;
     let (json, crc) = line.split_at(split);
     let crc = crc
@@ -289,10 +417,7 @@ fn decode_line(line: &[u8]) -> Result<JournalLine, &'static str> {
         .and_then(|crc| crc.strip_suffix(b"\"}"))
         .ok_or("no checksum at its end")?;
     let json = [json, b"}"].concat();
-    if checksum(&json).as_bytes() != crc {
-        return Err("its checksum does not match");
-    }
-    serde_json::from_slice(&json).map_err(|_| "not an event of this version")
+    if checksum(&json).as_bytes() == crc { Ok(json) } else { Err("its checksum does not match") }
 }
 
 fn checksum(json: &[u8]) -> String {
@@ -306,65 +431,51 @@ mod tests {
     use super::*;
     use crate::model::Fault;
 
+    const FIRST: &[u8] = include_bytes!("../../tests/fixtures/journal/version-1.jsonl");
+
+    fn at(attempt: u32) -> LegAttempt {
+        LegAttempt { job: "measure".to_owned(), leg: "0001-candidate-5Grwva".to_owned(), attempt }
+    }
+
     fn every_event() -> Vec<JournalEvent> {
         let (job, leg) = ("measure".to_owned(), "0001-candidate-5Grwva".to_owned());
         let digest = digest::sha256(b"x");
         let reason = || Reason::new(Fault::Infra, "registry-timeout", "no answer\nin 30 s");
+        let step = || JobStep { index: 0, name: "boot".to_owned(), kind: StepKind::Stage(StageName::Boot) };
+        let outputs = |value: Value| value.as_object().cloned().expect("an object");
         vec![
-            JournalEvent::RoundStarted {
+            JournalEvent::RoundStarted(RoundStart {
+                schema: SCHEMA,
                 round_id: "demo-1".parse().expect("an id"),
                 pipeline: "demo".to_owned(),
                 pipeline_digest: digest.clone(),
-                runner: "embedded".to_owned(),
+                runners: vec!["embedded".to_owned()],
                 seed_commitment: digest.clone(),
-            },
+            }),
             JournalEvent::JobStarted { job: job.clone() },
             JournalEvent::JobPlanned { job: job.clone(), legs: vec![leg.clone()] },
-            JournalEvent::LegStarted {
-                job: job.clone(),
-                leg: leg.clone(),
-                attempt: 1,
-                runner: "embedded".to_owned(),
-            },
-            JournalEvent::StepStarted {
-                job: job.clone(),
-                leg: leg.clone(),
-                attempt: 1,
-                index: 0,
-                step: "boot".to_owned(),
-                stage: "boot".to_owned(),
-            },
+            JournalEvent::LegStarted { at: at(1), runner: "embedded".to_owned() },
+            JournalEvent::StepStarted { at: at(1), step: step() },
             JournalEvent::StepEnded {
-                job: job.clone(),
-                leg: leg.clone(),
-                attempt: 1,
-                index: 0,
-                step: "boot".to_owned(),
-                stage: "boot".to_owned(),
+                at: at(1),
+                step: step(),
                 outcome: Conclusion::Failure,
                 conclusion: Conclusion::Success,
-                outputs: json!({"z": 0.1, "a": [1, null, "é"]}),
+                outputs: outputs(json!({"z": 0.1, "a": [1, null, "é"]})),
                 reason: Some(reason()),
                 duration_ns: 1_500_000_000,
             },
             JournalEvent::LegEnded {
-                job: job.clone(),
-                leg: leg.clone(),
-                attempt: 1,
+                at: at(1),
                 conclusion: Conclusion::Failure,
                 reason: Some(reason()),
-                outputs: json!({}),
+                outputs: Map::new(),
             },
-            JournalEvent::RetryScheduled {
-                job: job.clone(),
-                leg: leg.clone(),
-                next_attempt: 2,
-                delay_ms: 1000,
-                reason: reason(),
-            },
+            JournalEvent::RetryScheduled { at: at(2), delay_ms: 1000, reason: reason() },
             JournalEvent::LegSkipped { job: job.clone(), leg, why: "its `if` is false".to_owned() },
-            JournalEvent::JobEnded { job, conclusion: Conclusion::Success, outputs: json!({}), reason: None },
+            JournalEvent::JobEnded { job, conclusion: Conclusion::Success, reason: None },
             JournalEvent::Published {
+                what: Publication::Results,
                 tables: vec![PublishedTable {
                     table: "reads".to_owned(),
                     path: "results/reads.parquet".to_owned(),
@@ -377,13 +488,12 @@ mod tests {
         ]
     }
 
+    fn line(seq: u64, event: JournalEvent) -> JournalLine {
+        JournalLine { seq, at: "2026-11-21T21:27:00Z".parse().expect("a time"), event }
+    }
+
     fn lines() -> Vec<JournalLine> {
-        let at = "2026-11-21T21:27:00Z";
-        every_event()
-            .into_iter()
-            .zip(0..)
-            .map(|(event, seq)| JournalLine { seq, at: at.to_owned(), event })
-            .collect()
+        (0..).zip(every_event()).map(|(seq, event)| line(seq, event)).collect()
     }
 
     fn journal() -> Vec<u8> {
@@ -454,15 +564,16 @@ mod tests {
 
     #[test]
     fn what_could_not_be_read_is_not_written() {
-        let outputs = (0..127).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
-        let event = JournalEvent::JobEnded {
-            job: "deep".to_owned(),
+        let deep = (0..127).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
+        let event = JournalEvent::LegEnded {
+            at: at(1),
             conclusion: Conclusion::Success,
-            outputs,
             reason: None,
+            outputs: Map::from_iter([("deep".to_owned(), deep)]),
         };
-        let line = JournalLine { seq: 0, at: "2026-11-21T21:27:00Z".to_owned(), event };
-        assert!(encode_line(&line).is_err());
+        assert!(encode_line(&line(1, event)).is_err());
+        let error = encode_line(&line(0, JournalEvent::JobStarted { job: "first".to_owned() }));
+        assert!(error.expect_err("no version").to_string().contains("the round's start"));
     }
 
     #[test]
@@ -471,5 +582,39 @@ mod tests {
         let bytes: Vec<u8> =
             [&lines[0], &lines[2]].into_iter().flat_map(|line| encode_line(line).expect("encodes")).collect();
         assert!(replay(&bytes).expect_err("a gap").to_string().contains("line 2 "));
+    }
+
+    /// The lines of version 1 say the same, and say no version.
+    #[test]
+    fn the_first_version_is_read() {
+        let replay = replay(FIRST).expect("readable");
+        assert_eq!(replay.schema, FormatVersion::FIRST);
+        assert_eq!(replay.tail, Tail::Clean);
+        let mut expected = lines();
+        let JournalEvent::RoundStarted(start) = &mut expected[0].event else { panic!("a start") };
+        start.schema = FormatVersion::FIRST;
+        start.runners.push("other".to_owned());
+        assert_eq!(replay.lines, expected);
+    }
+
+    #[test]
+    fn newer_versions_are_refused_by_name() {
+        let check = |schema: &str, expected: Option<&str>| {
+            let json = format!("{{\"seq\":0,\"event\":\"born\",\"schema\":{schema}}}");
+            let crc = checksum(json.as_bytes());
+            let line = format!("{},\"crc\":\"{crc}\"}}\n", json.trim_end_matches('}'));
+            let found =
+                replay(line.as_bytes()).map(|replay| replay.lines.len()).map_err(|error| error.to_string());
+            match expected {
+                Some(words) => assert!(found.clone().is_err_and(|error| error.contains(words)), "{found:?}"),
+                // Of this version, but not an event of it: half a line for all we know.
+                None => assert_eq!(found, Ok(0)),
+            }
+        };
+        check("\"3.0\"", Some("the journal is of version 3.0, this program reads 2.0 and older"));
+        check("\"2.1\"", Some("version 2.1"));
+        check("7", Some("version 7.0"));
+        check("\"2.0\"", None);
+        check("1", None);
     }
 }

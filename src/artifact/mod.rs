@@ -1,7 +1,7 @@
 //! L1, how a round lies on disk: bytes in, bytes out.
 //!
 //! Tables are Parquet ([`encode`], [`decode`]), the journal is JSON lines that notice damage
-//! ([`journal`]), `round.json` says what the round was made of ([`RoundFile`]), `SEAL` lists what all of
+//! ([`journal`]) and come to a [`RoundState`], `round.json` says what the round was made of ([`RoundFile`]), `SEAL` lists what all of
 //! it hashes to ([`seal`]), and [`layout`] says which file is where. Nothing here opens a file: reading
 //! and writing is `adapters::store`'s business, and what the rows mean is `model`'s.
 #![deny(clippy::disallowed_methods)]
@@ -15,12 +15,22 @@ pub mod journal;
 pub mod layout;
 mod parquet_file;
 mod round_file;
+mod round_state;
 pub mod seal;
 mod table;
+mod version;
 
 pub use error::ArtifactError;
-pub use journal::{JournalEvent, JournalLine, PublishedTable, Replay, Tail};
+pub use journal::{
+    JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, Replay, RoundStart,
+    StepKind, Tail,
+};
 pub use parquet_file::{TableContext, decode, encode};
-pub use round_file::RoundFile;
+pub use round_file::{RoundFile, RunnerFile};
+pub use round_state::{
+    AttemptState, Ending, Interruption, JobState, LegState, Retry, RoundEnding, RoundState, StepEnding,
+    StepState,
+};
 pub use seal::{Seal, SealDifference, SealEntry};
 pub use table::{TABLE_NAMES, Table, TableInfo, encode_empty, rewrite, tables};
+pub use version::FormatVersion;

@@ -1,18 +1,21 @@
 //! `round.json`: everything that a round was made of, written once before anything runs.
+//!
+//! What a round learns later is not here: the images it pulled, with their digests, are in the table of reads.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ArtifactError;
+use super::{ArtifactError, FormatVersion, digest};
 use crate::model::{Digest, RoundId};
+use crate::pipeline::{RunnerSpec, Source};
 
 /// What a round was made of. With the same program and images, this is enough to run it again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoundFile {
     /// [`RoundFile::SCHEMA`].
-    pub schema: u32,
+    pub schema: FormatVersion,
     /// The round.
     pub round_id: RoundId,
     /// Where the pipeline was read.
@@ -21,18 +24,12 @@ pub struct RoundFile {
     pub pipeline_text: String,
     /// Digest of the text.
     pub pipeline_digest: Digest,
-    /// Where the runner was read.
-    pub runner_path: String,
-    /// Its whole text.
-    pub runner_text: String,
+    /// The runners there were, whether or not a job ran on them.
+    pub runners: Vec<RunnerFile>,
     /// Inputs of the dispatch, defaults filled in.
     pub inputs: BTreeMap<String, Value>,
     /// The root seed, 64 hexadecimal digits: not to be shown before the round has ended.
     pub seed_hex: String,
-    /// Images known at the start, by name.
-    pub images: BTreeMap<String, Digest>,
-    /// Digest of the model, where the runner names one.
-    pub model_digest: Option<Digest>,
     /// Version of this program.
     pub tool_version: String,
     /// Digest of its executable, where it could be read.
@@ -41,15 +38,92 @@ pub struct RoundFile {
     pub started_at: String,
 }
 
+/// A runner as a round found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerFile {
+    /// Its name.
+    pub name: String,
+    /// Where it was read.
+    pub path: String,
+    /// Its whole text.
+    pub text: String,
+    /// Digest of the text.
+    pub digest: Digest,
+    /// Digest over the names and contents of its model's files, where it names a model that could be read.
+    pub model_digest: Option<Digest>,
+}
+
 /// What any version of the file says.
 #[derive(Deserialize)]
 struct Version {
-    schema: u32,
+    schema: FormatVersion,
+}
+
+/// The file of schema 1: runners joined into one text, with the model of the first that had one.
+#[derive(Deserialize)]
+struct First {
+    round_id: RoundId,
+    pipeline_path: String,
+    pipeline_text: String,
+    pipeline_digest: Digest,
+    runner_path: String,
+    runner_text: String,
+    inputs: BTreeMap<String, Value>,
+    seed_hex: String,
+    model_digest: Option<Digest>,
+    tool_version: String,
+    tool_digest: Option<Digest>,
+    started_at: String,
+}
+
+impl First {
+    /// The runners apart again; as one, where the joints cannot be told from what they join.
+    fn runners(&self) -> Vec<RunnerFile> {
+        let mut paths: Vec<&str> = self.runner_path.split(',').collect();
+        let mut texts: Vec<&str> = self.runner_text.split("\n---\n").collect();
+        if self.runner_path.is_empty() {
+            return Vec::new();
+        }
+        if paths.len() != texts.len() {
+            (paths, texts) = (vec![self.runner_path.as_str()], vec![self.runner_text.as_str()]);
+        }
+        let mut model_digest = self.model_digest.clone();
+        let runner = |(path, text): (&str, &str)| {
+            let spec = RunnerSpec::parse(&Source::new(path, text)).ok().map(|parsed| parsed.value);
+            let has_model = spec.as_ref().is_none_or(|spec| spec.model_dir.is_some());
+            RunnerFile {
+                name: spec.map_or_else(|| path.to_owned(), |spec| spec.name),
+                path: path.to_owned(),
+                text: text.to_owned(),
+                digest: digest::sha256(text.as_bytes()),
+                model_digest: if has_model { model_digest.take() } else { None },
+            }
+        };
+        paths.into_iter().zip(texts).map(runner).collect()
+    }
+}
+
+impl From<First> for RoundFile {
+    fn from(first: First) -> Self {
+        Self {
+            schema: Self::SCHEMA,
+            runners: first.runners(),
+            round_id: first.round_id,
+            pipeline_path: first.pipeline_path,
+            pipeline_text: first.pipeline_text,
+            pipeline_digest: first.pipeline_digest,
+            inputs: first.inputs,
+            seed_hex: first.seed_hex,
+            tool_version: first.tool_version,
+            tool_digest: first.tool_digest,
+            started_at: first.started_at,
+        }
+    }
 }
 
 impl RoundFile {
-    /// The schema that this program writes and reads.
-    pub const SCHEMA: u32 = 1;
+    /// The schema that this program writes; it reads it and older ones.
+    pub const SCHEMA: FormatVersion = FormatVersion::new(2, 0);
 
     /// The file: indented, a line at the end.
     ///
@@ -61,14 +135,17 @@ impl RoundFile {
         Ok(bytes)
     }
 
-    /// Reads the file back.
+    /// Reads the file back; one of an older schema comes as this one's.
     ///
     /// # Errors
-    /// When it is not JSON of this form, or has another schema.
+    /// When it is not JSON of this form, or has a newer schema.
     pub fn decode(bytes: &[u8]) -> Result<Self, ArtifactError> {
         let Version { schema: found } = serde_json::from_slice(bytes).map_err(ArtifactError::RoundFile)?;
-        if found != Self::SCHEMA {
+        if found > Self::SCHEMA {
             return Err(ArtifactError::RoundFileVersion { found, expected: Self::SCHEMA });
+        }
+        if found.major == 1 {
+            return serde_json::from_slice::<First>(bytes).map(Self::from).map_err(ArtifactError::RoundFile);
         }
         serde_json::from_slice(bytes).map_err(ArtifactError::RoundFile)
     }
@@ -79,24 +156,38 @@ mod tests {
     use super::super::digest::sha256;
     use super::*;
 
-    #[test]
-    fn round_trip() {
-        let file = RoundFile {
+    fn runner(name: &str, text: &str, model_digest: Option<Digest>) -> RunnerFile {
+        RunnerFile {
+            name: name.to_owned(),
+            path: format!("runners/{name}.yml"),
+            text: text.to_owned(),
+            digest: sha256(text.as_bytes()),
+            model_digest,
+        }
+    }
+
+    fn file() -> RoundFile {
+        RoundFile {
             schema: RoundFile::SCHEMA,
             round_id: "demo-1".parse().expect("an id"),
             pipeline_path: "pipelines/demo.yml".to_owned(),
             pipeline_text: "name: demo\n".to_owned(),
             pipeline_digest: sha256(b"name: demo\n"),
-            runner_path: "runners/embedded.yml".to_owned(),
-            runner_text: "name: embedded\n".to_owned(),
+            runners: vec![
+                runner("embedded", "name: embedded\n", Some(sha256(b"model"))),
+                runner("box", "name: box\n", None),
+            ],
             inputs: BTreeMap::from([("prompts".to_owned(), Value::from(8))]),
             seed_hex: "00".repeat(32),
-            images: BTreeMap::from([("embedded/turbo".to_owned(), sha256(b"turbo"))]),
-            model_digest: None,
             tool_version: "0.1.0".to_owned(),
             tool_digest: Some(sha256(b"tool")),
             started_at: "2026-11-21T21:27:00Z".to_owned(),
-        };
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let file = file();
         let bytes = file.encode().expect("encodes");
         insta::assert_snapshot!(String::from_utf8_lossy(&bytes));
         assert_eq!(RoundFile::decode(&bytes).expect("decodes"), file);
@@ -104,11 +195,48 @@ mod tests {
 
     #[test]
     fn what_is_no_round() {
-        for (bad, why) in
-            [("", "not of the form"), ("{\"schema\":2}", "schema 2"), ("{\"schema\":1}", "not of the form")]
-        {
+        for (bad, why) in [
+            ("", "not of the form"),
+            ("{\"schema\":3}", "schema 3.0"),
+            ("{\"schema\":\"2.1\"}", "schema 2.1"),
+            ("{\"schema\":\"2.0\"}", "not of the form"),
+            ("{\"schema\":1}", "not of the form"),
+        ] {
             let error = RoundFile::decode(bad.as_bytes()).expect_err(bad).to_string();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn the_first_schema_is_read() {
+        let [plain, with_model] =
+            ["name: box\nengine: docker\n", "name: gpu\nengine: docker\nmodel-dir: models/m\n"];
+        let check = |path: &str, text: &str, expected: Vec<RunnerFile>| {
+            let mut value = serde_json::to_value(file()).expect("JSON");
+            let fields = value.as_object_mut().expect("an object");
+            fields.remove("runners");
+            fields.insert("schema".to_owned(), 1.into());
+            fields.insert("runner_path".to_owned(), path.into());
+            fields.insert("runner_text".to_owned(), text.into());
+            fields.insert("images".to_owned(), serde_json::json!({}));
+            fields.insert("model_digest".to_owned(), sha256(b"model").as_str().into());
+            let found = RoundFile::decode(value.to_string().as_bytes()).expect("decodes");
+            assert_eq!(found, RoundFile { runners: expected, ..file() });
+        };
+        let model = Some(sha256(b"model"));
+        check("runners/gpu.yml", with_model, vec![runner("gpu", with_model, model.clone())]);
+        check(
+            "runners/box.yml,runners/gpu.yml",
+            &[plain, with_model].join("\n---\n"),
+            vec![runner("box", plain, None), runner("gpu", with_model, model.clone())],
+        );
+        let joined = [plain, plain, plain].join("\n---\n");
+        let whole = RunnerFile {
+            name: "a.yml,b.yml".to_owned(),
+            path: "a.yml,b.yml".to_owned(),
+            ..runner("", &joined, model)
+        };
+        check("a.yml,b.yml", &joined, vec![whole]);
+        check("", "", Vec::new());
     }
 }

@@ -1,13 +1,13 @@
 //! What a person sees while a round runs: a bar and what runs now on a terminal, plain lines elsewhere.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::say;
-use crate::artifact::JournalEvent;
+use crate::artifact::{JobState, JournalEvent, JournalLine, RoundState};
 use crate::model::{Conclusion, Reason, RoundId};
 use crate::ports::Progress;
 use crate::report::text::plain;
@@ -18,7 +18,7 @@ pub(super) async fn watch(mut views: UnboundedReceiver<View>, is_live: bool, rou
     let mut screen = Screen::new(is_live, &round_id);
     while let Some(view) = views.recv().await {
         match view {
-            View::Journal(event) => screen.journal(&event),
+            View::Journal(line) => screen.journal(&line),
             View::Progress(progress) => screen.progress(&progress),
         }
     }
@@ -29,14 +29,8 @@ pub(super) async fn watch(mut views: UnboundedReceiver<View>, is_live: bool, rou
 
 struct Screen {
     bar: Option<ProgressBar>,
-    started: Instant,
-    legs: u64,
-    ended: u64,
-    /// Legs planned and not succeeded, by job.
-    planned: BTreeMap<String, u64>,
-    failed: BTreeMap<String, u64>,
-    /// When each running leg started.
-    running: BTreeMap<String, Instant>,
+    /// What was journalled so far.
+    state: RoundState,
 }
 
 impl Screen {
@@ -50,15 +44,7 @@ impl Screen {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        let screen = Self {
-            bar,
-            started: Instant::now(),
-            legs: 0,
-            ended: 0,
-            planned: BTreeMap::new(),
-            failed: BTreeMap::new(),
-            running: BTreeMap::new(),
-        };
+        let screen = Self { bar, state: RoundState::default() };
         screen.line(&format!("round {round_id}"));
         screen
     }
@@ -81,79 +67,69 @@ impl Screen {
         self.message(format!("{name}  {} {}/{}", progress.doing, progress.done, progress.total));
     }
 
-    fn journal(&mut self, event: &JournalEvent) {
-        match event {
-            JournalEvent::JobPlanned { job, legs } => {
-                self.legs += legs.len() as u64;
-                self.planned.insert(job.clone(), legs.len() as u64);
-                if let Some(bar) = &self.bar {
-                    bar.set_length(self.legs);
-                }
-                if legs.len() > 1 {
-                    self.line(&format!("{}         {job}: {} legs", self.clock(), legs.len()));
-                }
+    fn journal(&mut self, line: &JournalLine) {
+        self.state.apply(line);
+        self.count();
+        let clock = self.clock(line.at);
+        match &line.event {
+            JournalEvent::JobPlanned { job, legs } if legs.len() > 1 => {
+                self.line(&format!("{clock}         {job}: {} legs", legs.len()));
             }
-            JournalEvent::LegStarted { job, leg, .. } => {
-                self.running.insert(leg_name(job, leg), Instant::now());
+            JournalEvent::StepStarted { at, step } => {
+                self.message(format!("{}  {}", leg_name(&at.job, &at.leg), plain(&step.name)));
             }
-            JournalEvent::StepStarted { job, leg, step, .. } => {
-                self.message(format!("{}  {}", leg_name(job, leg), plain(step)));
-            }
-            JournalEvent::RetryScheduled { job, leg, next_attempt, delay_ms, reason } => {
-                let name = leg_name(job, leg);
+            JournalEvent::RetryScheduled { at, delay_ms, reason } => {
+                let (name, attempt) = (leg_name(&at.job, &at.leg), at.attempt);
                 let delay = Duration::from_millis(*delay_ms);
                 self.line(&format!(
-                    "{}  RETRY  {name}  attempt {next_attempt} in {delay:?}: {}",
-                    self.clock(),
+                    "{clock}  RETRY  {name}  attempt {attempt} in {delay:?}: {}",
                     words(reason)
                 ));
-                // The attempt that failed is not the leg's end.
-                self.ended = self.ended.saturating_sub(1);
-                if let Some(failed) = self.failed.get_mut(job) {
-                    *failed = failed.saturating_sub(1);
-                }
             }
-            JournalEvent::LegEnded { job, leg, conclusion, reason, .. } => {
-                let name = leg_name(job, leg);
-                let took =
-                    self.running.remove(&name).map(|at| at.elapsed().as_secs_f64()).unwrap_or_default();
-                let word = word(*conclusion);
+            JournalEvent::LegEnded { at, conclusion, reason, .. } => {
+                let started_at = self.state.attempt(at).and_then(|attempt| attempt.started_at);
+                let took = started_at.map_or(0.0, |start| line.at.duration_since(start).as_secs_f64());
+                let (name, word) = (leg_name(&at.job, &at.leg), word(*conclusion));
                 let why = reason.as_ref().map(|reason| format!("  {}", words(reason))).unwrap_or_default();
-                self.line(&format!("{}  {word}  {name}  {took:.1} s{why}", self.clock()));
-                let failed = self.failed.entry(job.clone()).or_default();
-                *failed += u64::from(*conclusion != Conclusion::Success);
-                self.ended += 1;
-                if let Some(bar) = &self.bar {
-                    bar.set_position(self.ended);
-                }
+                self.line(&format!("{clock}  {word}  {name}  {took:.1} s{why}"));
             }
-            JournalEvent::JobEnded { job, conclusion, reason, .. } => {
-                self.job_ended(job, *conclusion, reason.as_ref());
+            JournalEvent::JobEnded { job, .. } => {
+                if let Some(text) = self.state.job(job).and_then(job_words) {
+                    self.line(&format!("{clock}  {text}"));
+                }
             }
             _ => {}
         }
     }
 
-    /// Says how a job ended where its legs have not said it already.
-    fn job_ended(&self, job: &str, conclusion: Conclusion, reason: Option<&Reason>) {
-        let planned = self.planned.get(job).copied().unwrap_or_default();
-        if planned > 1 {
-            let failed = self.failed.get(job).copied().unwrap_or_default();
-            self.line(&format!(
-                "{}         {job}: {} of {planned} legs succeeded",
-                self.clock(),
-                planned.saturating_sub(failed)
-            ));
-        } else if planned == 0 || conclusion == Conclusion::Skipped {
-            let why = reason.map(|reason| plain(&reason.message)).unwrap_or_default();
-            self.line(&format!("{}  {}  {job}  {why}", self.clock(), word(conclusion)));
+    /// Moves the bar to the legs that are over, of all that are known.
+    fn count(&self) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(self.state.legs().count() as u64);
+            bar.set_position(self.state.legs().filter(|leg| leg.settled().is_some()).count() as u64);
         }
     }
 
-    fn clock(&self) -> String {
-        let seconds = self.started.elapsed().as_secs();
+    /// Minutes and seconds since the round started.
+    fn clock(&self, now: Timestamp) -> String {
+        let seconds = self.state.started_at.map_or(0, |start| now.duration_since(start).as_secs());
         format!("{:>3}:{:02}", seconds / 60, seconds % 60)
     }
+}
+
+/// How a job ended, where its legs have not said it already.
+fn job_words(job: &JobState) -> Option<String> {
+    let end = job.end.as_ref()?;
+    let planned = job.legs.len();
+    if planned > 1 {
+        let well = job.legs.iter().filter(|leg| leg.conclusion() == Some(Conclusion::Success)).count();
+        return Some(format!("       {}: {well} of {planned} legs succeeded", job.job));
+    }
+    if planned == 1 && end.conclusion != Conclusion::Skipped {
+        return None;
+    }
+    let why = end.reason.as_ref().map(|reason| plain(&reason.message)).unwrap_or_default();
+    Some(format!("{}  {}  {why}", word(end.conclusion), job.job))
 }
 
 fn leg_name(job: &str, leg: &str) -> String {

@@ -14,8 +14,8 @@ pub mod text;
 pub use leaderboard::leaderboard_table;
 pub use query_output::QueryResult;
 pub use rounds::{
-    JobState, LegState, RoundDetail, RoundState, RoundSummary, TableCount, Winner, round_json, rounds_json,
-    rounds_table, show_round,
+    RoundDetail, RoundPhase, RoundSummary, TableCount, Winner, round_json, rounds_json, rounds_table,
+    show_round,
 };
 pub use summary::{SummaryInput, summary_markdown};
 pub use text::{Colour, TextStyle};

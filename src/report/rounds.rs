@@ -10,11 +10,12 @@ use super::query_output::{JsonLayout, json};
 use super::text::{
     RowLines, TextStyle, between, coloured, excerpt, instant, plain, render, right, short_hotkey, table,
 };
+use crate::artifact::{JobState, LegState, PublishedTable};
 use crate::model::{Conclusion, LeaderboardRow, Reason, RoundId};
 
 /// Where a round stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoundState {
+pub enum RoundPhase {
     /// A living process holds it.
     Running,
     /// Nobody holds it and it did not end: it can be resumed.
@@ -23,7 +24,7 @@ pub enum RoundState {
     Ended(Conclusion),
 }
 
-impl RoundState {
+impl RoundPhase {
     /// The word used in tables and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,13 +44,13 @@ impl RoundState {
     }
 }
 
-impl fmt::Display for RoundState {
+impl fmt::Display for RoundPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl Serialize for RoundState {
+impl Serialize for RoundPhase {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
@@ -80,48 +81,13 @@ pub struct RoundSummary {
     /// Wall time of its end.
     pub ended_at: Option<String>,
     /// Where it stands.
-    pub state: RoundState,
+    pub state: RoundPhase,
     /// First of the leaderboard, if its score is above 0.
     pub winner: Option<Winner>,
     /// Whether it has a seal. Whether the seal holds is `audit`'s question.
     pub is_sealed: bool,
     /// What could not be read of it, in words.
     pub problem: Option<String>,
-}
-
-/// How far a leg came.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LegState {
-    /// Key; empty for a job without matrix.
-    pub leg: String,
-    /// Attempts begun.
-    pub attempts: u32,
-    /// How it ended; none while it has not.
-    pub conclusion: Option<Conclusion>,
-    /// Why, where it did not succeed.
-    pub reason: Option<Reason>,
-}
-
-/// How far a job came.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct JobState {
-    /// Job.
-    pub job: String,
-    /// How it ended; none while it has not.
-    pub conclusion: Option<Conclusion>,
-    /// Why, where it did not succeed.
-    pub reason: Option<Reason>,
-    /// Its legs in the order of the plan.
-    pub legs: Vec<LegState>,
-}
-
-impl JobState {
-    /// Legs that failed or were cancelled.
-    pub fn failed_legs(&self) -> impl Iterator<Item = &LegState> {
-        let is_failed =
-            |leg: &&LegState| matches!(leg.conclusion, Some(Conclusion::Failure | Conclusion::Cancelled));
-        self.legs.iter().filter(is_failed)
-    }
 }
 
 /// A published table and its size.
@@ -133,6 +99,12 @@ pub struct TableCount {
     pub rows: u64,
 }
 
+impl From<PublishedTable> for TableCount {
+    fn from(table: PublishedTable) -> Self {
+        Self { table: table.table, rows: table.rows }
+    }
+}
+
 /// All of one round, for `cacheon show`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RoundDetail {
@@ -141,7 +113,8 @@ pub struct RoundDetail {
     pub summary: RoundSummary,
     /// Name of the runner.
     pub runner: Option<String>,
-    /// Jobs in the order in which they started.
+    /// Jobs in the order in which they were first heard of.
+    #[serde(serialize_with = "jobs_json")]
     pub jobs: Vec<JobState>,
     /// The leaderboard, empty before there is one.
     pub leaderboard: Vec<LeaderboardRow>,
@@ -190,6 +163,47 @@ pub fn rounds_json(rounds: &[RoundSummary]) -> String {
     json(&rounds, JsonLayout::Pretty)
 }
 
+/// A job as `show --json` has it.
+#[derive(Serialize)]
+struct JobJson<'a> {
+    job: &'a str,
+    /// None while it has not ended.
+    conclusion: Option<Conclusion>,
+    reason: Option<&'a Reason>,
+    legs: Vec<LegJson<'a>>,
+}
+
+/// A leg as `show --json` has it.
+#[derive(Serialize)]
+struct LegJson<'a> {
+    leg: &'a str,
+    /// Attempts begun.
+    attempts: u32,
+    /// None while it has not ended.
+    conclusion: Option<Conclusion>,
+    reason: Option<&'a Reason>,
+}
+
+impl<'a> From<&'a LegState> for LegJson<'a> {
+    fn from(leg: &'a LegState) -> Self {
+        Self {
+            leg: &leg.key,
+            attempts: leg.attempt(),
+            conclusion: leg.conclusion(),
+            reason: leg.end().and_then(|end| end.reason.as_ref()),
+        }
+    }
+}
+
+fn jobs_json<S: Serializer>(jobs: &[JobState], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(jobs.iter().map(|job| JobJson {
+        job: &job.job,
+        conclusion: job.conclusion(),
+        reason: job.end.as_ref().and_then(|end| end.reason.as_ref()),
+        legs: job.legs.iter().map(LegJson::from).collect(),
+    }))
+}
+
 /// `cacheon show --json`: an object, indented.
 pub fn round_json(round: &RoundDetail) -> String {
     json(round, JsonLayout::Pretty)
@@ -224,9 +238,9 @@ pub fn show_round(round: &RoundDetail, style: TextStyle) -> String {
     }
     for job in &round.jobs {
         for leg in job.failed_legs() {
-            let reason =
-                leg.reason.as_ref().map_or_else(|| "no reason was recorded".to_owned(), ToString::to_string);
-            let key = if leg.leg.is_empty() { String::new() } else { format!(" {}", excerpt(&leg.leg, 100)) };
+            let reason = leg.end().and_then(|end| end.reason.as_ref());
+            let reason = reason.map_or_else(|| "no reason was recorded".to_owned(), ToString::to_string);
+            let key = if leg.key.is_empty() { String::new() } else { format!(" {}", excerpt(&leg.key, 100)) };
             line(&mut out, format_args!("\n{}{key}: {}", plain(&job.job), excerpt(&reason, 600)));
         }
     }
@@ -258,10 +272,10 @@ fn jobs_table(jobs: &[JobState], style: TextStyle) -> String {
         right("retried"),
     ]);
     for job in jobs {
-        let state = job.conclusion.map_or(RoundState::Running, RoundState::Ended);
-        let well = job.legs.iter().filter(|leg| leg.conclusion == Some(Conclusion::Success)).count();
-        let retried = job.legs.iter().filter(|leg| leg.attempts > 1).count();
-        let word = job.conclusion.map_or("not ended", Conclusion::as_str);
+        let state = job.conclusion().map_or(RoundPhase::Running, RoundPhase::Ended);
+        let well = job.legs.iter().filter(|leg| leg.conclusion() == Some(Conclusion::Success)).count();
+        let retried = job.legs.iter().filter(|leg| leg.attempt() > 1).count();
+        let word = job.conclusion().map_or("not ended", Conclusion::as_str);
         out.add_row([
             Cell::new(plain(&job.job)),
             coloured(word, state.colour()),
@@ -280,27 +294,27 @@ mod tests {
     use super::super::text::Colour;
     use super::*;
 
-    fn summary(id: &str, state: RoundState) -> RoundSummary {
+    fn summary(id: &str, state: RoundPhase) -> RoundSummary {
         RoundSummary {
             round_id: id.parse().expect("an id"),
             path: format!("data/rounds/round={id}"),
             pipeline: Some("demo".to_owned()),
             started_at: Some("2026-11-21T21:27:00.25Z".to_owned()),
-            ended_at: matches!(state, RoundState::Ended(_)).then(|| "2026-11-21T21:29:34Z".to_owned()),
+            ended_at: matches!(state, RoundPhase::Ended(_)).then(|| "2026-11-21T21:29:34Z".to_owned()),
             state,
-            winner: (state == RoundState::Ended(Conclusion::Success)).then(|| Winner {
+            winner: (state == RoundPhase::Ended(Conclusion::Success)).then(|| Winner {
                 hotkey: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".to_owned(),
                 image: Some("embedded/turbo".to_owned()),
                 score: 0.812_345,
             }),
-            is_sealed: matches!(state, RoundState::Ended(_)),
+            is_sealed: matches!(state, RoundPhase::Ended(_)),
             problem: None,
         }
     }
 
     fn detail() -> RoundDetail {
         RoundDetail {
-            summary: summary("demo-2", RoundState::Ended(Conclusion::Success)),
+            summary: summary("demo-2", RoundPhase::Ended(Conclusion::Success)),
             runner: Some("embedded".to_owned()),
             jobs: jobs(),
             leaderboard: leaderboard(),
@@ -311,14 +325,14 @@ mod tests {
 
     #[test]
     fn rounds() {
-        let mut damaged = summary("demo-0", RoundState::Interrupted);
+        let mut damaged = summary("demo-0", RoundPhase::Interrupted);
         damaged.pipeline = None;
         damaged.started_at = None;
         damaged.problem = Some("line 3 of the journal is damaged".to_owned());
         let rounds = [
-            summary("demo-3", RoundState::Running),
-            summary("demo-2", RoundState::Ended(Conclusion::Success)),
-            summary("demo-1", RoundState::Ended(Conclusion::Failure)),
+            summary("demo-3", RoundPhase::Running),
+            summary("demo-2", RoundPhase::Ended(Conclusion::Success)),
+            summary("demo-1", RoundPhase::Ended(Conclusion::Failure)),
             damaged,
         ];
         insta::assert_snapshot!("rounds", rounds_table(&rounds, TextStyle::PLAIN));

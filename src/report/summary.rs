@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use super::rounds::{JobState, TableCount};
+use super::rounds::TableCount;
 use super::text::{code, duration, instant, markdown, number, ratio, short_hotkey};
+use crate::artifact::JobState;
 use crate::model::{
     CommitmentRow, Conclusion, DecisionRow, IgnoreCode, LeaderboardRow, ReadRow, RoundId, Standing,
     VerdictRow, WeightRow,
@@ -264,12 +265,12 @@ fn failed_legs(page: &mut Page, jobs: &[JobState]) {
     page.table(
         ["job", "leg", "attempts:", "conclusion", "fault", "reason", "in words"],
         legs().map(|(job, leg)| {
-            let reason = leg.reason.as_ref();
+            let reason = leg.end().and_then(|end| end.reason.as_ref());
             [
                 code(&job.job),
-                code(&leg.leg),
-                leg.attempts.to_string(),
-                leg.conclusion.map_or("-", Conclusion::as_str).to_owned(),
+                code(&leg.key),
+                leg.attempt().to_string(),
+                leg.conclusion().map_or("-", Conclusion::as_str).to_owned(),
                 reason.map_or("-", |reason| reason.fault.as_str()).to_owned(),
                 code(reason.map_or("", |reason| &reason.code)),
                 markdown(reason.map_or("no reason was recorded", |reason| &reason.message)),
@@ -326,8 +327,8 @@ fn tables(page: &mut Page, input: &SummaryInput<'_>) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::artifact::{AttemptState, Ending, LegState};
     use crate::model::{Arm, Check, Component, Fault, ReadStatus, Reason};
-    use crate::report::rounds::LegState;
 
     const ALICE: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
     const BOB: &str = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty";
@@ -378,25 +379,34 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn jobs() -> Vec<JobState> {
-        let leg =
-            |leg: &str, conclusion, reason| LegState { leg: leg.to_owned(), attempts: 2, conclusion, reason };
+        let end = |conclusion, reason| Ending {
+            conclusion,
+            reason,
+            at: "2026-11-21T21:28:00Z".parse().expect("a time"),
+            is_stopping: false,
+        };
+        let leg = |key: &str, attempt, end| LegState {
+            key: key.to_owned(),
+            attempts: vec![AttemptState { attempt, end: Some(end), ..AttemptState::default() }],
+            ..LegState::default()
+        };
         let timeout = Reason::new(Fault::Infra, "registry-timeout", HOSTILE);
         let job = |job: &str, legs| JobState {
             job: job.to_owned(),
-            conclusion: Some(Conclusion::Success),
-            reason: None,
             legs,
+            end: Some(end(Conclusion::Success, None)),
+            ..JobState::default()
         };
         vec![
-            job("commitments", vec![LegState { attempts: 1, ..leg("", Some(Conclusion::Success), None) }]),
+            job("commitments", vec![leg("", 1, end(Conclusion::Success, None))]),
             job(
                 "measure",
                 vec![
-                    leg("0000-baseline", Some(Conclusion::Success), None),
-                    leg("0001-candidate-5Grwva", Some(Conclusion::Failure), Some(timeout)),
+                    leg("0000-baseline", 2, end(Conclusion::Success, None)),
+                    leg("0001-candidate-5Grwva", 2, end(Conclusion::Failure, Some(timeout))),
                 ],
             ),
-            JobState { conclusion: None, ..job("rank", Vec::new()) },
+            JobState { end: None, ..job("rank", Vec::new()) },
         ]
     }
 

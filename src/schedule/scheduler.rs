@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use super::event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
 use super::legs::{legs_of, reason};
 use super::placement::{Placement, place};
-use crate::artifact::JournalEvent;
+use crate::artifact::{JournalEvent, LegAttempt};
 use crate::model::{Conclusion, Fault, LegSummary, Reason};
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
 use crate::pipeline::definition::{FaultName, Job};
@@ -117,12 +117,10 @@ impl Scheduler {
         let state = &mut self.jobs[job].legs[leg];
         let attempt = state.summary.attempt;
         actions.push(Action::record(JournalEvent::LegEnded {
-            job: definition.id.clone(),
-            leg: state.summary.key.clone(),
-            attempt,
+            at: attempt_of(definition, &state.summary, attempt),
             conclusion: end.conclusion,
             reason: end.reason.clone(),
-            outputs: Json::Object(end.outputs.clone()),
+            outputs: end.outputs.clone(),
         }));
         state.summary.result = end.conclusion;
         state.summary.started_at_us = end.started_at_us;
@@ -137,9 +135,7 @@ impl Scheduler {
             let delay = definition.retry.backoff.delay_before(attempt);
             state.phase = LegPhase::Backoff;
             actions.push(Action::record(JournalEvent::RetryScheduled {
-                job: definition.id.clone(),
-                leg: state.summary.key.clone(),
-                next_attempt: attempt + 1,
+                at: attempt_of(definition, &state.summary, attempt + 1),
                 delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
                 reason: reason.clone(),
             }));
@@ -329,12 +325,7 @@ impl Scheduler {
         self.jobs[job].phase = JobPhase::Ended(conclusion);
         self.jobs[job].reason.clone_from(&reason);
         let id = self.settings.pipeline.jobs[job].id.clone();
-        actions.push(Action::record(JournalEvent::JobEnded {
-            job: id,
-            conclusion,
-            outputs: Json::Object(Map::new()),
-            reason,
-        }));
+        actions.push(Action::record(JournalEvent::JobEnded { job: id, conclusion, reason }));
     }
 
     fn end(&mut self, job: usize, actions: &mut Vec<Action>) {
@@ -351,14 +342,10 @@ impl Scheduler {
         let first = ended_as(conclusion);
         let reason =
             first.and_then(|leg| leg.summary.reason.clone()).filter(|_| conclusion != Conclusion::Success);
-        let outputs = match self.jobs[job].legs.as_slice() {
-            [only] => Json::Object(only.summary.outputs.clone()),
-            _ => Json::Object(Map::new()),
-        };
         self.jobs[job].phase = JobPhase::Ended(conclusion);
         self.jobs[job].reason.clone_from(&reason);
         let id = definition.id.clone();
-        actions.push(Action::record(JournalEvent::JobEnded { job: id, conclusion, outputs, reason }));
+        actions.push(Action::record(JournalEvent::JobEnded { job: id, conclusion, reason }));
     }
 
     /// Starts what may start: within the job's own limit, its sequences, and the runner's capacity.
@@ -409,9 +396,7 @@ impl Scheduler {
                 .with(ContextName::Matrix, leg.matrix.clone())
                 .with(ContextName::Strategy, Value::from(strategy));
             actions.push(Action::record(JournalEvent::LegStarted {
-                job: definition.id.clone(),
-                leg: leg.summary.key.clone(),
-                attempt: leg.summary.attempt,
+                at: attempt_of(definition, &leg.summary, leg.summary.attempt),
                 runner: state.runner.clone(),
             }));
             actions.push(Action::StartAttempt(Box::new(AttemptOrder {
@@ -432,6 +417,11 @@ impl Scheduler {
         let running = here.flat_map(|job| &job.legs).filter(|leg| leg.phase == LegPhase::Running).count();
         u32::try_from(running).unwrap_or(u32::MAX)
     }
+}
+
+/// How the journal names an attempt.
+fn attempt_of(job: &Job, leg: &LegSummary, attempt: u32) -> LegAttempt {
+    LegAttempt { job: job.id.clone(), leg: leg.key.clone(), attempt }
 }
 
 /// The labels a job asks for; a label that evaluates to a list stands for its items.

@@ -3,14 +3,13 @@
 //! A stage leaves rows of a table as `<table>.parquet`. Of every leg that succeeded, the last attempt's rows
 //! enter; what a failed attempt left stays where it is, as a diagnostic, and is never mixed in.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{JobContext, MAX_TABLE_BYTES, StageError};
-use crate::adapters::store::job_states;
-use crate::artifact::{JournalEvent, PublishedTable, Replay, Table, decode, layout};
+use crate::artifact::{PublishedTable, RoundState, Table, decode, layout};
 use crate::model::{
     CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow, TokenRow,
     VerdictRow,
@@ -26,8 +25,8 @@ pub(super) fn run(
     Parameters {}: &Parameters,
     context: &JobContext<'_>,
 ) -> Result<Map<String, Value>, StageError> {
-    let journal = context.round.directory.read_journal()?;
-    let mut gathered = Gathered { context, attempts: succeeded(&journal), tables: Vec::new() };
+    let state = RoundState::of(&context.round.directory.read_journal()?.lines);
+    let mut gathered = Gathered { context, attempts: succeeded(&state), tables: Vec::new() };
     let commitments = gathered.publish::<CommitmentRow>()?;
     gathered.publish::<SubmissionRow>()?;
     let reads = gathered.publish::<ReadRow>()?;
@@ -39,9 +38,8 @@ pub(super) fn run(
     let tables = gathered.tables;
 
     let round = context.round.directory.read_round_file()?;
-    let pipeline = pipeline_name(&journal).unwrap_or(&round.pipeline_path);
-    let counts: Vec<TableCount> =
-        tables.iter().map(|table| TableCount { table: table.table.clone(), rows: table.rows }).collect();
+    let pipeline = state.start.as_ref().map_or(&round.pipeline_path, |start| &start.pipeline);
+    let counts: Vec<TableCount> = tables.iter().cloned().map(TableCount::from).collect();
     let summary = summary_markdown(&SummaryInput {
         round_id: &context.round.round_id,
         pipeline,
@@ -53,7 +51,7 @@ pub(super) fn run(
         decisions: &decisions,
         verdicts: &verdicts,
         weights: &[],
-        jobs: &job_states(&journal.lines),
+        jobs: &state.jobs,
         tables: &counts,
     });
     context.round.directory.write_whole(layout::SUMMARY_FILE, summary.as_bytes())?;
@@ -64,28 +62,18 @@ pub(super) fn run(
 }
 
 /// The directory of the last attempt of every leg that succeeded, by job and leg.
-fn succeeded(journal: &Replay) -> Vec<String> {
-    let mut last = BTreeMap::new();
-    for event in journal.events() {
-        if let JournalEvent::LegEnded { job, leg, attempt, conclusion, .. } = event {
-            last.insert((job, leg), (*attempt, *conclusion));
-        }
-    }
-    last.into_iter()
-        .filter(|(_, (_, conclusion))| *conclusion == Conclusion::Success)
-        .map(|((job, leg), (attempt, _))| layout::attempt_path(job, leg, attempt))
-        .collect()
-}
-
-fn pipeline_name(journal: &Replay) -> Option<&str> {
-    journal.events().find_map(|event| match event {
-        JournalEvent::RoundStarted { pipeline, .. } => Some(pipeline.as_str()),
-        _ => None,
-    })
+fn succeeded(state: &RoundState) -> Vec<String> {
+    let legs = state.jobs.iter().flat_map(|job| job.legs.iter().map(move |leg| (job, leg)));
+    let mut found: Vec<(&str, &str, u32)> = legs
+        .filter(|(_, leg)| leg.conclusion() == Some(Conclusion::Success))
+        .map(|(job, leg)| (job.job.as_str(), leg.key.as_str(), leg.attempt()))
+        .collect();
+    found.sort_unstable();
+    found.into_iter().map(|(job, leg, attempt)| layout::attempt_path(job, leg, attempt)).collect()
 }
 
 fn runner_names(reads: &[ReadRow]) -> String {
-    let names: std::collections::BTreeSet<&str> = reads.iter().map(|read| read.runner.as_str()).collect();
+    let names: BTreeSet<&str> = reads.iter().map(|read| read.runner.as_str()).collect();
     names.into_iter().collect::<Vec<_>>().join(", ")
 }
 

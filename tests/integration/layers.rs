@@ -31,6 +31,7 @@ const LAYERS: &[(&str, u8)] = &[
 const SIBLINGS: &[(&str, &str)] = &[
     ("schedule", "pipeline"), // plans what a pipeline says
     ("schedule", "artifact"), // says what is to be journalled
+    ("artifact", "pipeline"), // names stages, reads runners of older rounds
     ("judge", "stats"),       // decides by intervals
     ("measure", "stats"),     // metrics are quantiles
     ("report", "stats"),

@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use super::{StoreError, artifact_error, io_error, whole};
 use crate::artifact::journal::encode_line;
 use crate::artifact::{JournalEvent, JournalLine, Replay};
@@ -37,15 +39,15 @@ impl JournalWriter {
         Ok(Self { file, path, next_seq: replay.lines.len() as u64, valid_bytes, is_broken: false })
     }
 
-    /// Appends an event that happened at `at` (RFC 3339) and waits until it is on disk.
+    /// Appends an event that happened at `at` and waits until it is on disk.
     ///
     /// # Errors
     /// When the disk refuses. The line is then taken back; if even that fails, the writer takes no more.
-    pub fn append(&mut self, at: &str, event: JournalEvent) -> Result<JournalLine, StoreError> {
+    pub fn append(&mut self, at: Timestamp, event: JournalEvent) -> Result<JournalLine, StoreError> {
         if self.is_broken {
             return Err(StoreError::JournalBroken { path: self.path.clone() });
         }
-        let line = JournalLine { seq: self.next_seq, at: at.to_owned(), event };
+        let line = JournalLine { seq: self.next_seq, at, event };
         let bytes = encode_line(&line).map_err(artifact_error(&self.path))?;
         if let Err(error) = self.file.write_all(&bytes).and_then(|()| self.file.sync_data()) {
             let undone = self.file.set_len(self.valid_bytes);

@@ -25,7 +25,7 @@ use crate::model::RoundId;
 
 pub use journal::JournalWriter;
 pub(super) use rounds::directories;
-pub use rounds::{job_states, list_rounds, round_detail};
+pub use rounds::{list_rounds, round_detail};
 
 /// Largest `round.json`.
 const MAX_ROUND_FILE: u64 = 64 << 20;
@@ -310,7 +310,7 @@ impl RoundDirectory {
     /// Reads the journal without touching it; empty if there is none yet.
     ///
     /// # Errors
-    /// When it is damaged before its last line.
+    /// When it is damaged before its last line, or of a newer format.
     pub fn read_journal(&self) -> Result<Replay, StoreError> {
         let path = self.path.join(layout::JOURNAL_FILE);
         let bytes = match self.read(layout::JOURNAL_FILE, MAX_JOURNAL) {
@@ -324,13 +324,17 @@ impl RoundDirectory {
     /// [`RoundLock`] while the writer lives.
     ///
     /// # Errors
-    /// When it is damaged before its last line, the round is sealed, or the disk refuses.
+    /// When it is damaged before its last line or of an older format, the round is sealed, or the disk refuses.
     pub fn open_journal(&self) -> Result<(JournalWriter, Replay), StoreError> {
         let path = self.path.join(layout::JOURNAL_FILE);
         if self.is_sealed() {
             return Err(StoreError::Sealed { path });
         }
         let replay = self.read_journal()?;
+        let (found, expected) = (replay.schema, journal_format::SCHEMA);
+        if found < expected {
+            return Err(artifact_error(&path)(ArtifactError::JournalOlder { found, expected }));
+        }
         Ok((JournalWriter::open(path, &replay)?, replay))
     }
 

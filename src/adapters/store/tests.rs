@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::artifact::{JournalEvent, Tail};
+use crate::artifact::{JournalEvent, RoundStart, Tail};
 use crate::model::{Conclusion, LeaderboardRow};
-use crate::report::RoundState;
+use crate::report::RoundPhase;
 use crate::report::text::error_chain;
 
 const AT: &str = "2026-11-21T21:27:00Z";
@@ -39,6 +39,28 @@ fn leader(score: f64) -> LeaderboardRow {
     }
 }
 
+fn time(text: &str) -> jiff::Timestamp {
+    text.parse().expect("a time")
+}
+
+fn start() -> JournalEvent {
+    JournalEvent::RoundStarted(RoundStart {
+        schema: journal_format::SCHEMA,
+        round_id: id("demo-1"),
+        pipeline: "demo".to_owned(),
+        pipeline_digest: digest::sha256(b""),
+        runners: vec!["embedded".to_owned(), "box".to_owned()],
+        seed_commitment: digest::sha256(b""),
+    })
+}
+
+/// A journal of these two lines.
+fn write_two_lines(writer: &mut JournalWriter) {
+    for event in [start(), JournalEvent::JobStarted { job: "b".to_owned() }] {
+        writer.append(time(AT), event).expect("appends");
+    }
+}
+
 fn round_file(started_at: &str) -> RoundFile {
     RoundFile {
         schema: RoundFile::SCHEMA,
@@ -46,12 +68,9 @@ fn round_file(started_at: &str) -> RoundFile {
         pipeline_path: "pipelines/demo.yml".to_owned(),
         pipeline_text: String::new(),
         pipeline_digest: digest::sha256(b""),
-        runner_path: "runners/embedded.yml".to_owned(),
-        runner_text: String::new(),
+        runners: Vec::new(),
         inputs: BTreeMap::new(),
         seed_hex: "00".repeat(32),
-        images: BTreeMap::new(),
-        model_digest: None,
         tool_version: "0.1.0".to_owned(),
         tool_digest: None,
         started_at: started_at.to_owned(),
@@ -160,9 +179,7 @@ fn the_journal_goes_on_after_a_torn_line() {
     let round = round(&data);
     assert!(round.read_journal().expect("none yet").lines.is_empty());
     let (mut writer, _) = round.open_journal().expect("opens");
-    for job in ["a", "b"] {
-        writer.append(AT, JournalEvent::JobStarted { job: job.to_owned() }).expect("appends");
-    }
+    write_two_lines(&mut writer);
     drop(writer);
     let path = round.path().join(layout::JOURNAL_FILE);
     let mut bytes = fs::read(&path).expect("reads");
@@ -172,7 +189,7 @@ fn the_journal_goes_on_after_a_torn_line() {
 
     let (mut writer, replay) = round.open_journal().expect("opens");
     assert_eq!(replay.lines.len(), 1);
-    let line = writer.append(AT, JournalEvent::JobStarted { job: "c".to_owned() }).expect("appends");
+    let line = writer.append(time(AT), JournalEvent::JobStarted { job: "c".to_owned() }).expect("appends");
     assert_eq!(line.seq, 1);
     let replay = round.read_journal().expect("reads");
     assert_eq!((replay.lines.len(), replay.tail), (2, Tail::Clean));
@@ -183,9 +200,7 @@ fn a_damaged_journal_is_not_written_on() {
     let data = data();
     let round = round(&data);
     let (mut writer, _) = round.open_journal().expect("opens");
-    for job in ["a", "b"] {
-        writer.append(AT, JournalEvent::JobStarted { job: job.to_owned() }).expect("appends");
-    }
+    write_two_lines(&mut writer);
     let path = round.path().join(layout::JOURNAL_FILE);
     let mut bytes = fs::read(&path).expect("reads");
     bytes[10] ^= 1;
@@ -237,16 +252,9 @@ fn rounds_are_listed_among_junk() {
     done.write_round_file(&round_file(AT)).expect("writes");
     done.write_table(&[leader(0.5)]).expect("writes");
     let (mut writer, _) = done.open_journal().expect("opens");
-    let start = JournalEvent::RoundStarted {
-        round_id: id("demo-1"),
-        pipeline: "demo".to_owned(),
-        pipeline_digest: digest::sha256(b""),
-        runner: "embedded".to_owned(),
-        seed_commitment: digest::sha256(b""),
-    };
     let end = JournalEvent::RoundEnded { conclusion: Conclusion::Success, exit_code: 0 };
-    writer.append(AT, start).expect("appends");
-    writer.append("2026-11-21T21:30:00Z", end).expect("appends");
+    writer.append(time(AT), start()).expect("appends");
+    writer.append(time("2026-11-21T21:30:00Z"), end).expect("appends");
     let newer = RoundDirectory::create(data.path(), &id("demo-0")).expect("a new round");
     newer.write_round_file(&round_file("2026-11-22T00:00:00Z")).expect("writes");
     let empty = RoundDirectory::create(data.path(), &id("empty")).expect("a new round");
@@ -262,50 +270,40 @@ fn rounds_are_listed_among_junk() {
     let listed = list_rounds(data.path()).expect("lists");
     let ids: Vec<&str> = listed.iter().map(|round| round.round_id.as_str()).collect();
     assert_eq!(ids, ["demo-0", "demo-1", "empty"]);
-    assert_eq!(listed[0].state, RoundState::Interrupted);
-    assert_eq!(listed[1].state, RoundState::Ended(Conclusion::Success));
+    assert_eq!(listed[0].state, RoundPhase::Interrupted);
+    assert_eq!(listed[1].state, RoundPhase::Ended(Conclusion::Success));
     assert_eq!(listed[1].winner.as_ref().map(|winner| winner.score), Some(0.5));
     assert_eq!(listed[1].ended_at.as_deref(), Some("2026-11-21T21:30:00Z"));
     assert_eq!(listed[1].problem, None);
+    assert_eq!(round_detail(&done).runner.as_deref(), Some("embedded,box"));
     assert!(listed[2].problem.is_some());
     let _lock = newer.lock().expect("free");
-    assert_eq!(round_detail(&newer).summary.state, RoundState::Running);
+    assert_eq!(round_detail(&newer).summary.state, RoundPhase::Running);
 }
 
 #[test]
-fn jobs_and_legs_are_followed() {
-    let reason = || crate::model::Reason::new(crate::model::Fault::Infra, "timeout", "no answer");
-    let (job, leg) = (|| "m".to_owned(), || "0".to_owned());
-    let started =
-        |attempt| JournalEvent::LegStarted { job: job(), leg: leg(), attempt, runner: "embedded".to_owned() };
-    let ended = |attempt, conclusion, reason| JournalEvent::LegEnded {
-        job: job(),
-        leg: leg(),
-        attempt,
-        conclusion,
-        reason,
-        outputs: serde_json::json!({}),
-    };
-    let mut events = vec![
-        JournalEvent::JobStarted { job: job() },
-        JournalEvent::JobPlanned { job: job(), legs: vec![leg(), "1".to_owned()] },
-        started(1),
-        ended(1, Conclusion::Failure, Some(reason())),
-    ];
-    let states = |events: &[JournalEvent]| {
-        let line = |(seq, event): (u64, &JournalEvent)| artifact::JournalLine {
-            seq,
-            at: AT.to_owned(),
-            event: event.clone(),
-        };
-        job_states(&(0..).zip(events).map(line).collect::<Vec<_>>())
-    };
-    let job = &states(&events)[0];
-    assert_eq!((job.legs.len(), job.legs[0].conclusion), (2, Some(Conclusion::Failure)));
-    assert_eq!(job.failed_legs().count(), 1);
-    events.push(started(2));
-    assert_eq!(states(&events)[0].legs[0].conclusion, None);
-    events.push(ended(2, Conclusion::Success, None));
-    let leg = &states(&events)[0].legs[0];
-    assert_eq!((leg.attempts, leg.conclusion, &leg.reason), (2, Some(Conclusion::Success), &None));
+fn a_journal_of_the_first_format_is_shown_and_not_written_on() {
+    let data = data();
+    let round = round(&data);
+    let bytes = include_bytes!("../../../tests/fixtures/journal/version-1.jsonl");
+    round.write_whole(layout::JOURNAL_FILE, bytes).expect("writes");
+    let detail = round_detail(&round);
+    assert_eq!(detail.summary.state, RoundPhase::Ended(Conclusion::Success));
+    assert_eq!(detail.runner.as_deref(), Some("embedded,other"));
+    assert_eq!(detail.tables.len(), 1);
+    let error = error_chain(&round.open_journal().expect_err("an older format"));
+    assert!(error.contains("version 1.0") && error.contains("only with 2.0"), "{error}");
+}
+
+#[test]
+fn a_journal_of_a_newer_format_is_a_problem_by_name() {
+    let data = data();
+    let round = round(&data);
+    let json = "{\"seq\":0,\"schema\":\"3.0\"";
+    let crc = &digest::sha256(format!("{json}}}").as_bytes()).as_str()["sha256:".len()..][..16].to_owned();
+    round
+        .write_whole(layout::JOURNAL_FILE, format!("{json},\"crc\":\"{crc}\"}}\n").as_bytes())
+        .expect("writes");
+    let problem = round_detail(&round).summary.problem.expect("a problem");
+    assert!(problem.contains("version 3.0"), "{problem}");
 }

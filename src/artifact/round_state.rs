@@ -1,0 +1,426 @@
+//! What a journal comes to: its jobs, their legs, attempts and steps, and what was published.
+//!
+//! The one fold over the lines. What `show` and `rounds` say of a round, what is seen while it runs, which
+//! attempts `publish` gathers, and the rows of `step_attempts` are all read from a [`RoundState`], so that they
+//! cannot disagree; times are the lines' own. A round that was cut short is described by what is done
+//! ([`LegState::done`], [`JobState::done`]) and what still stands of an attempt that was cut
+//! ([`AttemptState::standing_steps`]). Deliberately absent: deciding what follows from it, which is
+//! `schedule`'s, and whether a living process holds the round, which no journal knows.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::journal::{
+    JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, RoundStart,
+};
+use crate::model::{Conclusion, Fault, Reason, StepAttemptRow};
+
+/// What is known of a round after some of its journal's lines.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RoundState {
+    /// What it is: none before the first line.
+    pub start: Option<RoundStart>,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// Its jobs in the order in which they were first heard of.
+    pub jobs: Vec<JobState>,
+    /// The tables published, by name; of one published again, the last.
+    pub tables: BTreeMap<String, PublishedTable>,
+    /// Whether the results are among them.
+    pub has_published: bool,
+    /// The first signal that asked the round to stop.
+    pub interruption: Option<Interruption>,
+    /// How it ended; none while it has not.
+    pub end: Option<RoundEnding>,
+}
+
+/// Somebody wanted the round to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interruption {
+    /// Name of the signal.
+    pub signal: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The end of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoundEnding {
+    /// How.
+    pub conclusion: Conclusion,
+    /// Exit code of the program.
+    pub exit_code: u8,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The end of a job, a leg or an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// How.
+    pub conclusion: Conclusion,
+    /// Why, where it did not succeed.
+    pub reason: Option<Reason>,
+    /// When.
+    pub at: Timestamp,
+    /// Whether the round was being stopped then: what did not succeed may have failed for that alone.
+    pub is_stopping: bool,
+}
+
+/// How far a job came.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JobState {
+    /// Its id.
+    pub job: String,
+    /// When it began; none while it has not, and for one that ended without beginning.
+    pub started_at: Option<Timestamp>,
+    /// Whether it began while the round was being stopped: then it saw a world that does not count.
+    pub is_begun_stopping: bool,
+    /// Whether all its legs are known.
+    pub is_planned: bool,
+    /// Its legs in the order of the plan.
+    pub legs: Vec<LegState>,
+    /// How it ended; none while it has not.
+    pub end: Option<Ending>,
+}
+
+/// How far a leg came.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LegState {
+    /// Its key; empty for a job without matrix.
+    pub key: String,
+    /// Its attempts, the first first.
+    pub attempts: Vec<AttemptState>,
+    /// The attempt to come, while it waits for one.
+    pub retry: Option<Retry>,
+    /// That it was given up, and why.
+    pub skip: Option<Ending>,
+}
+
+/// A wait for a further attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Number of the attempt to come.
+    pub attempt: u32,
+    /// How long it waits.
+    pub delay_ms: u64,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// How far an attempt came.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AttemptState {
+    /// Its number, from 1.
+    pub attempt: u32,
+    /// Runner that runs it.
+    pub runner: String,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// Its steps that began or ended, by their place in the job.
+    pub steps: BTreeMap<u32, StepState>,
+    /// The job's outputs as this attempt gave them; none before its end.
+    pub outputs: Map<String, Value>,
+    /// How it ended; none while it has not.
+    pub end: Option<Ending>,
+}
+
+/// How far a step came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepState {
+    /// Which.
+    pub step: JobStep,
+    /// When it began; none for one that ended without beginning.
+    pub started_at: Option<Timestamp>,
+    /// How it ended; none while it has not.
+    pub end: Option<StepEnding>,
+}
+
+/// The end of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepEnding {
+    /// Result before `continue-on-error`.
+    pub outcome: Conclusion,
+    /// Result after it.
+    pub conclusion: Conclusion,
+    /// Outputs.
+    pub outputs: Map<String, Value>,
+    /// Why, where it did not succeed.
+    pub reason: Option<Reason>,
+    /// How long it took.
+    pub duration_ns: i64,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl RoundState {
+    /// What lines come to.
+    pub fn of(lines: &[JournalLine]) -> Self {
+        let mut state = Self::default();
+        for line in lines {
+            state.apply(line);
+        }
+        state
+    }
+
+    /// Takes in the next line.
+    pub fn apply(&mut self, line: &JournalLine) {
+        let at = line.at;
+        match &line.event {
+            JournalEvent::RoundStarted(start) => {
+                self.start = Some(start.clone());
+                self.started_at = Some(at);
+            }
+            JournalEvent::JobStarted { job } => {
+                let is_stopping = self.interruption.is_some();
+                let job = self.job_mut(job);
+                job.started_at = Some(at);
+                job.is_begun_stopping = is_stopping;
+            }
+            JournalEvent::JobPlanned { job, legs } => {
+                let job = self.job_mut(job);
+                job.is_planned = true;
+                for leg in legs {
+                    job.leg_mut(leg);
+                }
+            }
+            JournalEvent::LegStarted { at: which, runner } => {
+                self.leg_mut(which).retry = None;
+                let attempt = self.attempt_mut(which);
+                attempt.runner.clone_from(runner);
+                attempt.started_at = Some(at);
+            }
+            JournalEvent::StepStarted { at: which, step } => {
+                self.step_mut(which, step).started_at = Some(at);
+            }
+            JournalEvent::StepEnded {
+                at: which,
+                step,
+                outcome,
+                conclusion,
+                outputs,
+                reason,
+                duration_ns,
+            } => {
+                self.step_mut(which, step).end = Some(StepEnding {
+                    outcome: *outcome,
+                    conclusion: *conclusion,
+                    outputs: outputs.clone(),
+                    reason: reason.clone(),
+                    duration_ns: *duration_ns,
+                    at,
+                });
+            }
+            JournalEvent::LegEnded { at: which, conclusion, reason, outputs } => {
+                let end = self.ending(at, *conclusion, reason.clone());
+                let attempt = self.attempt_mut(which);
+                attempt.outputs.clone_from(outputs);
+                attempt.end = Some(end);
+            }
+            JournalEvent::RetryScheduled { at: which, delay_ms, .. } => {
+                self.leg_mut(which).retry = Some(Retry { attempt: which.attempt, delay_ms: *delay_ms, at });
+            }
+            JournalEvent::LegSkipped { job, leg, why } => {
+                let reason = Reason::new(Fault::Operator, "cancelled", why.as_str());
+                let end = self.ending(at, Conclusion::Skipped, Some(reason));
+                let leg = self.job_mut(job).leg_mut(leg);
+                leg.retry = None;
+                leg.skip = Some(end);
+            }
+            JournalEvent::JobEnded { job, conclusion, reason } => {
+                let end = self.ending(at, *conclusion, reason.clone());
+                self.job_mut(job).end = Some(end);
+            }
+            JournalEvent::Published { what, tables } => {
+                self.has_published |= *what == Publication::Results;
+                self.tables.extend(tables.iter().map(|table| (table.table.clone(), table.clone())));
+            }
+            JournalEvent::Interrupted { signal } => {
+                self.interruption.get_or_insert_with(|| Interruption { signal: signal.clone(), at });
+            }
+            JournalEvent::RoundEnded { conclusion, exit_code } => {
+                self.end = Some(RoundEnding { conclusion: *conclusion, exit_code: *exit_code, at });
+            }
+        }
+    }
+
+    /// A job by its id.
+    pub fn job(&self, id: &str) -> Option<&JobState> {
+        self.jobs.iter().find(|job| job.job == id)
+    }
+
+    /// An attempt.
+    pub fn attempt(&self, at: &LegAttempt) -> Option<&AttemptState> {
+        let attempts = &self.job(&at.job)?.leg(&at.leg)?.attempts;
+        attempts.iter().find(|attempt| attempt.attempt == at.attempt)
+    }
+
+    /// All legs of all jobs.
+    pub fn legs(&self) -> impl Iterator<Item = &LegState> {
+        self.jobs.iter().flat_map(|job| &job.legs)
+    }
+
+    /// The rows of `step_attempts`: every step that ended, by job, leg, attempt and place.
+    pub fn step_rows(&self) -> Vec<StepAttemptRow> {
+        let round_id = self.start.as_ref().map(|start| start.round_id.to_string()).unwrap_or_default();
+        let mut rows = Vec::new();
+        for job in &self.jobs {
+            for leg in &job.legs {
+                for attempt in &leg.attempts {
+                    for StepState { step, started_at, end } in attempt.steps.values() {
+                        let Some(end) = end else { continue };
+                        let reason = end.reason.as_ref();
+                        let ended_at_us = end.at.as_microsecond();
+                        rows.push(StepAttemptRow {
+                            round_id: round_id.clone(),
+                            job: job.job.clone(),
+                            leg: leg.key.clone(),
+                            attempt: attempt.attempt,
+                            step_index: step.index,
+                            step: step.name.clone(),
+                            stage: step.kind.as_str().to_owned(),
+                            outcome: end.outcome.as_str().to_owned(),
+                            conclusion: end.conclusion.as_str().to_owned(),
+                            fault: reason.map(|reason| reason.fault.to_string()),
+                            reason: reason.map(|reason| reason.code.clone()),
+                            detail: reason.map(|reason| reason.message.clone()),
+                            started_at_us: started_at
+                                .map_or(ended_at_us - end.duration_ns / 1000, Timestamp::as_microsecond),
+                            duration_ns: end.duration_ns,
+                        });
+                    }
+                }
+            }
+        }
+        rows
+    }
+
+    fn ending(&self, at: Timestamp, conclusion: Conclusion, reason: Option<Reason>) -> Ending {
+        Ending { conclusion, reason, at, is_stopping: self.interruption.is_some() }
+    }
+
+    fn job_mut(&mut self, id: &str) -> &mut JobState {
+        let place = self.jobs.iter().position(|job| job.job == id).unwrap_or_else(|| {
+            self.jobs.push(JobState { job: id.to_owned(), ..JobState::default() });
+            self.jobs.len() - 1
+        });
+        &mut self.jobs[place]
+    }
+
+    fn leg_mut(&mut self, at: &LegAttempt) -> &mut LegState {
+        self.job_mut(&at.job).leg_mut(&at.leg)
+    }
+
+    fn attempt_mut(&mut self, at: &LegAttempt) -> &mut AttemptState {
+        let attempts = &mut self.leg_mut(at).attempts;
+        let place = attempts.iter().position(|attempt| attempt.attempt == at.attempt).unwrap_or_else(|| {
+            attempts.push(AttemptState { attempt: at.attempt, ..AttemptState::default() });
+            attempts.len() - 1
+        });
+        &mut attempts[place]
+    }
+
+    fn step_mut(&mut self, at: &LegAttempt, step: &JobStep) -> &mut StepState {
+        let steps = &mut self.attempt_mut(at).steps;
+        steps.entry(step.index).or_insert_with(|| StepState {
+            step: step.clone(),
+            started_at: None,
+            end: None,
+        })
+    }
+}
+
+impl JobState {
+    /// A leg by its key.
+    pub fn leg(&self, key: &str) -> Option<&LegState> {
+        self.legs.iter().find(|leg| leg.key == key)
+    }
+
+    /// How it ended.
+    pub fn conclusion(&self) -> Option<Conclusion> {
+        self.end.as_ref().map(|end| end.conclusion)
+    }
+
+    /// Legs that failed or were cancelled.
+    pub fn failed_legs(&self) -> impl Iterator<Item = &LegState> {
+        let is_failed =
+            |leg: &&LegState| matches!(leg.conclusion(), Some(Conclusion::Failure | Conclusion::Cancelled));
+        self.legs.iter().filter(is_failed)
+    }
+
+    /// Its end, if it need not be run again: it ended before anybody wanted the round to stop, or it began
+    /// before, and every leg of it is done.
+    pub fn done(&self) -> Option<&Ending> {
+        let is_whole = || {
+            self.started_at.is_some()
+                && !self.is_begun_stopping
+                && self.legs.iter().all(|leg| leg.done().is_some())
+        };
+        let counts =
+            |end: &&Ending| !end.is_stopping || (end.conclusion != Conclusion::Cancelled && is_whole());
+        self.end.as_ref().filter(counts)
+    }
+
+    fn leg_mut(&mut self, key: &str) -> &mut LegState {
+        let place = self.legs.iter().position(|leg| leg.key == key).unwrap_or_else(|| {
+            self.legs.push(LegState { key: key.to_owned(), ..LegState::default() });
+            self.legs.len() - 1
+        });
+        &mut self.legs[place]
+    }
+}
+
+impl LegState {
+    /// Its last attempt.
+    pub fn last(&self) -> Option<&AttemptState> {
+        self.attempts.last()
+    }
+
+    /// Number of its last attempt; 0 if none began.
+    pub fn attempt(&self) -> u32 {
+        self.last().map_or(0, |attempt| attempt.attempt)
+    }
+
+    /// How it was given up, or how its last attempt ended; none while that runs. A further attempt may follow.
+    pub fn end(&self) -> Option<&Ending> {
+        self.skip.as_ref().or_else(|| self.last()?.end.as_ref())
+    }
+
+    /// The word for [`LegState::end`].
+    pub fn conclusion(&self) -> Option<Conclusion> {
+        self.end().map(|end| end.conclusion)
+    }
+
+    /// The last end, if no further attempt is waited for.
+    pub fn settled(&self) -> Option<&Ending> {
+        self.end().filter(|_| self.retry.is_none())
+    }
+
+    /// Its end, if it need not be run again: no attempt is waited for, and it succeeded, or ended before anybody
+    /// wanted the round to stop.
+    pub fn done(&self) -> Option<&Ending> {
+        self.settled().filter(|end| end.conclusion == Conclusion::Success || !end.is_stopping)
+    }
+
+    /// How many attempts failed on their own: what its job's `retry` counts.
+    pub fn failures(&self) -> u32 {
+        let ends = self.attempts.iter().filter_map(|attempt| attempt.end.as_ref());
+        let failed = ends.filter(|end| end.conclusion == Conclusion::Failure && !end.is_stopping);
+        u32::try_from(failed.count()).unwrap_or(u32::MAX)
+    }
+}
+
+impl AttemptState {
+    /// The steps from the first on that succeeded without exception: what can be kept of an attempt that was cut.
+    pub fn standing_steps(&self) -> impl Iterator<Item = (&JobStep, &StepEnding)> {
+        let succeeded =
+            |step: &'_ StepState| step.end.as_ref().is_some_and(|end| end.outcome == Conclusion::Success);
+        let standing = self.steps.values().take_while(move |step| succeeded(step));
+        standing.filter_map(|step| Some((&step.step, step.end.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
