@@ -69,6 +69,21 @@ fn all_mistakes_of_a_pipeline_are_shown_in_one_pass() {
 }
 
 #[test]
+fn lint_ends_its_findings_before_it_counts_them() {
+    let place = Place::new().with("a.yml", FOUR_MISTAKES).with("b.yml", FOUR_MISTAKES);
+    let output = place.run(&["lint", "a.yml", "b.yml"]);
+    let drawn = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(drawn.ends_with('\n') && !drawn.ends_with("\n\n"), "{drawn}");
+    let errors = drawn.matches("error[").count();
+    assert_eq!(drawn.matches("\n\nerror[").count(), errors - 1, "a blank line between any two: {drawn}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said, format!("2 files looked at, {errors} findings\n"));
+    let clean = place.with("c.yml", "jobs: { a: { runs-on: controller, steps: [{ run: 'true' }] } }\n");
+    let output = clean.run(&["lint", "c.yml"]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "1 file looked at, 0 findings\n");
+}
+
+#[test]
 fn what_cannot_be_read_is_said() {
     let place = Place::new()
         .with("p.yml", [0xff, 0xfe, 0x00])
