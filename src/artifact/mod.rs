@@ -13,6 +13,7 @@ pub mod journal;
 pub mod layout;
 mod parquet_file;
 mod round_file;
+mod row;
 pub mod seal;
 mod table;
 
@@ -20,5 +21,6 @@ pub use error::ArtifactError;
 pub use journal::{JournalEvent, JournalLine, PublishedTable, Replay, Tail};
 pub use parquet_file::{TableContext, decode, encode};
 pub use round_file::RoundFile;
+pub use row::Table;
 pub use seal::{Seal, SealDifference, SealEntry};
-pub use table::{TABLE_NAMES, Table, TableInfo, encode_empty, rewrite, tables};
+pub use table::{TABLE_NAMES, TableInfo, encode_empty, rewrite, tables};

@@ -73,10 +73,11 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     helpers.spawn(listen_for_signals(control.clone())?);
     let (view, views) = unbounded_channel();
     let is_live = std::io::stderr().is_terminal();
-    let watching = tokio::task::spawn(watch::watch(views, is_live, round_id.clone()));
+    let mut watching = JoinSet::new();
+    watching.spawn(watch::watch(views, is_live, round_id.clone()));
     let outcome = run_round(settings, control, view).await;
     // The round dropped its end of the channel: the watcher ends by itself.
-    let _ = watching.await;
+    let _ = watching.join_next().await;
     report(&arguments, session, &round_id, outcome?)
 }
 

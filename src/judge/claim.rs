@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::answers::Answers;
 use super::finding::{
     Count, Evidence, Finding, clustered_mean, excess_probability, is_too_many, null_error, worst,
 };
-use super::verify::{Answers, VerifyPolicy};
+use super::thresholds::VerifyPolicy;
 use crate::model::{CheckOutcome, RequestRow, TokenRow};
 
 /// Residuals are cut here, nat.
