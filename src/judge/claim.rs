@@ -35,11 +35,12 @@ pub(super) fn findings(
     findings
 }
 
-/// Answers in which a text token has no claimed log probability.
+/// Answers in which a text token has no claimed log probability, or one that is no number.
 fn unclaimed(answers: &Answers<'_>) -> Count {
     let mut by_answer: BTreeMap<(&str, u32), bool> = BTreeMap::new();
     for row in answers.tokens.iter().filter(|row| !row.is_end) {
-        *by_answer.entry((&row.read_key, row.prompt_index)).or_default() |= row.server_logprob.is_none();
+        *by_answer.entry((&row.read_key, row.prompt_index)).or_default() |=
+            row.server_logprob.is_none_or(f64::is_nan);
     }
     Count { hits: by_answer.values().filter(|is_unclaimed| **is_unclaimed).count(), of: by_answer.len() }
 }

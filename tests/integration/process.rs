@@ -44,14 +44,27 @@ impl Place {
     }
 }
 
+/// How long a test waits for what must come.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Looks until there is something to see; fails the test if nothing came.
+async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let found = tokio::time::timeout(DEADLINE, looking).await;
+    found.unwrap_or_else(|_| panic!("waited {} s in vain for {what}", DEADLINE.as_secs()))
+}
+
 /// The pid that a script wrote, once it is there.
 async fn pid_in(path: &Path) -> i32 {
-    loop {
-        if let Some(pid) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
-            return pid;
-        }
-        tokio::task::yield_now().await;
-    }
+    let look = || std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    eventually("a script to write its pid", look).await
 }
 
 fn is_alive(pid: i32) -> bool {
@@ -60,9 +73,7 @@ fn is_alive(pid: i32) -> bool {
 }
 
 async fn wait_until_gone(pid: i32) {
-    while is_alive(pid) {
-        tokio::task::yield_now().await;
-    }
+    eventually("a process to be gone", || (!is_alive(pid)).then_some(())).await;
 }
 
 #[tokio::test]
