@@ -162,16 +162,10 @@ async fn wait_until_ready(
         },
     };
     let health_path = parameters.health_path.clone();
-    let last_words = last_words(&server.log_tail());
+    let last_words = super::last_words(&server.log_tail());
     Err(match outcome {
         Some(exit) => BootError::Exited { exit, after: started.elapsed(), health_path, last_words },
         None => BootError::NotReady { deadline, health_path, last, last_words },
     }
     .into())
-}
-
-/// The last line with something in it, cut to what a table row can bear.
-fn last_words(log: &str) -> String {
-    let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing)");
-    line.chars().take(240).collect()
 }
