@@ -17,7 +17,7 @@ use crate::error::{Error, ExitCode};
 use crate::model::{LeaderboardRow, RoundId, Seed};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::diagnostic::{Diagnostics, Parsed};
-use crate::pipeline::runner::RunnerSpec;
+use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::report::leaderboard_table;
 use crate::round::{Control, RoundEnd, RoundSettings, run_round};
@@ -116,6 +116,12 @@ pub(super) fn load_runners(folder: &Path, session: &Session) -> Result<Vec<(Runn
         let source = read_source(&file)?;
         let parsed = RunnerSpec::parse(&source)
             .map_err(|errors| Error::Invalid(errors.render(session.diagnostics())))?;
+        if parsed.value.engine == EngineKind::Docker && !cfg!(feature = "docker") {
+            return Err(Error::Invalid(format!(
+                "`{}` asks for `engine: docker`, and this program was built without the feature `docker`",
+                file.display()
+            )));
+        }
         runners.push((parsed.value, source));
     }
     Ok(runners)

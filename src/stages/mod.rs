@@ -109,8 +109,10 @@ impl JobContext<'_> {
 
     fn engine(&self) -> Result<&Arc<dyn ContainerEngine>, StageError> {
         let missing = || {
-            let why = "this job runs on the controller, which boots no servers: give it `runs-on:` a runner";
-            StageError::Parameter(why.to_owned())
+            StageError::Parameter(format!(
+                "this job runs on `{}`, which boots no servers: give it `runs-on:` a runner whose engine this program has",
+                self.runner.name
+            ))
         };
         self.runner.engine.as_ref().ok_or_else(missing)
     }

@@ -185,6 +185,14 @@ fn a_query_without_rounds_answers_and_a_bad_one_is_refused() {
     place.check(&["query", "SELECT * FROM read_parquet('/etc/passwd')"], 3);
 }
 
+#[cfg(not(feature = "docker"))]
+#[test]
+fn a_docker_runner_is_refused_by_a_program_without_docker() {
+    let text = "jobs: { a: { runs-on: box, steps: [{ run: 'true' }] } }\n";
+    let place = Place::new().with("p.yml", text).with("runners/box.yml", "name: box\nengine: docker\n");
+    assert!(place.check(&["run", "p.yml"], 3).contains("built without the feature `docker`"));
+}
+
 #[test]
 fn every_verb_has_a_help_text() {
     let place = Place::new();
