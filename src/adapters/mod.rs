@@ -6,6 +6,7 @@ pub mod chain_file;
 #[cfg(feature = "docker")]
 pub mod docker;
 mod log;
+mod manifest;
 pub mod machine;
 pub mod process;
 pub mod query;

@@ -95,6 +95,8 @@ pub struct JobContext<'a> {
 pub struct Notes {
     /// Identity of the launch and how long it took to be ready.
     pub boot: Option<(String, Duration)>,
+    /// Directory of the model the server was booted with, absolute.
+    pub model_dir: Option<PathBuf>,
     /// How long the warm-up took.
     pub warm_up: Option<Duration>,
 }
@@ -338,14 +340,14 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-fn candidate() -> Arm {
-    Arm::Candidate
-}
-
 /// The last line of a log with something in it, cut to what a table row can bear.
 fn last_words(log: &str) -> String {
     let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing)");
     line.chars().filter(|c| !c.is_control()).take(240).collect()
+}
+
+fn candidate() -> Arm {
+    Arm::Candidate
 }
 
 /// A client for health checks and the scorer: loopback only, so no proxy, no redirects.

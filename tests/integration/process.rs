@@ -24,7 +24,11 @@ impl Place {
 
     /// Starts a shell script as an image.
     async fn start(&self, script: &str, max_log_bytes: u64) -> Box<dyn Server> {
-        let manifest = serde_json::json!({"command": ["bash", "-c", script]}).to_string();
+        self.start_manifest(&serde_json::json!({"command": ["bash", "-c", script]}), max_log_bytes).await
+    }
+
+    async fn start_manifest(&self, manifest: &serde_json::Value, max_log_bytes: u64) -> Box<dyn Server> {
+        let manifest = manifest.to_string();
         std::fs::write(self.dir.path().join("images/x.json"), &manifest).expect("manifest");
         let digest = format!("sha256:{}", hex::encode(sha2::Sha256::digest(manifest.as_bytes())));
         let launch = Launch {
@@ -101,6 +105,23 @@ async fn a_server_knows_its_place_and_nothing_of_ours() {
     assert!(log.contains("CACHEON_MODEL_NAME=m"), "{log}");
     assert!(!log.contains("CARGO"), "the environment starts empty: {log}");
     assert!(log.contains("/scratch"), "{log}");
+}
+
+#[tokio::test]
+async fn a_manifest_puts_port_and_model_where_a_program_wants_them() {
+    let place = Place::new();
+    let manifest = serde_json::json!({
+        "command": ["bash", "-c", "echo \"$@\" $LISTEN"],
+        "args": ["bash", "--port={port}", "-m", "{model-dir}/{model-name}.gguf", "{{}}"],
+        "env": { "LISTEN": "tcp://[::]:{port}" },
+        "health-path": "/v1/models",
+    });
+    let mut server = place.start_manifest(&manifest, 1000).await;
+    let port = server.address().port();
+    assert_eq!(server.health_path(), "/v1/models");
+    server.exited().await;
+    server.stop(Duration::ZERO).await;
+    assert_eq!(place.log(), format!("--port={port} -m /nowhere/m.gguf {{}} tcp://[::]:{port}\n"));
 }
 
 #[tokio::test]
