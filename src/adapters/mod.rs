@@ -6,8 +6,8 @@ pub mod chain_file;
 #[cfg(feature = "docker")]
 pub mod docker;
 mod log;
-mod manifest;
 pub mod machine;
+mod manifest;
 pub mod process;
 pub mod query;
 pub mod scorer;

@@ -266,7 +266,8 @@ fn a_done_without_its_blank_line_counts_and_is_flagged() {
 
 #[test]
 fn choices_of_one_chunk_arrive_together() {
-    let choice = |index: u32, text: &str| format!("{{\"index\":{index},\"delta\":{{\"content\":\"{text}\"}}}}");
+    let choice =
+        |index: u32, text: &str| format!("{{\"index\":{index},\"delta\":{{\"content\":\"{text}\"}}}}");
     let check = |choices: &[(u32, &str)], expected: &[(usize, bool)]| {
         let choices: Vec<String> = choices.iter().map(|(index, text)| choice(*index, text)).collect();
         let capture = body(&format!("data: {{\"choices\":[{}]}}\n\n", choices.join(",")));

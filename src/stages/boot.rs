@@ -105,8 +105,10 @@ pub(super) async fn run(
         return Err(StageError::Parameter(format!("`health-path` is `{path}`, and a path begins with `/`")));
     }
     let model_dir = match &parameters.model_dir {
-        Some(given) => std::path::absolute(given)
-            .map_err(|source| StageError::Machine { attempted: "find the working directory".to_owned(), source })?,
+        Some(given) => std::path::absolute(given).map_err(|source| StageError::Machine {
+            attempted: "find the working directory".to_owned(),
+            source,
+        })?,
         None => context.runner.model_dir.clone(),
     };
     let launch = Launch {

@@ -215,8 +215,10 @@ jobs:
 "
     );
     let runner = "name: here\nengine: process\nimages: images\nmodel-dir: nowhere\n";
-    let place =
-        Place::new().with("images/tiny.json", manifest).with("p.yml", pipeline).with("runners/here.yml", runner);
+    let place = Place::new()
+        .with("images/tiny.json", manifest)
+        .with("p.yml", pipeline)
+        .with("runners/here.yml", runner);
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/reference");
     std::os::unix::fs::symlink(model, place.0.path().join("model")).expect("link");
     let output = place.run(&["run", "p.yml"]);

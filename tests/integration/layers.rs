@@ -123,9 +123,9 @@ fn broken(files: &[(String, String)]) -> Vec<String> {
                 Full::Elsewhere(path) => &path.join("::"),
             };
             for (word, homes) in HOMES {
-                let is_named = [&written, full]
-                    .iter()
-                    .any(|path| path.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")));
+                let is_named = [&written, full].iter().any(|path| {
+                    path.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+                });
                 if is_named && !homes.iter().any(|home| file.starts_with(home)) {
                     broken.insert(format!("{file}: names `{word}`, whose home is {homes:?}"));
                 }
@@ -148,7 +148,8 @@ fn file_of(
     let mut path = path.to_vec();
     // Bounded, so that two modules which name each other's names end it.
     for _ in 0..8 {
-        let module = (0..=path.len()).rev().map(|end| path[..end].to_vec()).find(|part| modules.contains(part));
+        let module =
+            (0..=path.len()).rev().map(|end| path[..end].to_vec()).find(|part| modules.contains(part));
         let module = module.unwrap_or_default();
         let next = path.get(module.len()).and_then(|name| reexports.get(&module)?.get(name));
         match next {
@@ -218,10 +219,10 @@ fn each_way_around_the_rule_is_seen() {
     check(&[("model/a.rs", "use crate::{model::Seed, round::{self, Control}};")], round);
     check(&[("model/a.rs", "fn f() -> Vec<crate::round::Control> {}")], round);
     check(&[("model/a.rs", "fn f(x: u8) { x as crate::round::Count }")], round);
-    check(&[("model/a.rs", "mod b { use super::super::super::round::X; }")], &[
-        "model/a.rs: `model` imports `round`",
-        "model/a.rs: names `super::super`, whose home is []",
-    ]);
+    check(
+        &[("model/a.rs", "mod b { use super::super::super::round::X; }")],
+        &["model/a.rs: `model` imports `round`", "model/a.rs: names `super::super`, whose home is []"],
+    );
     check(&[("model/mod.rs", "use super::round::Control;")], &["model/mod.rs: `model` imports `round`"]);
     check(&[("model.rs", "use super::{round as r};")], &["model.rs: `model` imports `round`"]);
     check(&[("model/tests.rs", "use crate::round::X;")], &["model/tests.rs: `model` imports `round`"]);
@@ -229,26 +230,38 @@ fn each_way_around_the_rule_is_seen() {
     check(&[("model/a.rs", "#[cfg(test)]\nmod tests { fn f() { '{' } }\nuse crate::round::X;")], round);
     check(&[("attic/a.rs", "")], &["attic/a.rs: `attic` is in no layer: add it here"]);
 
-    check(&[("model/a.rs", "// crate::round::X\n/* crate::round::X */ const A: &str = \"crate::round::X\";")], &[]);
-    check(&[("model/a.rs", "#[cfg(test)]\n#[rustfmt::skip]\npub(crate) mod tests { use crate::round::X; }")], &[]);
-    check(&[("model/mod.rs", "#[cfg(test)] mod tests;"), ("model/tests/more.rs", "use crate::round::X;")], &[]);
+    check(
+        &[("model/a.rs", "// crate::round::X\n/* crate::round::X */ const A: &str = \"crate::round::X\";")],
+        &[],
+    );
+    check(
+        &[("model/a.rs", "#[cfg(test)]\n#[rustfmt::skip]\npub(crate) mod tests { use crate::round::X; }")],
+        &[],
+    );
+    check(
+        &[("model/mod.rs", "#[cfg(test)] mod tests;"), ("model/tests/more.rs", "use crate::round::X;")],
+        &[],
+    );
     check(&[("round.rs", "use crate::{job::Job, model::{Seed, Fault}}; use super::error::Error;")], &[]);
 
-    check(&[("stats/a.rs", "fn f() { jiff::Timestamp::now() }")], &[
-        "stats/a.rs: reads a clock, `jiff::Timestamp::now`",
-    ]);
-    check(&[("stats/a.rs", "use jiff::{Span, Zoned as Z}; fn f() { let now = Z::now; }")], &[
-        "stats/a.rs: reads a clock, `jiff::Zoned::now`",
-    ]);
+    check(
+        &[("stats/a.rs", "fn f() { jiff::Timestamp::now() }")],
+        &["stats/a.rs: reads a clock, `jiff::Timestamp::now`"],
+    );
+    check(
+        &[("stats/a.rs", "use jiff::{Span, Zoned as Z}; fn f() { let now = Z::now; }")],
+        &["stats/a.rs: reads a clock, `jiff::Zoned::now`"],
+    );
     check(&[("stages/a.rs", "fn f() { jiff::Timestamp::now() }")], &[]);
 
     let polars = &["report/a.rs: names `polars`, whose home is [\"adapters/query.rs\"]"];
     check(&[("report/a.rs", "use polars as p;")], polars);
     check(&[("report/a.rs", "use {std::fs, ::polars::prelude::*};")], polars);
     check(&[("report/a.rs", "fn f(frame: polars::Frame, polars_like: u8) {}")], polars);
-    check(&[("stages/a.rs", "use tokio::{fs, task}; fn f() { task::spawn(async {}) }")], &[
-        "stages/a.rs: names `tokio::task::spawn`, whose home is [\"round.rs\", \"job.rs\", \"serve/\"]",
-    ]);
+    check(
+        &[("stages/a.rs", "use tokio::{fs, task}; fn f() { task::spawn(async {}) }")],
+        &["stages/a.rs: names `tokio::task::spawn`, whose home is [\"round.rs\", \"job.rs\", \"serve/\"]"],
+    );
 
     let circle = &["a circle: judge/a -> judge/b -> judge/a"];
     check(&[("judge/a.rs", "use super::b::X;"), ("judge/b.rs", "use crate::judge::a::Y;")], circle);
@@ -260,8 +273,16 @@ fn each_way_around_the_rule_is_seen() {
         ],
         circle,
     );
-    check(&[("judge/b/c.rs", "use super::d::X;"), ("judge/b/d.rs", "use crate::judge::e::Y;"),
-            ("judge/e.rs", "use super::b::c;")],
-        &["a circle: judge/b/c -> judge/b/d -> judge/e -> judge/b/c"]);
-    check(&[("judge/b/mod.rs", "mod c; pub use c::X; pub struct Y;"), ("judge/b/c.rs", "use super::Y;")], &[]);
+    check(
+        &[
+            ("judge/b/c.rs", "use super::d::X;"),
+            ("judge/b/d.rs", "use crate::judge::e::Y;"),
+            ("judge/e.rs", "use super::b::c;"),
+        ],
+        &["a circle: judge/b/c -> judge/b/d -> judge/e -> judge/b/c"],
+    );
+    check(
+        &[("judge/b/mod.rs", "mod c; pub use c::X; pub struct Y;"), ("judge/b/c.rs", "use super::Y;")],
+        &[],
+    );
 }

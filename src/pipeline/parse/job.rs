@@ -1,6 +1,6 @@
 //! `jobs`: everything of a job but its steps.
 
-use super::decoder::{Decoder, Fields, Slot};
+use super::decoder::{Decoder, Slot};
 use super::{env, flag, step};
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{

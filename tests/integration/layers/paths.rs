@@ -137,12 +137,7 @@ fn resolve(path: &[String], module: &[String], modules: &BTreeSet<Path>) -> Full
 }
 
 /// Opens a tree of paths that begins at a token: each leaf, and its name here. Returns the token after it.
-fn leaves_of(
-    tokens: &[String],
-    mut at: usize,
-    prefix: &[String],
-    leaves: &mut Vec<(Path, String)>,
-) -> usize {
+fn leaves_of(tokens: &[String], mut at: usize, prefix: &[String], leaves: &mut Vec<(Path, String)>) -> usize {
     let word = |at: usize| tokens.get(at).map_or("", String::as_str);
     let mut path = prefix.to_vec();
     loop {
@@ -171,7 +166,8 @@ fn leaves_of(
             _ => break,
         }
     }
-    let name = if word(at) == "as" { word(at + 1).to_owned() } else { path.last().cloned().unwrap_or_default() };
+    let name =
+        if word(at) == "as" { word(at + 1).to_owned() } else { path.last().cloned().unwrap_or_default() };
     if !path.is_empty() {
         leaves.push((path, name));
     }
