@@ -36,6 +36,20 @@ impl ExitCode {
         Self::Interrupted,
     ];
 
+    /// What it means, in the words of the help text and the README.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done; submissions may have failed on their own",
+            Self::Bug => "a bug in this program",
+            Self::Usage => "the command line is wrong",
+            Self::Invalid => "invalid pipeline, runner or data; nothing ran",
+            Self::Incomplete => "the round is incomplete or held; nothing was published",
+            Self::Refused => "the chain or the place of publication refused",
+            Self::Differs => "a comparison that was asked for does not hold",
+            Self::Interrupted => "interrupted; everything started was torn down",
+        }
+    }
+
     /// The number.
     pub const fn code(self) -> u8 {
         match self {
@@ -107,5 +121,19 @@ impl Error {
             #[cfg(feature = "reference")]
             Self::Reference(_) => ExitCode::Bug,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_lists_the_exit_codes() {
+        let readme = include_str!("../README.md");
+        let rows = readme.lines().skip_while(|line| *line != "| exit code | means |").skip(2);
+        let listed: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
+        let expected = ExitCode::ALL.map(|code| format!("| {} | {} |", code.code(), code.meaning()));
+        assert_eq!(listed, expected);
     }
 }

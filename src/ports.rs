@@ -11,6 +11,9 @@ use futures_util::future::BoxFuture;
 
 use crate::model::{Digest, Fault, ImageReference, Reason};
 
+/// The path that answers 200 once a server is ready, where nobody says another.
+pub const HEALTH_PATH: &str = "/health";
+
 /// Starts servers from images: Docker, or plain processes.
 pub trait ContainerEngine: Send + Sync {
     /// Makes the image present on the machine and checks that its bytes have the digest.
@@ -56,6 +59,9 @@ pub trait Server: Send + Sync {
 
     /// Identity of this launch, unique within the machine.
     fn boot_id(&self) -> &str;
+
+    /// The path that answers 200 once it is ready, as its image says; it begins with `/`.
+    fn health_path(&self) -> &str;
 
     /// The last lines of its log, at most a few KiB, control characters removed.
     fn log_tail(&self) -> String;

@@ -34,7 +34,7 @@ use tokio::task::JoinSet;
 use super::log::{LogFile, LogTail};
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::Limits;
-use crate::ports::{ContainerEngine, EngineError, Exit, Launch, Server};
+use crate::ports::{ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, Server};
 use crate::report::text::{error_chain, excerpt};
 
 /// The port a server listens on inside its container.
@@ -435,6 +435,10 @@ impl Server for DockerServer {
 
     fn boot_id(&self) -> &str {
         &self.boot_id
+    }
+
+    fn health_path(&self) -> &str {
+        HEALTH_PATH
     }
 
     fn log_tail(&self) -> String {

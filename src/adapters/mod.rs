@@ -7,6 +7,7 @@ pub mod chain_file;
 pub mod docker;
 mod log;
 pub mod machine;
+mod manifest;
 pub mod model_files;
 pub mod process;
 pub mod query;

@@ -3,14 +3,14 @@
 //! It needs nothing but the build, so it runs the demo and the tests. It isolates nothing: a runner that
 //! names it trusts its images. An image `embedded/turbo` is the file `embedded/turbo.json` below the
 //! runner's images folder, its digest the SHA-256 of that file's bytes:
-//! `{"command": ["cacheon", "reference", "serve"], "args": [..], "env": {..}}`, where the program
-//! `cacheon` is this very executable. The server is told its port, model directory and model name by
-//! `CACHEON_PORT`, `CACHEON_MODEL_DIR` and `CACHEON_MODEL_NAME`.
+//! `{"command": ["cacheon", "reference", "serve"], "args": [..], "env": {..}, "health-path": "/health"}`, where
+//! the program `cacheon` is this very executable. The server is told its port, model directory and model name by
+//! `CACHEON_PORT`, `CACHEON_MODEL_DIR` and `CACHEON_MODEL_NAME`, and by `{port}`, `{model-dir}` and `{model-name}`
+//! wherever the manifest has them (`manifest`).
 //!
 //! A server is started in a process group of its own through `cacheon launch`, which asks the kernel to kill
 //! it when we die and then becomes the program. So no way of our ending leaves a server behind.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt as _;
@@ -21,13 +21,13 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
+use super::manifest::{Manifest, Values};
 use crate::model::{Digest, ImageReference};
 use crate::ports::{ContainerEngine, EngineError, Exit, Launch, Server};
 
@@ -41,18 +41,6 @@ pub struct ProcessEngine {
     program: PathBuf,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Manifest {
-    command: Vec<String>,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    #[serde(default, rename = "description")]
-    _description: String,
-}
-
 impl ProcessEngine {
     /// An engine over a folder of manifests; `program` is what `cacheon` in a manifest means.
     pub fn new(images_dir: PathBuf, program: PathBuf) -> Self {
@@ -61,7 +49,8 @@ impl ProcessEngine {
 
     /// Reads a manifest and checks its digest: the one door to an image.
     async fn manifest(&self, image: &ImageReference, digest: &Digest) -> Result<Manifest, EngineError> {
-        let path = self.images_dir.join(format!("{image}.json"));
+        let name = format!("{image}.json");
+        let path = self.images_dir.join(&name);
         let machine =
             |source| EngineError::Machine { attempted: "read image manifest", path: path.clone(), source };
         let file = match tokio::fs::File::open(&path).await {
@@ -82,25 +71,21 @@ impl ProcessEngine {
             let found = found.parse().map_err(|error| invalid(format!("{error}")))?;
             return Err(EngineError::DigestMismatch { image: image.clone(), wanted: digest.clone(), found });
         }
-        let manifest: Manifest =
-            serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
-        if manifest.command.is_empty() {
-            return Err(invalid("its `command` is empty".to_owned()));
-        }
-        Ok(manifest)
+        Manifest::parse(&name, &bytes).map_err(|error| invalid(error.to_string()))
     }
 
     fn command(&self, manifest: &Manifest, launch: &Launch, port: u16) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("launch").arg("--parent").arg(std::process::id().to_string()).arg("--");
-        let mut words = manifest.command.iter().chain(&manifest.args);
+        let values = Values { port, model_name: &launch.model_name, model_dir: &launch.model_dir };
+        let mut words = manifest.command.iter().map(|word| word.fill(&values));
         match words.next() {
             Some(word) if word == "cacheon" => command.arg(&self.program),
             Some(word) => command.arg(word),
             None => &mut command,
         };
         command.args(words);
-        command.env_clear().envs(&manifest.env);
+        command.env_clear().envs(manifest.env.iter().map(|(name, value)| (name, value.fill(&values))));
         for (name, value) in launch_environment(launch, port) {
             command.env(name, value);
         }
@@ -161,7 +146,9 @@ impl ContainerEngine for ProcessEngine {
             let streams = (child.stdout.take(), child.stderr.take());
             log_task.spawn(keep_log(streams, log));
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            Ok(Box::new(ProcessServer { child, group, boot_id, address, tail, log_task }) as Box<dyn Server>)
+            let health_path = manifest.health_path;
+            Ok(Box::new(ProcessServer { child, group, boot_id, address, health_path, tail, log_task })
+                as Box<dyn Server>)
         }
         .boxed()
     }
@@ -204,6 +191,7 @@ struct ProcessServer {
     group: Option<Pid>,
     boot_id: String,
     address: SocketAddr,
+    health_path: String,
     tail: LogTail,
     /// Ends with the server's streams; aborted on drop.
     log_task: JoinSet<()>,
@@ -231,6 +219,10 @@ impl Server for ProcessServer {
 
     fn boot_id(&self) -> &str {
         &self.boot_id
+    }
+
+    fn health_path(&self) -> &str {
+        &self.health_path
     }
 
     fn log_tail(&self) -> String {
@@ -319,6 +311,7 @@ mod tests {
         assert_eq!(check(good, "embedded/y", false).await, "image-unavailable");
         assert_eq!(check("{}", "embedded/x", false).await, "image-invalid");
         assert_eq!(check(r#"{"command":[]}"#, "embedded/x", false).await, "image-invalid");
+        assert_eq!(check(r#"{"command":["a","{prot}"]}"#, "embedded/x", false).await, "image-invalid");
         assert_eq!(
             check(r#"{"command":["a"],"privileged":true}"#, "embedded/x", false).await,
             "image-invalid"

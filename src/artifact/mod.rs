@@ -16,6 +16,7 @@ pub mod layout;
 mod parquet_file;
 mod round_file;
 mod round_state;
+mod row;
 pub mod seal;
 mod table;
 mod version;
@@ -31,6 +32,7 @@ pub use round_state::{
     AttemptState, Ending, Interruption, JobState, LegState, Retry, RoundEnding, RoundState, StepEnding,
     StepState,
 };
+pub use row::Table;
 pub use seal::{Seal, SealDifference, SealEntry};
-pub use table::{TABLE_NAMES, Table, TableInfo, encode_empty, rewrite, tables};
+pub use table::{TABLE_NAMES, TableInfo, encode_empty, rewrite, tables};
 pub use version::FormatVersion;

@@ -281,9 +281,9 @@ impl RoundState {
                             step_index: step.index,
                             step: step.name.clone(),
                             stage: step.kind.as_str().to_owned(),
-                            outcome: end.outcome.as_str().to_owned(),
-                            conclusion: end.conclusion.as_str().to_owned(),
-                            fault: reason.map(|reason| reason.fault.to_string()),
+                            outcome: end.outcome,
+                            conclusion: end.conclusion,
+                            fault: reason.map(|reason| reason.fault),
                             reason: reason.map(|reason| reason.code.clone()),
                             detail: reason.map(|reason| reason.message.clone()),
                             started_at_us: started_at

@@ -50,11 +50,11 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
     match if arguments.json { Format::Json } else { arguments.format } {
         Format::Human => {
             let color = session.diagnostics();
-            for found in findings.iter().filter(|found| !found.items.is_empty()) {
-                print(&found.render(color))?;
-            }
-            let count: usize = findings.iter().map(|found| found.items.len()).sum();
-            say(&format!("{} looked at, {count} findings", plural(files.len(), "file")));
+            let drawn = findings.iter().filter(|found| !found.items.is_empty());
+            let drawn: Vec<String> = drawn.map(|found| found.render(color) + "\n").collect();
+            print(&drawn.join("\n"))?;
+            let count: usize = findings.iter().map(|found| found.items.len() + found.omitted).sum();
+            say(&format!("{} looked at, {}", plural(files.len(), "file"), plural(count, "finding")));
         }
         Format::Json => {
             let all: Vec<Value> = findings

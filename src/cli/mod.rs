@@ -22,20 +22,15 @@ use crate::pipeline::diagnostic::Color;
 use crate::pipeline::source::Source;
 use crate::report::{Colour, TextStyle};
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0    done; submissions may have failed on their own
-  1    a bug in this program
-  2    the command line is wrong
-  3    invalid pipeline, runner or data; nothing ran
-  4    the round is incomplete or held; nothing was published
-  5    the chain or the place of publication refused
-  6    a comparison that was asked for does not hold
-  130  interrupted; everything started was torn down";
+/// The end of the help text.
+fn exit_codes() -> String {
+    let line = |code: ExitCode| format!("\n  {:<4} {}", code.code(), code.meaning());
+    format!("Exit codes:{}", ExitCode::ALL.map(line).concat())
+}
 
 /// Evaluation arena for LLM inference servers: boots them, measures them, verifies their answers, ranks them.
 #[derive(Debug, Parser)]
-#[command(name = "cacheon", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "cacheon", version, after_help = exit_codes(), arg_required_else_help = true)]
 pub struct Cli {
     /// Directory in which rounds live.
     #[arg(long, global = true, env = "CACHEON_DATA", default_value = "data", value_name = "DIR")]

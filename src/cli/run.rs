@@ -17,7 +17,7 @@ use crate::error::{Error, ExitCode};
 use crate::model::{LeaderboardRow, RoundId, Seed};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::diagnostic::{Diagnostics, Parsed};
-use crate::pipeline::runner::RunnerSpec;
+use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::report::leaderboard_table;
 use crate::round::{Control, RoundEnd, RoundSettings, run_round};
@@ -73,10 +73,11 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     helpers.spawn(listen_for_signals(control.clone())?);
     let (view, views) = unbounded_channel();
     let is_live = std::io::stderr().is_terminal();
-    let watching = tokio::task::spawn(watch::watch(views, is_live, round_id.clone()));
+    let mut watching = JoinSet::new();
+    watching.spawn(watch::watch(views, is_live, round_id.clone()));
     let outcome = run_round(settings, control, view).await;
     // The round dropped its end of the channel: the watcher ends by itself.
-    let _ = watching.await;
+    let _ = watching.join_next().await;
     report(&arguments, session, &round_id, outcome?)
 }
 
@@ -115,6 +116,12 @@ pub(super) fn load_runners(folder: &Path, session: &Session) -> Result<Vec<(Runn
         let source = read_source(&file)?;
         let parsed = RunnerSpec::parse(&source)
             .map_err(|errors| Error::Invalid(errors.render(session.diagnostics())))?;
+        if parsed.value.engine == EngineKind::Docker && !cfg!(feature = "docker") {
+            return Err(Error::Invalid(format!(
+                "`{}` asks for `engine: docker`, and this program was built without the feature `docker`",
+                file.display()
+            )));
+        }
         runners.push((parsed.value, source));
     }
     Ok(runners)

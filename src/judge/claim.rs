@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::answers::Answers;
 use super::finding::{
     Count, Evidence, Finding, clustered_mean, excess_probability, is_too_many, null_error, worst,
 };
-use super::verify::{Answers, VerifyPolicy};
+use super::thresholds::VerifyPolicy;
 use crate::model::{Check, CheckOutcome, RequestFlag, RequestRow, TokenRow};
 
 /// Residuals are cut here, nat.
@@ -33,11 +34,12 @@ pub(super) fn findings(
     ]
 }
 
-/// Answers in which a text token has no claimed log probability.
+/// Answers in which a text token has no claimed log probability, or one that is no number.
 fn unclaimed(answers: &Answers<'_>) -> Count {
     let mut by_answer: BTreeMap<(&str, u32), bool> = BTreeMap::new();
     for row in answers.tokens.iter().filter(|row| !row.is_end) {
-        *by_answer.entry((&row.read_key, row.prompt_index)).or_default() |= row.server_logprob.is_none();
+        *by_answer.entry((&row.read_key, row.prompt_index)).or_default() |=
+            row.server_logprob.is_none_or(f64::is_nan);
     }
     Count { hits: by_answer.values().filter(|is_unclaimed| **is_unclaimed).count(), of: by_answer.len() }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::answers::Answers;
 use super::finding::{Count, Evidence, Finding, is_too_many, worst};
-use super::verify::{Answers, VerifyPolicy};
+use super::thresholds::VerifyPolicy;
 use crate::model::{Check, CheckOutcome, RequestRow, RequestStatus};
 use crate::stats::{Sample, student_t_cdf};
 

@@ -4,8 +4,9 @@
 //! was emitted, in nat: 0 where they agree, some hundredths where honest kernels differ, large where another
 //! model spoke. Text tokens and end tokens are judged apart.
 
+use super::answers::Answers;
 use super::finding::{Count, Evidence, Finding, clustered_mean, excess_probability, null_error, worst};
-use super::verify::{Answers, VerifyPolicy};
+use super::thresholds::VerifyPolicy;
 use crate::model::{Check, CheckOutcome, TokenRow};
 use crate::stats::binomial_upper_tail;
 

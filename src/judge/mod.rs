@@ -8,6 +8,7 @@
 //! number of a contest stands in the code. Whatever cannot be judged is void or held and never costs a miner.
 #![deny(clippy::disallowed_methods)]
 
+mod answers;
 mod claim;
 mod conduct;
 mod finding;
@@ -16,10 +17,13 @@ pub mod rank;
 pub mod score;
 #[cfg(test)]
 mod simulate;
+mod thresholds;
 pub mod verify;
 pub mod weights;
 
+pub use answers::Answers;
 pub use rank::{RankPolicy, Split, Standings, leaderboard};
 pub use score::{Comparison, ReadTimes, ScorePolicy, decide};
-pub use verify::{Answers, Subject, VerifyPolicy, judge_answers};
+pub use thresholds::VerifyPolicy;
+pub use verify::{Subject, judge_answers};
 pub use weights::{WeightsPolicy, weights};

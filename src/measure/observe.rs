@@ -31,12 +31,12 @@ impl Default for Caps {
     }
 }
 
-/// One visible event.
+/// One visible event, however many choices it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VisibleEvent {
     /// Stamp of the read that completed it.
     pub at_ns: u64,
-    /// Length of the answer's text (choice 0) once it was there, bytes.
+    /// Length of the answer's text (choice 0) once the event was there, bytes.
     pub text_end: usize,
     /// Log probability entries it carried.
     pub logprob_tokens: u32,
@@ -217,7 +217,15 @@ fn read_stream(capture: &Capture, caps: &Caps, seen: &mut Observation) {
     if stream.exceeded().is_some() {
         seen.flags.insert(Flag::TooLarge);
     } else if stream.has_partial_event() {
-        seen.flags.insert(Flag::PartialEventAtEof);
+        let is_done = |event: Event| event.name != "error" && event.data.trim() == "[DONE]";
+        let at_ns = capture.reads.iter().rev().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
+        if capture.end == End::Eof && !seen.is_done && stream.unfinished().is_some_and(is_done) {
+            seen.is_done = true;
+            seen.done_ns = at_ns;
+            seen.flags.insert(Flag::DoneUnclosed);
+        } else {
+            seen.flags.insert(Flag::PartialEventAtEof);
+        }
     }
 }
 
@@ -282,6 +290,14 @@ struct Choice {
     delta: Option<Delta>,
     logprobs: Option<Logprobs>,
     finish_reason: Option<String>,
+}
+
+/// What a choice of a chunk, or all of them, brought into sight.
+#[derive(Default)]
+struct SeenChoice {
+    is_visible: bool,
+    is_answer: bool,
+    logprob_tokens: u32,
 }
 
 #[derive(Deserialize)]
@@ -353,23 +369,30 @@ impl Observation {
             self.usage_completion_tokens = usage.completion_tokens.or(self.usage_completion_tokens);
             self.usage_prompt_tokens = usage.prompt_tokens.or(self.usage_prompt_tokens);
         }
+        let mut seen = SeenChoice::default();
         for choice in chunk.choices.into_iter().flatten() {
             if choice.index.unwrap_or(0) < caps.choices {
-                self.take_choice(choice, at_ns);
+                let one = self.take_choice(choice, at_ns);
+                seen.is_visible |= one.is_visible;
+                seen.is_answer |= one.is_answer;
+                seen.logprob_tokens += one.logprob_tokens;
             } else {
                 self.flags.insert(Flag::UnrequestedChoice);
             }
         }
+        if seen.is_visible {
+            let SeenChoice { logprob_tokens, is_answer, .. } = seen;
+            let text_end = self.answer().len();
+            self.visible.push(VisibleEvent { at_ns, text_end, logprob_tokens, is_answer });
+        }
     }
 
-    fn take_choice(&mut self, choice: Choice, at_ns: u64) {
+    fn take_choice(&mut self, choice: Choice, at_ns: u64) -> SeenChoice {
         let index = choice.index.unwrap_or(0);
         let (content, has_other_channel) =
             choice.delta.map_or((None, false), |delta| self.take_delta(index, delta));
-        let text = self.text.entry(index).or_default();
         let content = content.unwrap_or_default();
-        text.push_str(&content);
-        let text_end = text.len();
+        self.text.entry(index).or_default().push_str(&content);
         let is_visible = has_other_channel || !content.is_empty();
         if is_visible && self.finish_reason.is_some() && index == 0 {
             self.flags.insert(Flag::TextAfterFinish);
@@ -391,14 +414,11 @@ impl Observation {
                 bytes,
             }));
         }
-        if is_visible {
-            let is_answer = index == 0 && !content.is_empty();
-            self.visible.push(VisibleEvent { at_ns, text_end, logprob_tokens, is_answer });
-        }
         if let Some(reason) = choice.finish_reason.filter(|_| index == 0) {
             self.finish_ns.get_or_insert(at_ns);
             self.finish_reason.get_or_insert(reason);
         }
+        SeenChoice { is_visible, is_answer: index == 0 && !content.is_empty(), logprob_tokens }
     }
 
     /// Content of a delta, and whether it carries anything on another channel.

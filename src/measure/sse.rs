@@ -124,6 +124,16 @@ impl EventStream {
         self.has_data || !(self.line.is_empty() || self.line.starts_with(b":"))
     }
 
+    /// The event the stream would have ended with, had it written the blank line that closes one. The grammar
+    /// discards such an event: it is no event, and only tells what was meant.
+    pub fn unfinished(&self) -> Option<Event> {
+        let mut closed = self.clone();
+        if !closed.line.is_empty() {
+            closed.end_line();
+        }
+        closed.end_line()
+    }
+
     fn extend_line(&mut self, bytes: &[u8]) {
         if self.line.len() + self.data.len() + bytes.len() > self.limits.event_bytes {
             self.exceeded = Some(LimitExceeded::EventBytes(self.limits.event_bytes));
@@ -226,6 +236,27 @@ mod tests {
     #[test]
     fn only_cr_and_lf_end_a_line() {
         assert_eq!(data("data: a\u{2028}b\u{85}c\u{b}d\n\n"), ["a\u{2028}b\u{85}c\u{b}d"]);
+    }
+
+    #[test]
+    fn what_is_unfinished_can_be_asked_for_and_is_no_event() {
+        let check = |bytes: &str, expected: Option<&str>| {
+            let mut stream = EventStream::new(Limits::default());
+            stream.push(bytes.as_bytes());
+            let found = stream.unfinished();
+            assert_eq!(found.map(|event| event.data).as_deref(), expected, "{bytes:?}");
+        };
+        check("data: a\n\ndata: [DONE]", Some("[DONE]"));
+        check("data: a\n\ndata: [DONE]\n", Some("[DONE]"));
+        check("data: a\n\ndata: [DONE]\r", Some("[DONE]"));
+        check("data: a\r\n\r\ndata: [DONE]\r\n", Some("[DONE]"));
+        check("\u{feff}data: [DONE]", Some("[DONE]"));
+        check("data: x\ndata: [DONE]", Some("x\n[DONE]"));
+        check("data: a\n\ndata: [DO", Some("[DO"));
+        check("data: [DONE]\n\n", None);
+        check("data: [DONE]\n\n: bye", None);
+        check("event: e", None);
+        check("", None);
     }
 
     #[test]

@@ -242,6 +242,54 @@ fn what_the_vectors_do_not_say() {
 }
 
 #[test]
+fn a_done_without_its_blank_line_counts_and_is_flagged() {
+    const HI: &str =
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\n";
+    let check = |rest: &str, end: End, (is_done, flags): (bool, &[Flag])| {
+        let mut capture = Capture { end, ..body(HI) };
+        capture.reads.push(Read { at_ns: 9, bytes: rest.as_bytes().to_vec() });
+        capture.reads.push(Read { at_ns: 11, bytes: Vec::new() });
+        let seen = observe(&capture, &Caps::default());
+        assert_eq!((seen.is_done, seen.done_ns), (is_done, is_done.then_some(9)), "{rest:?}");
+        assert_eq!(seen.flags.into_iter().collect::<Vec<_>>(), flags, "{rest:?}");
+        seen.status
+    };
+    let flagged: (bool, &[Flag]) = (true, &[Flag::DoneUnclosed]);
+    for rest in ["data: [DONE]", "data:[DONE]\n", "data: [DONE]\r\n", ": bye\nid: 1\ndata: [DONE]\r"] {
+        assert_eq!(check(rest, End::Eof, flagged), RequestStatus::Ok);
+    }
+    let lost: (bool, &[Flag]) = (false, &[Flag::NoDone, Flag::PartialEventAtEof]);
+    for rest in ["data: [DON", "data: x\ndata: [DONE]", "event: error\ndata: [DONE]"] {
+        assert_eq!(check(rest, End::Eof, lost), RequestStatus::Ok);
+    }
+    check("data: [DONE]\n\n", End::Eof, (true, &[]));
+    check("data: [DONE]\n\ndata: [DONE]", End::Eof, (true, &[Flag::PartialEventAtEof]));
+    // A stream that broke has no end to speak of.
+    assert_eq!(
+        check("data: [DONE]", End::Reset, (false, &[Flag::PartialEventAtEof])),
+        RequestStatus::TransportError
+    );
+}
+
+#[test]
+fn choices_of_one_chunk_arrive_together() {
+    let choice =
+        |index: u32, text: &str| format!("{{\"index\":{index},\"delta\":{{\"content\":\"{text}\"}}}}");
+    let check = |choices: &[(u32, &str)], expected: &[(usize, bool)]| {
+        let choices: Vec<String> = choices.iter().map(|(index, text)| choice(*index, text)).collect();
+        let capture = body(&format!("data: {{\"choices\":[{}]}}\n\n", choices.join(",")));
+        let seen = observe(&capture, &Caps { choices: 2, ..Caps::default() });
+        let events: Vec<_> = seen.visible.iter().map(|event| (event.text_end, event.is_answer)).collect();
+        assert_eq!(events, expected, "{choices:?}");
+    };
+    check(&[(0, "Hi"), (1, "Hello")], &[(2, true)]);
+    check(&[(1, "Hello"), (0, "Hi")], &[(2, true)]);
+    check(&[(0, "Hi"), (0, " you")], &[(6, true)]);
+    check(&[(0, ""), (1, "Hello")], &[(0, false)]);
+    check(&[(0, ""), (1, "")], &[]);
+}
+
+#[test]
 fn error_bodies_keep_the_servers_words() {
     let message = |text: &str| {
         observe(&Capture { http_status: Some(400), ..body(text) }, &Caps::default()).error.unwrap_or_default()

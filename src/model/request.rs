@@ -39,6 +39,8 @@ words! {
         ContentLength = "content_length",
         /// Events after `[DONE]`.
         DataAfterDone = "data_after_done",
+        /// `[DONE]` as the very end of the stream, without the blank line that closes an event; it counts as done.
+        DoneUnclosed = "done_unclosed",
         /// `[DONE]` without a finish reason.
         DoneWithoutFinish = "done_without_finish",
         /// Bytes that are not UTF-8; the text holds replacement characters.

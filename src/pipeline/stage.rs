@@ -75,7 +75,7 @@ stages! {
         input("model-name", Text, "reference", "the name under which the model is served"),
         input("model-dir", Text, "", "the model's directory; the runner's by default"),
         input("deadline", Duration, "120s", "how long the server may take to become healthy"),
-        input("health-path", Text, "/health", "the path that answers 200 when healthy"),
+        input("health-path", Text, "", "the path that answers 200 when healthy; the image's own by default"),
         input("poll", Duration, "100ms", "the time between two looks"),
         input("max-log-bytes", Integer, "1048576", "how much of the server's log is kept"),
     ] [

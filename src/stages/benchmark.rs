@@ -209,9 +209,10 @@ fn read_row(
     }
 }
 
-/// The tokenizer of the runner's model.
+/// The tokenizer of the model that the job's server was booted with; the runner's before that.
 pub(super) fn load_tokenizer(context: &JobContext<'_>) -> Result<PinnedTokenizer, StageError> {
-    let path = context.runner.model_dir.join("tokenizer.json");
+    let model_dir = context.notes.model_dir.as_ref().unwrap_or(&context.runner.model_dir);
+    let path = model_dir.join("tokenizer.json");
     let bytes = std::fs::read(&path)
         .map_err(|source| StageError::Tokenizer { path: path.clone(), why: source.to_string() })?;
     PinnedTokenizer::from_bytes(&bytes)

@@ -24,14 +24,13 @@ pub struct Parameters {
     /// Name the model is served under.
     #[serde(default = "default_model_name")]
     pub model_name: String,
-    /// Directory of the model; the runner's where absent.
+    /// Directory of the model, its tokenizer included; the runner's where absent.
     pub model_dir: Option<PathBuf>,
     /// How long the server may take until it is healthy.
     #[serde(default = "default_deadline")]
     pub deadline: Span,
-    /// Path that answers 200 once the server is ready.
-    #[serde(default = "default_health_path")]
-    pub health_path: String,
+    /// Path that answers 200 once the server is ready; what the image says where absent.
+    pub health_path: Option<String>,
     /// Time between two looks.
     #[serde(default = "default_poll")]
     pub poll: Span,
@@ -48,9 +47,6 @@ fn default_model_name() -> String {
 }
 fn default_deadline() -> Span {
     Span(Duration::from_mins(2))
-}
-fn default_health_path() -> String {
-    "/health".to_owned()
 }
 fn default_poll() -> Span {
     Span(Duration::from_millis(100))
@@ -105,10 +101,20 @@ pub(super) async fn run(
             "this job has booted a server already; a job boots one".to_owned(),
         ));
     }
+    if let Some(path) = parameters.health_path.as_deref().filter(|path| !path.starts_with('/')) {
+        return Err(StageError::Parameter(format!("`health-path` is `{path}`, and a path begins with `/`")));
+    }
+    let model_dir = match &parameters.model_dir {
+        Some(given) => std::path::absolute(given).map_err(|source| StageError::Machine {
+            attempted: "find the working directory".to_owned(),
+            source,
+        })?,
+        None => context.runner.model_dir.clone(),
+    };
     let launch = Launch {
         image: parameters.image.clone(),
         digest: parameters.digest.clone(),
-        model_dir: parameters.model_dir.clone().unwrap_or_else(|| context.runner.model_dir.clone()),
+        model_dir: model_dir.clone(),
         model_name: parameters.model_name.clone(),
         log_path: context.attempt_dir.join("server.log"),
         max_log_bytes: parameters.max_log_bytes.min(context.runner.max_log_bytes),
@@ -116,6 +122,7 @@ pub(super) async fn run(
     };
     let started = Instant::now();
     let server = context.engine()?.launch(&launch).await?;
+    context.notes.model_dir = Some(model_dir);
     let address = server.address();
     let boot_id = server.boot_id().to_owned();
     // From here on the job owns the server, so that every way out stops it.
@@ -138,7 +145,8 @@ async fn wait_until_ready(
     let Span(deadline) = parameters.deadline;
     let started = Instant::now();
     let http = super::http_client()?;
-    let url = format!("http://{address}{}", parameters.health_path);
+    let health_path = parameters.health_path.clone().unwrap_or_else(|| server.health_path().to_owned());
+    let url = format!("http://{address}{health_path}");
     let mut last = "nothing answered yet".to_owned();
     let looking = async {
         let mut ticks = tokio::time::interval(parameters.poll.0.max(Duration::from_millis(10)));
@@ -161,17 +169,10 @@ async fn wait_until_ready(
             Err(_) => None,
         },
     };
-    let health_path = parameters.health_path.clone();
-    let last_words = last_words(&server.log_tail());
+    let last_words = super::last_words(&server.log_tail());
     Err(match outcome {
         Some(exit) => BootError::Exited { exit, after: started.elapsed(), health_path, last_words },
         None => BootError::NotReady { deadline, health_path, last, last_words },
     }
     .into())
-}
-
-/// The last line with something in it, cut to what a table row can bear.
-fn last_words(log: &str) -> String {
-    let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing)");
-    line.chars().take(240).collect()
 }

@@ -111,9 +111,7 @@ pub async fn run_shell(step: ShellStep, cancel: CancellationToken) -> Result<Map
     if !status.success() {
         use std::os::unix::process::ExitStatusExt as _;
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-        let log = read_capped(&log_path, MAX_LOG_BYTES).await?;
-        let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing)");
-        let last_words = line.chars().filter(|c| !c.is_control()).take(240).collect();
+        let last_words = super::last_words(&read_capped(&log_path, MAX_LOG_BYTES).await?);
         return Err(ExecError::Failed { code, last_words });
     }
     outputs(&read_capped(&output_path, MAX_OUTPUT_BYTES).await?)

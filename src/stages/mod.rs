@@ -34,6 +34,7 @@ pub use literals::lint_literals;
 use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Table, TableContext, layout};
 use crate::model::{Arm, Fault, Reason, RoundId, Seed};
+use crate::pipeline::duration;
 use crate::pipeline::stage::StageName;
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, Progress};
 use crate::report::text::error_chain;
@@ -94,6 +95,8 @@ pub struct JobContext<'a> {
 pub struct Notes {
     /// Identity of the launch and how long it took to be ready.
     pub boot: Option<(String, Duration)>,
+    /// Directory of the model the server was booted with, absolute.
+    pub model_dir: Option<PathBuf>,
     /// How long the warm-up took.
     pub warm_up: Option<Duration>,
 }
@@ -108,8 +111,10 @@ impl JobContext<'_> {
 
     fn engine(&self) -> Result<&Arc<dyn ContainerEngine>, StageError> {
         let missing = || {
-            let why = "this job runs on the controller, which boots no servers: give it `runs-on:` a runner";
-            StageError::Parameter(why.to_owned())
+            StageError::Parameter(format!(
+                "this job runs on `{}`, which boots no servers: give it `runs-on:` a runner whose engine this program has",
+                self.runner.name
+            ))
         };
         self.runner.engine.as_ref().ok_or_else(missing)
     }
@@ -323,31 +328,22 @@ impl StageError {
     }
 }
 
-/// A span of time written as `90s`, `2m`, `1h30m`, or as a number of seconds.
+/// A span of time as pipelines write it: `90s`, `2m`, `1h30m` ([`duration::parse`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error as _;
-        let duration = match Value::deserialize(deserializer)? {
-            Value::String(text) => text
-                .parse::<jiff::SignedDuration>()
-                .ok()
-                .and_then(|span| Duration::try_from(span).ok())
-                .ok_or_else(|| {
-                    D::Error::custom(format!("`{text}` is not a duration such as `90s` or `2m`"))
-                })?,
-            Value::Number(seconds) => seconds
-                .as_f64()
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                .ok_or_else(|| D::Error::custom(format!("`{seconds}` is not a number of seconds")))?,
-            other => {
-                return Err(D::Error::custom(format!("`{other}` is not a duration such as `90s` or `2m`")));
-            }
-        };
-        Ok(Self(duration))
+        let text = String::deserialize(deserializer)?;
+        duration::parse(&text).map(Self).map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
     }
+}
+
+/// The last line of a log with something in it, cut to what a table row can bear.
+fn last_words(log: &str) -> String {
+    let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing)");
+    line.chars().filter(|c| !c.is_control()).take(240).collect()
 }
 
 fn candidate() -> Arm {
@@ -392,4 +388,32 @@ fn read_rows<T: Table>(context: &JobContext<'_>, data: &str, name: &str) -> Resu
 /// Directory of this attempt, relative to the round's: what later stages are told by the output `data`.
 fn data_dir(context: &JobContext<'_>) -> String {
     layout::attempt_path(&context.job, &context.leg, context.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_written_as_everywhere_in_a_pipeline() {
+        let check = |json: &str, expected: Option<Duration>| {
+            assert_eq!(serde_json::from_str::<Span>(json).ok().map(|span| span.0), expected, "{json}");
+        };
+        check("\"90s\"", Some(Duration::from_secs(90)));
+        check("\"1h30m\"", Some(Duration::from_mins(90)));
+        check("\"1d\"", Some(Duration::from_hours(24)));
+        check("\"PT90S\"", None);
+        check("\"90 seconds\"", None);
+        check("\"-1s\"", None);
+        check("90", None);
+    }
+
+    #[test]
+    fn last_words_are_one_plain_line() {
+        let check = |log: &str, expected: &str| assert_eq!(last_words(log), expected, "{log:?}");
+        check("one\n two\t \n\n", "two");
+        check("\u{1b}[31mred\u{7}", "[31mred");
+        check(" \n", "(nothing)");
+        check(&"x".repeat(999), &"x".repeat(240));
+    }
 }

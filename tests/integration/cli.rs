@@ -69,6 +69,21 @@ fn all_mistakes_of_a_pipeline_are_shown_in_one_pass() {
 }
 
 #[test]
+fn lint_ends_its_findings_before_it_counts_them() {
+    let place = Place::new().with("a.yml", FOUR_MISTAKES).with("b.yml", FOUR_MISTAKES);
+    let output = place.run(&["lint", "a.yml", "b.yml"]);
+    let drawn = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(drawn.ends_with('\n') && !drawn.ends_with("\n\n"), "{drawn}");
+    let errors = drawn.matches("error[").count();
+    assert_eq!(drawn.matches("\n\nerror[").count(), errors - 1, "a blank line between any two: {drawn}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said, format!("2 files looked at, {errors} findings\n"));
+    let clean = place.with("c.yml", "jobs: { a: { runs-on: controller, steps: [{ run: 'true' }] } }\n");
+    let output = clean.run(&["lint", "c.yml"]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "1 file looked at, 0 findings\n");
+}
+
+#[test]
 fn what_cannot_be_read_is_said() {
     let place = Place::new()
         .with("p.yml", [0xff, 0xfe, 0x00])
@@ -168,6 +183,54 @@ fn a_query_without_rounds_answers_and_a_bad_one_is_refused() {
     assert!(place.check(&["query", "SELECT * FROM leaderbord"], 3).contains("leaderboard"));
     place.check(&["query", "DROP TABLE leaderboard"], 3);
     place.check(&["query", "SELECT * FROM read_parquet('/etc/passwd')"], 3);
+}
+
+/// A runner whose own model directory does not exist, and an image that says everything by its manifest.
+#[cfg(feature = "reference")]
+#[test]
+fn a_boot_steps_model_brings_its_tokenizer() {
+    use sha2::Digest as _;
+    let manifest = r#"{"command": ["cacheon", "reference", "serve"], "env": {"CACHEON_MODEL_DIR": "{model-dir}"},
+        "args": ["--port", "{port}", "--served-model-name", "{model-name}"], "health-path": "/v1/models"}"#;
+    let digest = format!("sha256:{}", hex::encode(sha2::Sha256::digest(manifest.as_bytes())));
+    let pipeline = format!(
+        "\
+jobs:
+  measure:
+    runs-on: here
+    steps:
+      - id: boot
+        uses: boot
+        with: {{ image: tiny, digest: '{digest}', model-dir: model, deadline: 60s }}
+      - id: benchmark
+        uses: benchmark
+        with:
+          endpoint: ${{{{ steps.boot.outputs.endpoint }}}}
+          read: {{ key: '0', arm: candidate, hotkey: null, image: tiny, digest: '{digest}', position: 0, sequence: '0' }}
+          prompts: 1
+          max-tokens: 2
+          max-client-lag: 60s
+      - run: test \"$FAILED\" = 0
+        env: {{ FAILED: '${{{{ steps.benchmark.outputs.failed }}}}' }}
+"
+    );
+    let runner = "name: here\nengine: process\nimages: images\nmodel-dir: nowhere\n";
+    let place = Place::new()
+        .with("images/tiny.json", manifest)
+        .with("p.yml", pipeline)
+        .with("runners/here.yml", runner);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/reference");
+    std::os::unix::fs::symlink(model, place.0.path().join("model")).expect("link");
+    let output = place.run(&["run", "p.yml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[cfg(not(feature = "docker"))]
+#[test]
+fn a_docker_runner_is_refused_by_a_program_without_docker() {
+    let text = "jobs: { a: { runs-on: box, steps: [{ run: 'true' }] } }\n";
+    let place = Place::new().with("p.yml", text).with("runners/box.yml", "name: box\nengine: docker\n");
+    assert!(place.check(&["run", "p.yml"], 3).contains("built without the feature `docker`"));
 }
 
 #[test]

@@ -1,7 +1,11 @@
-//! The import rule: a module imports only what stands below it, and each heavy crate has one home.
+//! The import rule: a module imports only what stands below it, no files of a room import each other in a circle,
+//! each heavy crate has one home, and the pure layers read no clock.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod paths;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use paths::{Full, Names, Path, module_of};
 
 /// Rooms by layer. `reference` may use `measure::language`; nothing uses `reference` but the command line.
 const LAYERS: &[(&str, u8)] = &[
@@ -41,7 +45,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("round", "error"), // an error of the round is what the program ends with
 ];
 
-/// A heavy crate, the place that may name it.
+/// A path, and the places that may name it.
 const HOMES: &[(&str, &[&str])] = &[
     ("serde_yaml", &["pipeline/yaml.rs"]),
     ("annotate_snippets", &["pipeline/diagnostic.rs"]),
@@ -59,78 +63,227 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["client/"]),
     ("indicatif", &["cli/watch.rs"]),
     ("comfy_table", &["report/"]),
-    ("tokio::spawn(", &["round.rs", "job.rs", "serve/"]),
-    ("super::super::", &[]),
+    ("tokio::spawn", &["round.rs", "job.rs", "serve/"]),
+    ("tokio::task::spawn", &["round.rs", "job.rs", "serve/"]),
+    ("super::super", &[]),
 ];
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+/// What reads a clock: not in the pure layers, where time is an argument.
+const CLOCKS: &[&str] = &[
+    "jiff::Timestamp::now",
+    "jiff::Zoned::now",
+    "std::time::Instant::now",
+    "std::time::SystemTime::now",
+    "tokio::time::Instant::now",
+];
+
+/// What breaks the rule in these files, each a path below `src` and its text.
+fn broken(files: &[(String, String)]) -> Vec<String> {
+    let layers: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
+    let read: Vec<(&str, Path, Names)> = files
+        .iter()
+        .map(|(file, text)| {
+            let module = module_of(file);
+            (file.as_str(), module.clone(), Names::read(text, &module))
+        })
+        .collect();
+    let tests: Vec<Path> = read.iter().flat_map(|(_, _, names)| names.test_modules.clone()).collect();
+    let is_test = |module: &Path| tests.iter().any(|test| module.starts_with(test));
+    let read: Vec<_> = read.into_iter().filter(|(_, module, _)| !is_test(module)).collect();
+    let modules: BTreeSet<Path> = read.iter().map(|(_, module, _)| module.clone()).collect();
+    let reexports: BTreeMap<&Path, _> =
+        read.iter().map(|(_, module, names)| (module, names.brought_in(&modules))).collect();
+    let mut broken = BTreeSet::new();
+    let mut edges: BTreeMap<&Path, BTreeSet<Path>> = BTreeMap::new();
+    for (file, module, names) in &read {
+        let own = file.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+        let Some(own_layer) = layers.get(own) else {
+            broken.insert(format!("{file}: `{own}` is in no layer: add it here"));
+            continue;
+        };
+        for named in names.paths(&modules) {
+            let written = named.written.join("::");
+            if let Full::Here(path) = &named.full {
+                let target = path.first().map_or("", String::as_str);
+                let is_allowed = layers.get(target).is_none_or(|layer| {
+                    target == own
+                        || (layer < own_layer && target != "reference")
+                        || SIBLINGS.contains(&(own, target))
+                        || (["cli", "error"].contains(&own) && target == "reference")
+                });
+                if !is_allowed {
+                    broken.insert(format!("{file}: `{own}` imports `{target}`"));
+                }
+                let used = file_of(path, &modules, &reexports);
+                if used.first() == module.first() && !used.starts_with(module) && !module.starts_with(&used) {
+                    edges.entry(module).or_default().insert(used);
+                }
+            }
+            let full = match &named.full {
+                Full::Here(_) => &written,
+                Full::Elsewhere(path) => &path.join("::"),
+            };
+            for (word, homes) in HOMES {
+                let is_named = [&written, full].iter().any(|path| {
+                    path.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+                });
+                if is_named && !homes.iter().any(|home| file.starts_with(home)) {
+                    broken.insert(format!("{file}: names `{word}`, whose home is {homes:?}"));
+                }
+            }
+            if *own_layer <= 1 && CLOCKS.contains(&full.as_str()) {
+                broken.insert(format!("{file}: reads a clock, `{full}`"));
+            }
+        }
+    }
+    broken.extend(circles(&edges));
+    broken.into_iter().collect()
+}
+
+/// The module whose file defines what a path names, through the `pub use` of the modules it passes.
+fn file_of(
+    path: &[String],
+    modules: &BTreeSet<Path>,
+    reexports: &BTreeMap<&Path, BTreeMap<String, Full>>,
+) -> Path {
+    let mut path = path.to_vec();
+    // Bounded, so that two modules which name each other's names end it.
+    for _ in 0..8 {
+        let module =
+            (0..=path.len()).rev().map(|end| path[..end].to_vec()).find(|part| modules.contains(part));
+        let module = module.unwrap_or_default();
+        let next = path.get(module.len()).and_then(|name| reexports.get(&module)?.get(name));
+        match next {
+            Some(Full::Here(start)) => path = [start, &path[module.len() + 1..]].concat(),
+            _ => return module,
+        }
+    }
+    Path::new()
+}
+
+/// Each circle of files of one room, from the first of its files in order. A module and the modules within it
+/// are one family: they may name each other.
+fn circles(edges: &BTreeMap<&Path, BTreeSet<Path>>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (start, _) in edges {
+        let mut trails = vec![vec![(*start).clone()]];
+        let mut seen = BTreeSet::new();
+        while let Some(trail) = trails.pop() {
+            for next in trail.last().and_then(|last| edges.get(last)).into_iter().flatten() {
+                let mut longer = trail.clone();
+                longer.push(next.clone());
+                if next == *start {
+                    if longer.iter().min() == Some(*start) {
+                        let names: Vec<String> = longer.iter().map(|module| module.join("/")).collect();
+                        found.insert(format!("a circle: {}", names.join(" -> ")));
+                    }
+                } else if seen.insert(next.clone()) {
+                    trails.push(longer);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn sources(root: &std::path::Path, folder: &std::path::Path, found: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).expect("source folder") {
         let path = entry.expect("entry").path();
         if path.is_dir() {
-            sources(&path, found);
+            sources(root, &path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
+            let name = path.strip_prefix(root).expect("below src").to_string_lossy().into_owned();
+            found.push((name, std::fs::read_to_string(path).expect("source")));
         }
     }
-}
-
-/// The file without comments and without what stands behind `#[cfg(test)]`.
-fn code(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).expect("source");
-    let is_test = |name: &str| path.file_stem().is_some_and(|stem| stem == name);
-    if is_test("tests") || is_test("vectors") {
-        return String::new();
-    }
-    let body = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
-}
-
-fn room(relative: &Path) -> String {
-    let first = relative.components().next().expect("a component").as_os_str().to_string_lossy().into_owned();
-    first.trim_end_matches(".rs").to_owned()
 }
 
 #[test]
 fn a_room_imports_only_what_stands_below_it_and_heavy_crates_stay_at_home() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let layers: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    sources(&root, &mut files);
+    sources(&root, &root, &mut files);
     assert!(files.len() > 50, "the sources were found");
-    let mut broken = Vec::new();
-    for file in files {
-        let relative = file.strip_prefix(&root).expect("below src");
-        let name = relative.to_string_lossy().into_owned();
-        let own = room(relative);
-        let text = code(&file);
-        let own_layer =
-            *layers.get(own.as_str()).unwrap_or_else(|| panic!("`{name}` is in no layer: add it here"));
-        for part in text.split("crate::").skip(1) {
-            let target: String =
-                part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-            let Some(layer) = layers.get(target.as_str()) else { continue };
-            let is_allowed = target == own
-                || (*layer < own_layer && target != "reference")
-                || SIBLINGS.contains(&(own.as_str(), target.as_str()))
-                || (own == "cli" && target == "reference")
-                || (own == "error" && target == "reference");
-            if !is_allowed {
-                broken.push(format!("{name}: `{own}` imports `{target}`"));
-            }
-        }
-        for (word, homes) in HOMES {
-            let is_named = text.match_indices(word).any(|(at, _)| {
-                let before = text[..at].chars().next_back().unwrap_or(' ');
-                let after = text[at + word.len()..].chars().next().unwrap_or(' ');
-                let is_path = word.ends_with(['(', ':']) || text[at + word.len()..].starts_with("::");
-                !before.is_ascii_alphanumeric() && before != '_' && is_path && after != '_'
-            });
-            if is_named && !homes.iter().any(|home| name.starts_with(home)) {
-                broken.push(format!("{name}: names `{word}`, whose home is {homes:?}"));
-            }
-        }
-    }
-    broken.sort();
-    broken.dedup();
+    let broken = broken(&files);
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn each_way_around_the_rule_is_seen() {
+    let check = |files: &[(&str, &str)], expected: &[&str]| {
+        let files: Vec<(String, String)> =
+            files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect();
+        assert_eq!(broken(&files), expected, "{files:?}");
+    };
+    let round = &["model/a.rs: `model` imports `round`"];
+    check(&[("model/a.rs", "use crate::round::Control;")], round);
+    check(&[("model/a.rs", "use crate::{model::Seed, round::{self, Control}};")], round);
+    check(&[("model/a.rs", "fn f() -> Vec<crate::round::Control> {}")], round);
+    check(&[("model/a.rs", "fn f(x: u8) { x as crate::round::Count }")], round);
+    check(
+        &[("model/a.rs", "mod b { use super::super::super::round::X; }")],
+        &["model/a.rs: `model` imports `round`", "model/a.rs: names `super::super`, whose home is []"],
+    );
+    check(&[("model/mod.rs", "use super::round::Control;")], &["model/mod.rs: `model` imports `round`"]);
+    check(&[("model.rs", "use super::{round as r};")], &["model.rs: `model` imports `round`"]);
+    check(&[("model/tests.rs", "use crate::round::X;")], &["model/tests.rs: `model` imports `round`"]);
+    check(&[("model/vectors.rs", "use crate::round::X;")], &["model/vectors.rs: `model` imports `round`"]);
+    check(&[("model/a.rs", "#[cfg(test)]\nmod tests { fn f() { '{' } }\nuse crate::round::X;")], round);
+    check(&[("attic/a.rs", "")], &["attic/a.rs: `attic` is in no layer: add it here"]);
+
+    check(
+        &[("model/a.rs", "// crate::round::X\n/* crate::round::X */ const A: &str = \"crate::round::X\";")],
+        &[],
+    );
+    check(
+        &[("model/a.rs", "#[cfg(test)]\n#[rustfmt::skip]\npub(crate) mod tests { use crate::round::X; }")],
+        &[],
+    );
+    check(
+        &[("model/mod.rs", "#[cfg(test)] mod tests;"), ("model/tests/more.rs", "use crate::round::X;")],
+        &[],
+    );
+    check(&[("round.rs", "use crate::{job::Job, model::{Seed, Fault}}; use super::error::Error;")], &[]);
+
+    check(
+        &[("stats/a.rs", "fn f() { jiff::Timestamp::now() }")],
+        &["stats/a.rs: reads a clock, `jiff::Timestamp::now`"],
+    );
+    check(
+        &[("stats/a.rs", "use jiff::{Span, Zoned as Z}; fn f() { let now = Z::now; }")],
+        &["stats/a.rs: reads a clock, `jiff::Zoned::now`"],
+    );
+    check(&[("stages/a.rs", "fn f() { jiff::Timestamp::now() }")], &[]);
+
+    let polars = &["report/a.rs: names `polars`, whose home is [\"adapters/query.rs\"]"];
+    check(&[("report/a.rs", "use polars as p;")], polars);
+    check(&[("report/a.rs", "use {std::fs, ::polars::prelude::*};")], polars);
+    check(&[("report/a.rs", "fn f(frame: polars::Frame, polars_like: u8) {}")], polars);
+    check(
+        &[("stages/a.rs", "use tokio::{fs, task}; fn f() { task::spawn(async {}) }")],
+        &["stages/a.rs: names `tokio::task::spawn`, whose home is [\"round.rs\", \"job.rs\", \"serve/\"]"],
+    );
+
+    let circle = &["a circle: judge/a -> judge/b -> judge/a"];
+    check(&[("judge/a.rs", "use super::b::X;"), ("judge/b.rs", "use crate::judge::a::Y;")], circle);
+    check(
+        &[
+            ("judge/mod.rs", "mod a; pub mod b; pub use b::{X as Z};"),
+            ("judge/a.rs", "use super::Z;"),
+            ("judge/b.rs", "use super::a;"),
+        ],
+        circle,
+    );
+    check(
+        &[
+            ("judge/b/c.rs", "use super::d::X;"),
+            ("judge/b/d.rs", "use crate::judge::e::Y;"),
+            ("judge/e.rs", "use super::b::c;"),
+        ],
+        &["a circle: judge/b/c -> judge/b/d -> judge/e -> judge/b/c"],
+    );
+    check(
+        &[("judge/b/mod.rs", "mod c; pub use c::X; pub struct Y;"), ("judge/b/c.rs", "use super::Y;")],
+        &[],
+    );
 }

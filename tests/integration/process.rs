@@ -24,7 +24,11 @@ impl Place {
 
     /// Starts a shell script as an image.
     async fn start(&self, script: &str, max_log_bytes: u64) -> Box<dyn Server> {
-        let manifest = serde_json::json!({"command": ["bash", "-c", script]}).to_string();
+        self.start_manifest(&serde_json::json!({"command": ["bash", "-c", script]}), max_log_bytes).await
+    }
+
+    async fn start_manifest(&self, manifest: &serde_json::Value, max_log_bytes: u64) -> Box<dyn Server> {
+        let manifest = manifest.to_string();
         std::fs::write(self.dir.path().join("images/x.json"), &manifest).expect("manifest");
         let digest = format!("sha256:{}", hex::encode(sha2::Sha256::digest(manifest.as_bytes())));
         let launch = Launch {
@@ -44,14 +48,27 @@ impl Place {
     }
 }
 
+/// How long a test waits for what must come.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Looks until there is something to see; fails the test if nothing came.
+async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let found = tokio::time::timeout(DEADLINE, looking).await;
+    found.unwrap_or_else(|_| panic!("waited {} s in vain for {what}", DEADLINE.as_secs()))
+}
+
 /// The pid that a script wrote, once it is there.
 async fn pid_in(path: &Path) -> i32 {
-    loop {
-        if let Some(pid) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
-            return pid;
-        }
-        tokio::task::yield_now().await;
-    }
+    let look = || std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    eventually("a script to write its pid", look).await
 }
 
 fn is_alive(pid: i32) -> bool {
@@ -60,9 +77,7 @@ fn is_alive(pid: i32) -> bool {
 }
 
 async fn wait_until_gone(pid: i32) {
-    while is_alive(pid) {
-        tokio::task::yield_now().await;
-    }
+    eventually("a process to be gone", || (!is_alive(pid)).then_some(())).await;
 }
 
 #[tokio::test]
@@ -90,6 +105,23 @@ async fn a_server_knows_its_place_and_nothing_of_ours() {
     assert!(log.contains("CACHEON_MODEL_NAME=m"), "{log}");
     assert!(!log.contains("CARGO"), "the environment starts empty: {log}");
     assert!(log.contains("/scratch"), "{log}");
+}
+
+#[tokio::test]
+async fn a_manifest_puts_port_and_model_where_a_program_wants_them() {
+    let place = Place::new();
+    let manifest = serde_json::json!({
+        "command": ["bash", "-c", "echo \"$@\" $LISTEN"],
+        "args": ["bash", "--port={port}", "-m", "{model-dir}/{model-name}.gguf", "{{}}"],
+        "env": { "LISTEN": "tcp://[::]:{port}" },
+        "health-path": "/v1/models",
+    });
+    let mut server = place.start_manifest(&manifest, 1000).await;
+    let port = server.address().port();
+    assert_eq!(server.health_path(), "/v1/models");
+    server.exited().await;
+    server.stop(Duration::ZERO).await;
+    assert_eq!(place.log(), format!("--port={port} -m /nowhere/m.gguf {{}} tcp://[::]:{port}\n"));
 }
 
 #[tokio::test]

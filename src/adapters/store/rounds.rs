@@ -24,7 +24,7 @@ pub fn list_rounds(data_dir: &Path) -> Result<Vec<RoundSummary>, StoreError> {
 }
 
 /// The directories of all rounds, by id.
-pub(in super::super) fn directories(data_dir: &Path) -> Result<Vec<RoundDirectory>, StoreError> {
+pub(in crate::adapters) fn directories(data_dir: &Path) -> Result<Vec<RoundDirectory>, StoreError> {
     let path = data_dir.join(layout::ROUNDS_DIR);
     let entries = match fs::read_dir(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -72,6 +72,8 @@ pub enum ExprFault {
     NullInText { path: String },
     #[error("{message}")]
     Required { message: String },
+    #[error("the test of `case` must be a boolean; this is {kind}")]
+    NoBoolean { kind: &'static str },
     #[error("`length` takes a string, an array or an object; this is {kind}")]
     NoLength { kind: &'static str },
     #[error("the value is over the limit of 10 MiB")]
@@ -122,6 +124,7 @@ impl ExprError {
             | F::Absent { .. }
             | F::NullInText { .. }
             | F::Required { .. }
+            | F::NoBoolean { .. }
             | F::NoLength { .. }
             | F::TooLarge => ExprErrorKind::Evaluation,
             F::Empty | F::Unclosed => ExprErrorKind::Template,

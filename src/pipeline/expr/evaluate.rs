@@ -128,12 +128,20 @@ impl Evaluation<'_> {
     fn case(&self, arguments: &[Term]) -> Result<Operand, ExprError> {
         for pair in arguments.chunks(2) {
             match pair {
-                [test, value] if self.value(test)?.is_truthy() => return self.operand(value),
+                [test, value] if self.test(test)? => return self.operand(value),
                 [default] => return self.operand(default),
                 _ => {}
             }
         }
         Ok(Operand::Plain(Value::Null))
+    }
+
+    /// A test of `case`, which is strict as GitHub's is: nothing but true and false.
+    fn test(&self, term: &Term) -> Result<bool, ExprError> {
+        match self.value(term)? {
+            Value::Bool(is_met) => Ok(is_met),
+            other => Err(ExprError::new(ExprFault::NoBoolean { kind: other.kind() }, term.span)),
+        }
     }
 
     fn index(&self, term: &Term, of: &Term, index: &Value) -> Result<Operand, ExprError> {

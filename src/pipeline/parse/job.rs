@@ -1,7 +1,7 @@
 //! `jobs`: everything of a job but its steps.
 
-use super::decoder::{Decoder, Fields, Slot};
-use super::{env, step};
+use super::decoder::{Decoder, Slot};
+use super::{env, flag, step};
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{
     Defaults, Flag, Job, LegOrder, Need, OutputDecl, OutputType, RunsOn, Strategy,
@@ -65,19 +65,6 @@ fn job(decoder: &mut Decoder<'_>, entry: Slot<'_>, defaults: &Defaults) -> Job {
     }
     fields.finish(decoder);
     job
-}
-
-/// `continue-on-error`.
-pub(super) fn flag(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Flag {
-    let Some(slot) = fields.take("continue-on-error") else { return Flag::Fixed(false) };
-    match slot.node.kind {
-        Kind::Str(_) => match decoder.template(slot) {
-            Some(template) if template.as_literal().is_none() => Flag::Template(template),
-            Some(_) => Flag::Fixed(decoder.boolean(slot).unwrap_or(false)),
-            None => Flag::Fixed(false),
-        },
-        _ => Flag::Fixed(decoder.boolean(slot).unwrap_or(false)),
-    }
 }
 
 fn needs(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Vec<Need> {

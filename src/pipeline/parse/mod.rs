@@ -8,9 +8,9 @@ mod job;
 mod step;
 mod trigger;
 
-use decoder::{Decoder, Slot};
+use decoder::{Decoder, Fields, Slot};
 
-use super::definition::{Defaults, Env, Pipeline, Shell};
+use super::definition::{Defaults, Env, Flag, Pipeline, Shell};
 use super::diagnostic::{Diagnostics, Parsed};
 use super::source::{Source, Span};
 use super::{lint, yaml};
@@ -93,6 +93,19 @@ fn defaults(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Defaults {
 
 fn shell(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<Shell> {
     decoder.word(slot, &[("bash", Shell::Bash)])
+}
+
+/// `continue-on-error`.
+fn flag(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Flag {
+    let Some(slot) = fields.take("continue-on-error") else { return Flag::Fixed(false) };
+    match slot.node.kind {
+        yaml::Kind::Str(_) => match decoder.template(slot) {
+            Some(template) if template.as_literal().is_none() => Flag::Template(template),
+            Some(_) => Flag::Fixed(decoder.boolean(slot).unwrap_or(false)),
+            None => Flag::Fixed(false),
+        },
+        _ => Flag::Fixed(decoder.boolean(slot).unwrap_or(false)),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `steps`, and `retry`, which jobs have too.
 
 use super::decoder::{Decoder, Fields, Slot};
-use super::{env, job, shell};
+use super::{env, flag, shell};
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{Action, Backoff, BackoffKind, Defaults, FaultName, Retry, Step};
 use crate::pipeline::diagnostic::Diagnostic;
@@ -44,7 +44,7 @@ fn step(
     let condition = fields.take("if").and_then(|slot| decoder.condition(slot)).unwrap_or_default();
     let env = fields.take("env").map(|slot| env(decoder, slot)).unwrap_or_default();
     let timeout = decoder.timeout(&mut fields);
-    let continue_on_error = job::flag(decoder, &mut fields);
+    let continue_on_error = flag(decoder, &mut fields);
     let retry = fields.take("retry").and_then(|slot| retry(decoder, slot)).unwrap_or_default();
     let action = action(decoder, &mut fields, position.defaults);
     let span = fields.at;

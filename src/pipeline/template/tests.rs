@@ -88,6 +88,22 @@ fn absent_is_refused_and_names_the_path() {
 }
 
 #[test]
+fn a_test_of_case_is_a_boolean() {
+    let check = |text: &str, expected: Result<&str, &str>| {
+        let found = Template::parse(&format!("${{{{ {text} }}}}")).unwrap().text(&strict());
+        assert_eq!(found.as_deref().map_err(ToString::to_string), expected.map_err(str::to_owned), "{text}");
+    };
+    let refused = |kind: &str| format!("the test of `case` must be a boolean; this is {kind}");
+    check("case(needs.a.result == 'success', 1, 2)", Ok("1"));
+    check("case(false, 1, !needs.a, 2, 3)", Ok("3"));
+    check("case(true, 1, 'never looked at', 2, 3)", Ok("1"));
+    check("case('true', 1, 2)", Err(&refused("a string")));
+    check("case(false, 1, 0, 2, 3)", Err(&refused("a number")));
+    check("case(needs.a.outputs.none, 1, 2)", Err(&refused("null")));
+    check("case(needs, 1, 2)", Err(&refused("an object")));
+}
+
+#[test]
 fn output_is_bounded() {
     let text = "x".repeat(1 << 20);
     let scope = Contexts::new().with("inputs", serde_json::json!({ "x": text }));

@@ -1,0 +1,32 @@
+//! What the checks look at: the answers of one read, or of all reads of the control.
+
+use std::collections::BTreeMap;
+
+use crate::model::{RequestRow, RequestStatus, TokenRow};
+
+/// Answers of one or several reads: their requests and their tokens, scorer's columns filled.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answers<'a> {
+    /// Rows of `requests`.
+    pub requests: &'a [RequestRow],
+    /// Rows of `tokens`.
+    pub tokens: &'a [TokenRow],
+}
+
+impl<'a> Answers<'a> {
+    /// The requests that ended `ok`.
+    pub(super) fn ok(&self) -> impl Iterator<Item = &'a RequestRow> {
+        self.requests.iter().filter(|row| row.status == RequestStatus::Ok)
+    }
+
+    /// Values of tokens, summed by answer: (sum, number).
+    pub(super) fn clusters(values: impl Iterator<Item = (&'a TokenRow, f64)>) -> Vec<(f64, f64)> {
+        let mut clusters: BTreeMap<(&str, u32), (f64, f64)> = BTreeMap::new();
+        for (row, value) in values {
+            let cluster = clusters.entry((&row.read_key, row.prompt_index)).or_default();
+            cluster.0 += value;
+            cluster.1 += 1.0;
+        }
+        clusters.into_values().collect()
+    }
+}
