@@ -81,7 +81,7 @@ async fn run(yaml: &str, cancel: CancellationToken) -> Ran {
     let mut steps = Vec::new();
     while let Ok(event) = events.try_recv() {
         if let JournalEvent::StepEnded { step, outcome, conclusion, reason, .. } = event {
-            steps.push((step, outcome, conclusion, reason));
+            steps.push((step.name, outcome, conclusion, reason));
         }
     }
     Ran { end, steps }

@@ -14,7 +14,6 @@ use super::thresholds::VerifyPolicy;
 use super::{claim, conduct, margin};
 use crate::model::VerdictRow;
 
-
 /// Whose answers are judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {

@@ -5,7 +5,7 @@
 //! ([`super::metrics`]), because only that text is judged. Whatever the server says beyond that (usage, log
 //! probabilities, the moment it names) is kept as its claim.
 //!
-//! Nothing a server sends makes this fail: what is not the protocol is a status and a [`Flag`].
+//! Nothing a server sends makes this fail: what is not the protocol is a status and a [`RequestFlag`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::capture::{Capture, End};
 use super::sse::{Event, EventStream, Limits};
-use crate::model::{RequestFlag as Flag, RequestStatus};
+use crate::model::{RequestFlag, RequestStatus};
 
 /// Bounds on one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub struct Observation {
     /// How the request ended.
     pub status: RequestStatus,
     /// What else was noticed.
-    pub flags: BTreeSet<Flag>,
+    pub flags: BTreeSet<RequestFlag>,
     /// Text by choice index; a choice that was named has an entry.
     pub text: BTreeMap<u32, String>,
     /// Arguments of tool calls of choice 0 by call index.
@@ -162,7 +162,7 @@ pub fn observe(capture: &Capture, caps: &Caps) -> Observation {
     seen.body_bytes = capture.reads.iter().map(|read| read.bytes.len() as u64).sum();
     seen.first_byte_ns = capture.reads.iter().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
     if capture.end == End::TooLarge {
-        seen.flags.insert(Flag::TooLarge);
+        seen.flags.insert(RequestFlag::TooLarge);
     }
     if let Some(status) = head_fault(capture, &mut seen.flags) {
         seen.status = status;
@@ -179,7 +179,7 @@ pub fn observe(capture: &Capture, caps: &Caps) -> Observation {
 }
 
 /// What is wrong with the response before its first event, if anything is.
-fn head_fault(capture: &Capture, flags: &mut BTreeSet<Flag>) -> Option<RequestStatus> {
+fn head_fault(capture: &Capture, flags: &mut BTreeSet<RequestFlag>) -> Option<RequestStatus> {
     let Some(http_status) = capture.http_status else {
         return Some(match capture.end {
             End::Timeout => RequestStatus::Timeout,
@@ -191,17 +191,17 @@ fn head_fault(capture: &Capture, flags: &mut BTreeSet<Flag>) -> Option<RequestSt
         return Some(RequestStatus::ServerError);
     }
     if capture.content_length.is_some() {
-        flags.insert(Flag::ContentLength);
+        flags.insert(RequestFlag::ContentLength);
     }
     let encoding = capture.content_encoding.as_deref().unwrap_or_default().trim();
     if !(encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")) {
-        flags.insert(Flag::ContentEncoding);
+        flags.insert(RequestFlag::ContentEncoding);
         return Some(RequestStatus::ProtocolError);
     }
     let content_type = capture.content_type.as_deref().unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("text/event-stream") {
-        flags.insert(Flag::NotEventStream);
+        flags.insert(RequestFlag::NotEventStream);
         return Some(RequestStatus::ProtocolError);
     }
     None
@@ -215,16 +215,16 @@ fn read_stream(capture: &Capture, caps: &Caps, seen: &mut Observation) {
         }
     }
     if stream.exceeded().is_some() {
-        seen.flags.insert(Flag::TooLarge);
+        seen.flags.insert(RequestFlag::TooLarge);
     } else if stream.has_partial_event() {
         let is_done = |event: Event| event.name != "error" && event.data.trim() == "[DONE]";
         let at_ns = capture.reads.iter().rev().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
         if capture.end == End::Eof && !seen.is_done && stream.unfinished().is_some_and(is_done) {
             seen.is_done = true;
             seen.done_ns = at_ns;
-            seen.flags.insert(Flag::DoneUnclosed);
+            seen.flags.insert(RequestFlag::DoneUnclosed);
         } else {
-            seen.flags.insert(Flag::PartialEventAtEof);
+            seen.flags.insert(RequestFlag::PartialEventAtEof);
         }
     }
 }
@@ -233,23 +233,31 @@ fn status_of_stream(end: End, seen: &mut Observation) -> RequestStatus {
     if seen.error.is_some() {
         return RequestStatus::ServerError;
     }
-    let violations = [Flag::BadJson, Flag::TextAfterFinish, Flag::UnrequestedChoice, Flag::TooLarge];
+    let violations = [
+        RequestFlag::BadJson,
+        RequestFlag::TextAfterFinish,
+        RequestFlag::UnrequestedChoice,
+        RequestFlag::TooLarge,
+    ];
     let is_whole = seen.is_done && seen.finish_reason.is_some();
     // A client may stop reading at [DONE], so what goes wrong after it takes nothing from the answer.
-    if violations.iter().any(|flag| seen.flags.contains(flag) && !(is_whole && *flag == Flag::TooLarge)) {
+    if violations
+        .iter()
+        .any(|flag| seen.flags.contains(flag) && !(is_whole && *flag == RequestFlag::TooLarge))
+    {
         return RequestStatus::ProtocolError;
     }
     match end {
         End::Eof => {}
         _ if is_whole => {
-            seen.flags.insert(Flag::UncleanEnd);
+            seen.flags.insert(RequestFlag::UncleanEnd);
         }
         End::Reset | End::ConnectFailed => return RequestStatus::TransportError,
         End::Timeout => return RequestStatus::Timeout,
         End::BadHttp | End::TooLarge => return RequestStatus::ProtocolError,
     }
     if seen.is_done && seen.finish_reason.is_none() {
-        seen.flags.insert(Flag::DoneWithoutFinish);
+        seen.flags.insert(RequestFlag::DoneWithoutFinish);
     }
     if seen.visible.is_empty() {
         return RequestStatus::NoTokens;
@@ -258,11 +266,11 @@ fn status_of_stream(end: End, seen: &mut Observation) -> RequestStatus {
         return RequestStatus::Truncated;
     }
     if !seen.is_done {
-        seen.flags.insert(Flag::NoDone);
+        seen.flags.insert(RequestFlag::NoDone);
     }
     match (&seen.claimed, seen.usage_completion_tokens) {
         (Some(claimed), Some(usage)) if usage.abs_diff(claimed.len() as u64) > 1 => {
-            seen.flags.insert(Flag::UsageMismatch);
+            seen.flags.insert(RequestFlag::UsageMismatch);
         }
         _ => {}
     }
@@ -335,13 +343,13 @@ struct Entry {
 impl Observation {
     fn take(&mut self, event: &Event, at_ns: u64, caps: &Caps) {
         if self.is_done {
-            self.flags.insert(Flag::DataAfterDone);
+            self.flags.insert(RequestFlag::DataAfterDone);
             return;
         }
         self.events = self.events.saturating_add(1);
         self.first_event_ns.get_or_insert(at_ns);
         if event.is_lossy {
-            self.flags.insert(Flag::InvalidUtf8);
+            self.flags.insert(RequestFlag::InvalidUtf8);
         }
         if event.name == "error" {
             self.error.get_or_insert_with(|| error_message(&event.data));
@@ -358,7 +366,7 @@ impl Observation {
         }
         let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(&event.data) else {
             self.bad_json += 1;
-            self.flags.insert(Flag::BadJson);
+            self.flags.insert(RequestFlag::BadJson);
             return;
         };
         if chunk.error.is_some() || chunk.object.as_deref() == Some("error") {
@@ -377,7 +385,7 @@ impl Observation {
                 seen.is_answer |= one.is_answer;
                 seen.logprob_tokens += one.logprob_tokens;
             } else {
-                self.flags.insert(Flag::UnrequestedChoice);
+                self.flags.insert(RequestFlag::UnrequestedChoice);
             }
         }
         if seen.is_visible {
@@ -395,7 +403,7 @@ impl Observation {
         self.text.entry(index).or_default().push_str(&content);
         let is_visible = has_other_channel || !content.is_empty();
         if is_visible && self.finish_reason.is_some() && index == 0 {
-            self.flags.insert(Flag::TextAfterFinish);
+            self.flags.insert(RequestFlag::TextAfterFinish);
         }
         let entries = choice.logprobs.and_then(|logprobs| logprobs.content);
         let mut logprob_tokens = 0;
@@ -404,7 +412,7 @@ impl Observation {
             if logprob_tokens > 0 {
                 self.first_logprob_ns.get_or_insert(at_ns);
                 if !is_visible && choice.finish_reason.is_none() {
-                    self.flags.insert(Flag::TokenWithoutText);
+                    self.flags.insert(RequestFlag::TokenWithoutText);
                 }
             }
             let claimed = self.claimed.get_or_insert_default();

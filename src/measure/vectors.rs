@@ -245,7 +245,7 @@ fn what_the_vectors_do_not_say() {
 fn a_done_without_its_blank_line_counts_and_is_flagged() {
     const HI: &str =
         "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\n";
-    let check = |rest: &str, end: End, (is_done, flags): (bool, &[Flag])| {
+    let check = |rest: &str, end: End, (is_done, flags): (bool, &[RequestFlag])| {
         let mut capture = Capture { end, ..body(HI) };
         capture.reads.push(Read { at_ns: 9, bytes: rest.as_bytes().to_vec() });
         capture.reads.push(Read { at_ns: 11, bytes: Vec::new() });
@@ -254,19 +254,19 @@ fn a_done_without_its_blank_line_counts_and_is_flagged() {
         assert_eq!(seen.flags.into_iter().collect::<Vec<_>>(), flags, "{rest:?}");
         seen.status
     };
-    let flagged: (bool, &[Flag]) = (true, &[Flag::DoneUnclosed]);
+    let flagged: (bool, &[RequestFlag]) = (true, &[RequestFlag::DoneUnclosed]);
     for rest in ["data: [DONE]", "data:[DONE]\n", "data: [DONE]\r\n", ": bye\nid: 1\ndata: [DONE]\r"] {
         assert_eq!(check(rest, End::Eof, flagged), RequestStatus::Ok);
     }
-    let lost: (bool, &[Flag]) = (false, &[Flag::NoDone, Flag::PartialEventAtEof]);
+    let lost: (bool, &[RequestFlag]) = (false, &[RequestFlag::NoDone, RequestFlag::PartialEventAtEof]);
     for rest in ["data: [DON", "data: x\ndata: [DONE]", "event: error\ndata: [DONE]"] {
         assert_eq!(check(rest, End::Eof, lost), RequestStatus::Ok);
     }
     check("data: [DONE]\n\n", End::Eof, (true, &[]));
-    check("data: [DONE]\n\ndata: [DONE]", End::Eof, (true, &[Flag::PartialEventAtEof]));
+    check("data: [DONE]\n\ndata: [DONE]", End::Eof, (true, &[RequestFlag::PartialEventAtEof]));
     // A stream that broke has no end to speak of.
     assert_eq!(
-        check("data: [DONE]", End::Reset, (false, &[Flag::PartialEventAtEof])),
+        check("data: [DONE]", End::Reset, (false, &[RequestFlag::PartialEventAtEof])),
         RequestStatus::TransportError
     );
 }

@@ -160,7 +160,7 @@ fn is_below_refused(mapping: &str) -> bool {
 fn every_key_has_an_effect_or_is_refused() {
     let mut asked = BTreeSet::new();
     for text in PIPELINES {
-        let source = Source::new("t.yml", *text);
+        let source = Source::new("t.yml", text);
         let mut decoder = Decoder::new(&source);
         assert!(super::pipeline(&mut decoder, &yaml::parse(&source).unwrap()).is_some());
         asked.append(&mut decoder.asked);
@@ -181,6 +181,7 @@ fn every_key_has_an_effect_or_is_refused() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test looks into the sources for other tests")]
 fn every_effect_has_its_test() {
     for (mapping, key, fate) in KEYS {
         let Effect(file, function) = fate else { continue };
@@ -194,7 +195,7 @@ fn every_effect_has_its_test() {
 fn what_has_no_effect_is_refused_by_name() {
     for (mapping, key, fate) in KEYS {
         let Refused(text) = fate else { continue };
-        let source = Source::new("t.yml", *text);
+        let source = Source::new("t.yml", text);
         let is_runner = ["runner", "limits"].contains(mapping);
         let found = if is_runner {
             RunnerSpec::parse(&source).map(|_| ()).unwrap_err()
