@@ -31,6 +31,8 @@
 //! - Nothing a server says about itself is believed unchecked: tokens are counted by the pinned tokenizer,
 //!   times by our clock, log probabilities against the trusted scorer.
 //! - A failing request is data. A failing stage has a [`model::Fault`], and only a submission's own costs it.
+//! - What can only be one of a few words is an enum in every row; the words stand in files alone, and a file with
+//!   any other is refused with its table, column and row.
 //! - All randomness of a round comes from one [`model::Seed`]; clocks are arguments.
 //! - The journal has one writer, files appear whole, and a sealed round does not change.
 //! - No server outlives its job, whatever ends the job; if the program is killed, the kernel ends the servers.

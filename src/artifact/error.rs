@@ -111,7 +111,7 @@ pub enum ArtifactError {
         /// Row in the file, from 1.
         row: usize,
         /// The word, beside those that may stand there.
-        unknown: UnknownWord,
+        unknown: Box<UnknownWord>,
     },
     /// More than this program is willing to hold.
     #[error("table `{table}` is too large: more than {limit} {unit}")]

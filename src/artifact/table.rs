@@ -60,7 +60,8 @@ fn values<R: Table, C: Cell>(
             return Err(ArtifactError::ColumnType { table, column, found, expected: Box::new(expected) });
         }
         Err(Unfit::Word(row, unknown)) => {
-            return Err(ArtifactError::UnknownWord { table, column, row: rows_before + row + 1, unknown });
+            let (row, unknown) = (rows_before + row + 1, Box::new(unknown));
+            return Err(ArtifactError::UnknownWord { table, column, row, unknown });
         }
     };
     let cells: Option<Vec<C>> = values.into_iter().map(C::from_scalar).collect();
