@@ -165,7 +165,7 @@ fn file_of(
 /// are one family: they may name each other.
 fn circles(edges: &BTreeMap<&Path, BTreeSet<Path>>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (start, _) in edges {
+    for start in edges.keys() {
         let mut trails = vec![vec![(*start).clone()]];
         let mut seen = BTreeSet::new();
         while let Some(trail) = trails.pop() {

@@ -49,7 +49,7 @@ impl Place {
 }
 
 /// How long a test waits for what must come.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Looks until there is something to see; fails the test if nothing came.
 async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {

@@ -178,8 +178,7 @@ fn after_attributes(tokens: &[String], mut at: usize) -> usize {
     let word = |at: usize| tokens.get(at).map_or("", String::as_str);
     loop {
         match (word(at), word(at + 1)) {
-            ("#", _) => at = after_group(tokens, at + 1),
-            ("pub", "(") => at = after_group(tokens, at + 1),
+            ("#", _) | ("pub", "(") => at = after_group(tokens, at + 1),
             ("pub", _) => at += 1,
             _ => return at,
         }
