@@ -49,10 +49,11 @@ fn served_files(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
         let entry = entry?;
         let path = entry.path();
         let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        // A linked file is a file, as in the caches of model hubs; a linked folder could lead in a circle.
         if is_hidden {
             continue;
-        } else if entry.file_type()?.is_dir() {
+        }
+        // A linked file is a file, as in the caches of model hubs; a linked folder could lead in a circle.
+        if entry.file_type()?.is_dir() {
             served_files(&path, found)?;
         } else if is_served(&path) && path.is_file() {
             found.push(path);

@@ -12,7 +12,10 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn lines(events: Vec<JournalEvent>) -> Vec<JournalLine> {
-    (0..).zip(events).map(|(seq, event)| JournalLine { seq, at: at(seq as i64), event }).collect()
+    (0..)
+        .zip(events)
+        .map(|(seq, event)| JournalLine { seq, at: at(i64::try_from(seq).expect("few")), event })
+        .collect()
 }
 
 fn start() -> JournalEvent {
@@ -227,6 +230,10 @@ enum LegPhase {
 
 const REASON_MESSAGE: &str = "by chance";
 
+fn by_chance() -> Reason {
+    Reason::new(Fault::Infra, "chance", REASON_MESSAGE)
+}
+
 impl<C: Iterator<Item = u8>> Author<C> {
     fn write(chance: C, legs: &[usize]) -> Vec<JournalLine> {
         let waiting = |count: &usize| vec![LegPhase::Waiting { attempt: 1 }; *count];
@@ -244,15 +251,15 @@ impl<C: Iterator<Item = u8>> Author<C> {
         self.chance.next().expect("endless") % of
     }
 
-    fn reason(&self) -> Option<Reason> {
-        Some(Reason::new(Fault::Infra, "chance", REASON_MESSAGE))
-    }
-
     fn job(&mut self, job: usize) {
         let id = format!("j{job}");
         if self.is_interrupted {
             let conclusion = Conclusion::Cancelled;
-            return self.events.push(JournalEvent::JobEnded { job: id, conclusion, reason: self.reason() });
+            return self.events.push(JournalEvent::JobEnded {
+                job: id,
+                conclusion,
+                reason: Some(by_chance()),
+            });
         }
         let legs = (0..self.jobs[job].len()).map(|leg| leg.to_string()).collect();
         self.events.push(JournalEvent::JobStarted { job: id.clone() });
@@ -304,7 +311,7 @@ impl<C: Iterator<Item = u8>> Author<C> {
                     let outcome =
                         [Conclusion::Success, Conclusion::Failure][usize::from(self.chance(3) == 0)];
                     let outputs = Map::from_iter([("x".to_owned(), self.chance(9).into())]);
-                    let (reason, duration_ns) = (self.reason(), 7);
+                    let (reason, duration_ns) = (Some(by_chance()), 7);
                     let conclusion = outcome;
                     self.events.push(JournalEvent::StepEnded {
                         at,
@@ -333,14 +340,13 @@ impl<C: Iterator<Item = u8>> Author<C> {
             () => Conclusion::Success,
         };
         let outputs = Map::from_iter([("y".to_owned(), self.chance(9).into())]);
-        let (reason, next) = (self.reason(), at.attempt + 1);
+        let (reason, next) = (Some(by_chance()), at.attempt + 1);
         self.events.push(JournalEvent::LegEnded { at: at.clone(), conclusion, reason, outputs });
         if conclusion != Conclusion::Failure || next > 3 {
             return LegPhase::Over;
         }
-        let reason = Reason::new(Fault::Infra, "chance", REASON_MESSAGE);
         let at = LegAttempt { attempt: next, ..at };
-        self.events.push(JournalEvent::RetryScheduled { at, delay_ms: 1, reason });
+        self.events.push(JournalEvent::RetryScheduled { at, delay_ms: 1, reason: by_chance() });
         LegPhase::Waiting { attempt: next }
     }
 }
