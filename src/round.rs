@@ -27,7 +27,7 @@ use crate::job::{JobRun, run_attempt};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed};
 use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::definition::{Action as StepAction, Job, Pipeline};
-use crate::pipeline::expr::{Object, Value};
+use crate::pipeline::expr::{ExprError, Object, Value};
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::pipeline::stage::StageName;
@@ -106,6 +106,7 @@ pub async fn run_round(
     view: UnboundedSender<View>,
 ) -> Result<RoundEnd, Error> {
     let contexts = contexts_of(&settings)?;
+    let run_name = settings.pipeline.run_name(&contexts).map_err(|error| unstartable(&settings, &error))?;
     let directory = RoundDirectory::create(&settings.data_dir, &settings.round_id)?;
     let lock = directory.lock()?;
     let round_file = round_file(&settings);
@@ -138,6 +139,7 @@ pub async fn run_round(
         schema: journal::SCHEMA,
         round_id: settings.round_id.clone(),
         pipeline: settings.pipeline.name.clone(),
+        run_name,
         pipeline_digest: round_file.pipeline_digest,
         runners: settings.runners.iter().map(|(runner, _)| runner.name.clone()).collect(),
         seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
@@ -190,11 +192,14 @@ fn contexts_of(settings: &RoundSettings) -> Result<KnownContexts, Error> {
     let known = KnownContexts::default()
         .with(ContextName::Inputs, Value::from(Json::Object(settings.inputs.clone())))
         .with(ContextName::Run, run);
-    let env = settings.pipeline.env(&known).map_err(|error| {
-        let found = vec![diagnostic(&error)];
-        Error::Invalid(Diagnostics::new(&settings.pipeline.source, found).render(Color::Never))
-    })?;
+    let env = settings.pipeline.env(&known).map_err(|error| unstartable(settings, &error))?;
     Ok(known.with(ContextName::Env, env))
+}
+
+/// An expression that is needed before the first job, and fails.
+fn unstartable(settings: &RoundSettings, error: &ExprError) -> Error {
+    let found = vec![diagnostic(error)];
+    Error::Invalid(Diagnostics::new(&settings.pipeline.source, found).render(Color::Never))
 }
 
 fn scheduler_settings(settings: &RoundSettings, contexts: KnownContexts) -> SchedulerSettings {

@@ -48,6 +48,9 @@ pub struct RoundStart {
     pub round_id: RoundId,
     /// Name of the pipeline.
     pub pipeline: String,
+    /// What this round is called, if its pipeline has a `run-name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_name: Option<String>,
     /// Digest of its text.
     pub pipeline_digest: Digest,
     /// Names of the runners there are. Version 1 said `runner`, the names joined by commas.
@@ -448,6 +451,7 @@ mod tests {
                 schema: SCHEMA,
                 round_id: "demo-1".parse().expect("an id"),
                 pipeline: "demo".to_owned(),
+                run_name: Some("nightly".to_owned()),
                 pipeline_digest: digest.clone(),
                 runners: vec!["embedded".to_owned()],
                 seed_commitment: digest.clone(),

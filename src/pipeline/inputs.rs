@@ -35,6 +35,16 @@ impl Pipeline {
 }
 
 impl Pipeline {
+    /// What a round is called by the pipeline's `run-name`; none where it has none, or a blank one.
+    ///
+    /// # Errors
+    /// The first expression that fails.
+    pub fn run_name(&self, known: &KnownContexts) -> Result<Option<String>, ExprError> {
+        let Some(template) = &self.run_name else { return Ok(None) };
+        let name = template.text(&known.at(Site::RunName, Status::Success))?;
+        Ok(Some(name.trim().to_owned()).filter(|name| !name.is_empty()))
+    }
+
     /// The pipeline's `env`, by what is known before the first job.
     ///
     /// # Errors

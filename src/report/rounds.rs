@@ -76,6 +76,8 @@ pub struct RoundSummary {
     pub path: String,
     /// Name of its pipeline.
     pub pipeline: Option<String>,
+    /// What it is called, if its pipeline has a `run-name`.
+    pub run_name: Option<String>,
     /// Wall time of its start, RFC 3339.
     pub started_at: Option<String>,
     /// Wall time of its end.
@@ -219,6 +221,7 @@ pub fn show_round(round: &RoundDetail, style: TextStyle) -> String {
     let sealed = if summary.is_sealed { "yes" } else { "no" };
     for (label, value) in [
         ("round", summary.round_id.to_string()),
+        ("name", name(&summary.run_name)),
         ("pipeline", name(&summary.pipeline)),
         ("runner", name(&round.runner)),
         ("started", time(&summary.started_at)),
@@ -299,6 +302,7 @@ mod tests {
             round_id: id.parse().expect("an id"),
             path: format!("data/rounds/round={id}"),
             pipeline: Some("demo".to_owned()),
+            run_name: Some("the demo, again".to_owned()),
             started_at: Some("2026-11-21T21:27:00.25Z".to_owned()),
             ended_at: matches!(state, RoundPhase::Ended(_)).then(|| "2026-11-21T21:29:34Z".to_owned()),
             state,

@@ -157,6 +157,16 @@ fn a_pipeline_of_shell_steps_hands_values_on_and_never_runs_outside_data() {
 }
 
 #[test]
+fn a_round_is_called_as_its_pipeline_says() {
+    let text = "run-name: ${{ run.id }} for ${{ inputs.who }}\non: { dispatch: { inputs: { who: { default: all } } } }\njobs: { a: { runs-on: controller, steps: [{ run: 'true' }] } }\n";
+    let place = Place::new().with("p.yml", text).with("runners/.keep", "");
+    assert_eq!(place.run(&["run", "p.yml", "--round", "r"]).status.code(), Some(0));
+    let shown = place.run(&["show", "r"]);
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains("r for all"), "{shown}");
+}
+
+#[test]
 fn a_failing_step_leaves_the_round_incomplete_and_says_why() {
     let text = "jobs: { a: { runs-on: controller, steps: [{ run: 'echo cannot go on >&2; exit 3' }] }, b: { needs: a, runs-on: controller, steps: [{ run: 'true' }] } }\n";
     let place = Place::new().with("p.yml", text).with("runners/.keep", "");

@@ -48,6 +48,7 @@ fn start() -> JournalEvent {
         schema: journal_format::SCHEMA,
         round_id: id("demo-1"),
         pipeline: "demo".to_owned(),
+        run_name: None,
         pipeline_digest: digest::sha256(b""),
         runners: vec!["embedded".to_owned(), "box".to_owned()],
         seed_commitment: digest::sha256(b""),

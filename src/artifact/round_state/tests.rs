@@ -23,6 +23,7 @@ fn start() -> JournalEvent {
         schema: SCHEMA,
         round_id: "demo-1".parse().expect("an id"),
         pipeline: "demo".to_owned(),
+        run_name: None,
         pipeline_digest: digest::sha256(b""),
         runners: vec!["embedded".to_owned()],
         seed_commitment: digest::sha256(b"seed"),

@@ -26,7 +26,7 @@ const STEPS: &str = "src/job/tests.rs";
 
 const KEYS: &[(&str, &str, Fate)] = &[
     ("pipeline", "name", PLANS),
-    ("pipeline", "run-name", Refused("run-name: x\njobs: {a: {steps: [{run: echo}]}}\n")),
+    ("pipeline", "run-name", Effect("tests/integration/cli.rs", "a_round_is_called_as_its_pipeline_says")),
     ("pipeline", "on", PLANS),
     ("pipeline", "env", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
     ("pipeline", "defaults", Effect(STEPS, "a_job_that_takes_too_long_ends")),

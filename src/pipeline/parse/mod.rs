@@ -39,9 +39,7 @@ impl Pipeline {
 fn pipeline(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Pipeline> {
     let mut fields = decoder.fields(node, "the pipeline", Span::at(node.span.start))?;
     let name = fields.take("name").and_then(|slot| decoder.string(slot));
-    let run_name = fields
-        .take_planned("run-name", "a round is called by its id", decoder)
-        .and_then(|slot| decoder.text(slot));
+    let run_name = fields.take("run-name").and_then(|slot| decoder.text(slot));
     let triggers = fields.take("on").map(|slot| trigger::triggers(decoder, slot)).unwrap_or_default();
     let env = fields.take("env").map(|slot| env(decoder, slot)).unwrap_or_default();
     let defaults = fields.take("defaults").map(|slot| defaults(decoder, slot)).unwrap_or_default();
