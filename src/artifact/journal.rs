@@ -596,7 +596,7 @@ mod tests {
         assert_eq!(replay.tail, Tail::Clean);
         let mut expected = lines();
         let JournalEvent::RoundStarted(start) = &mut expected[0].event else { panic!("a start") };
-        start.schema = FormatVersion::FIRST;
+        (start.schema, start.run_name) = (FormatVersion::FIRST, None);
         start.runners.push("other".to_owned());
         assert_eq!(replay.lines, expected);
     }
