@@ -13,16 +13,19 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::artifact::{JobStep, JournalEvent, LegAttempt, StepKind};
+use crate::artifact::{JobStep, JournalEvent, LegAttempt, Publication, StepKind};
 use crate::model::{Conclusion, Fault, Reason};
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site, SiteScope};
 use crate::pipeline::definition::{Action, Env, Flag, Job, Pipeline, Step};
 use crate::pipeline::expr::{ExprError, Object, Status, Value};
+use crate::pipeline::stage::StageOutput;
 use crate::pipeline::template::diagnostic;
 use crate::ports::Progress;
 use crate::report::text::error_chain;
 use crate::schedule::{AttemptEnd, AttemptOrder, fault_of, pipeline_reason};
-use crate::stages::{JobContext, Notes, RoundContext, RunnerContext, ShellStep, StageCall, run_shell};
+use crate::stages::{
+    JobContext, Notes, RoundContext, RunnerContext, ShellStep, StepFailure, run_shell, run_stage,
+};
 
 /// How long a server may take to end when it is asked to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -138,7 +141,22 @@ impl Environment {
 struct StepEnd {
     outcome: Conclusion,
     reason: Option<Reason>,
+    gain: StepGain,
+}
+
+/// What a step that succeeded gave.
+#[derive(Default)]
+struct StepGain {
+    /// Its outputs, as expressions read them.
     outputs: Map<String, Json>,
+    /// The tables that are out since.
+    published: Option<JournalEvent>,
+}
+
+impl StepEnd {
+    fn failed(reason: Reason) -> Self {
+        Self { outcome: Conclusion::Failure, reason: Some(reason), gain: StepGain::default() }
+    }
 }
 
 impl<'a> StepLoop<'a> {
@@ -202,7 +220,7 @@ impl<'a> StepLoop<'a> {
         let mut is_started = false;
         let mut tolerates = false;
         let end = match self.decide(step) {
-            Ok(None) => StepEnd { outcome: Conclusion::Skipped, reason: None, outputs: Map::new() },
+            Ok(None) => StepEnd { outcome: Conclusion::Skipped, reason: None, gain: StepGain::default() },
             Ok(Some(env)) => {
                 is_started = true;
                 let _ = self.run.journal.send(JournalEvent::StepStarted {
@@ -216,12 +234,12 @@ impl<'a> StepLoop<'a> {
             }
             Err(reason) => {
                 tolerates = matches!(step.continue_on_error, Flag::Fixed(true));
-                StepEnd { outcome: Conclusion::Failure, reason: Some(reason), outputs: Map::new() }
+                StepEnd::failed(reason)
             }
         };
         let conclusion = if tolerates { Conclusion::Success } else { end.outcome };
         let shown = Object::new()
-            .with("outputs", Json::Object(end.outputs.clone()))
+            .with("outputs", Json::Object(end.gain.outputs.clone()))
             .with("outcome", end.outcome.as_str())
             .with("conclusion", conclusion.as_str());
         Arc::make_mut(&mut self.steps).insert(step.id.as_deref().unwrap_or(&name), shown);
@@ -233,10 +251,13 @@ impl<'a> StepLoop<'a> {
                 step: JobStep { index: index as u32, name, kind: kind_of(step) },
                 outcome: end.outcome,
                 conclusion,
-                outputs: end.outputs,
+                outputs: end.gain.outputs,
                 reason: end.reason.clone(),
                 duration_ns: nanos,
             });
+            if let Some(published) = end.gain.published {
+                let _ = self.run.journal.send(published);
+            }
         }
         match conclusion {
             Conclusion::Failure if self.status == Status::Success => {
@@ -330,16 +351,17 @@ impl<'a> StepLoop<'a> {
             Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
                 // Not explained by evidence yet: a hanging server and a hanging machine look alike.
                 let message = format!("not done within {:.0} s", limit.as_secs_f64());
-                Err(Reason::new(Fault::Unknown, "timeout", message))
+                Err(StepFailure::Failed(Reason::new(Fault::Unknown, "timeout", message)))
             }),
         };
         match result {
-            Ok(outputs) => StepEnd { outcome: Conclusion::Success, reason: None, outputs },
-            Err(reason) => {
-                let is_cancelled = reason.code == "cancelled";
-                let outcome = if is_cancelled { Conclusion::Cancelled } else { Conclusion::Failure };
-                StepEnd { outcome, reason: Some(reason), outputs: Map::new() }
-            }
+            Ok(gain) => StepEnd { outcome: Conclusion::Success, reason: None, gain },
+            Err(StepFailure::Failed(reason)) => StepEnd::failed(reason),
+            Err(StepFailure::Cancelled) => StepEnd {
+                outcome: Conclusion::Cancelled,
+                reason: Some(Reason::new(Fault::Operator, "cancelled", "cancelled")),
+                gain: StepGain::default(),
+            },
         }
     }
 
@@ -348,7 +370,7 @@ impl<'a> StepLoop<'a> {
         index: usize,
         step: &Step,
         env: &Environment,
-    ) -> Result<Map<String, Json>, Reason> {
+    ) -> Result<StepGain, StepFailure> {
         let known = self.known(env);
         match &step.action {
             Action::Stage { stage, with, .. } => {
@@ -358,13 +380,15 @@ impl<'a> StepLoop<'a> {
                     .map(|(name, tree)| Ok((name.name.as_str(), tree.evaluate(&scope)?)))
                     .collect::<Result<Object, ExprError>>()
                     .map_err(|error| self.expression(&error))?;
-                let bound = stage
+                let call = stage
                     .spec()
                     .bind(&given)
                     .map_err(|error| Reason::new(Fault::Pipeline, "bad-parameter", error.to_string()))?;
-                let Json::Object(with) = Json::from(Value::from(bound)) else { return Ok(Map::new()) };
-                let call = StageCall::decode(*stage, with).map_err(|error| error.reason())?;
-                call.run(&mut self.context).await
+                let output = run_stage(call, &mut self.context).await?;
+                let outputs = output.to_json().map_err(|error| {
+                    Reason::new(Fault::Unknown, "json", format!("write outputs as JSON: {error}"))
+                })?;
+                Ok(StepGain { outputs, published: published(output) })
             }
             Action::Run { script, .. } => {
                 let scope = known.at(Site::Script, self.status);
@@ -379,7 +403,8 @@ impl<'a> StepLoop<'a> {
                     files_dir: self.context.attempt_dir.clone(),
                     name: format!("step-{index}"),
                 };
-                run_shell(shell, self.context.cancel.clone()).await.map_err(|error| error.reason())
+                let outputs = run_shell(shell, self.context.cancel.clone()).await?;
+                Ok(StepGain { outputs, published: None })
             }
         }
     }
@@ -434,6 +459,23 @@ fn environment_of(run: &JobRun, job: &Job) -> Result<Environment, Reason> {
 
 fn texts(env: &Env, scope: &SiteScope<'_>) -> Result<Vec<(String, String)>, ExprError> {
     env.iter().map(|(name, template)| Ok((name.clone(), template.text(scope)?))).collect()
+}
+
+/// What is to be said of tables that a stage has written: that they are published.
+fn published(output: StageOutput) -> Option<JournalEvent> {
+    let (what, tables) = match output {
+        StageOutput::Publish(output) => (Publication::Results, output.tables),
+        StageOutput::SetWeights(output) => (Publication::Weights, output.tables),
+        StageOutput::FetchCommitments(_)
+        | StageOutput::PlanReads(_)
+        | StageOutput::Pull(_)
+        | StageOutput::Boot(_)
+        | StageOutput::WarmUp(_)
+        | StageOutput::Benchmark(_)
+        | StageOutput::VerifyLogprobs(_)
+        | StageOutput::Rank(_) => return None,
+    };
+    Some(JournalEvent::Published { what, tables })
 }
 
 fn step_name(index: usize, step: &Step) -> String {

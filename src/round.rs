@@ -357,11 +357,7 @@ impl EventLoop<'_> {
     fn record(&mut self, event: JournalEvent) -> Result<(), StoreError> {
         let line = self.journal_file.append((self.settings.now)(), event)?;
         self.state.apply(&line);
-        let published = published(&line.event);
         self.show(View::Journal(Box::new(line)));
-        if let Some(published) = published {
-            self.record(published)?;
-        }
         Ok(())
     }
 
@@ -423,14 +419,4 @@ impl EventLoop<'_> {
         }
         Ok(())
     }
-}
-
-/// What is to be said of tables that a step has written: that they are published, once the step succeeded.
-fn published(event: &JournalEvent) -> Option<JournalEvent> {
-    let JournalEvent::StepEnded { step, conclusion: Conclusion::Success, outputs, .. } = event else {
-        return None;
-    };
-    let what = step.kind.publication()?;
-    let tables = serde_json::from_value(outputs.get("tables")?.clone()).ok()?;
-    Some(JournalEvent::Published { what, tables })
 }

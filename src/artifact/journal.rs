@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{ArtifactError, FormatVersion, digest};
+pub use crate::model::PublishedTable;
 use crate::model::{Conclusion, Digest, Reason, RoundId};
 use crate::pipeline::stage::StageName;
 
@@ -103,15 +104,6 @@ impl StepKind {
             Self::Run => "run",
         }
     }
-
-    /// What tables a step that succeeded has published, if it is one that publishes.
-    pub const fn publication(self) -> Option<Publication> {
-        match self {
-            Self::Stage(StageName::Publish) => Some(Publication::Results),
-            Self::Stage(StageName::SetWeights) => Some(Publication::Weights),
-            Self::Stage(_) | Self::Run => None,
-        }
-    }
 }
 
 impl fmt::Display for StepKind {
@@ -153,19 +145,6 @@ pub enum Publication {
     Weights,
     /// How the round itself went.
     Steps,
-}
-
-/// A table as it was published.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedTable {
-    /// Its name.
-    pub table: String,
-    /// Its file, in the round's directory.
-    pub path: String,
-    /// Digest of the file.
-    pub digest: Digest,
-    /// Rows in it.
-    pub rows: u64,
 }
 
 /// What can happen.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::run::check_pipeline;
 use super::{Session, print, read_source, say, yaml_files};
 use crate::error::{Error, ExitCode};
+use crate::pipeline::Pipeline;
 use crate::pipeline::diagnostic::Diagnostics;
 use crate::pipeline::runner::RunnerSpec;
 
@@ -73,7 +73,7 @@ fn diagnostics_of(file: &Path) -> Result<Diagnostics, Error> {
     Ok(if is_runner {
         RunnerSpec::parse(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
     } else {
-        check_pipeline(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
+        Pipeline::parse(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
     })
 }
 

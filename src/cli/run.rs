@@ -16,12 +16,10 @@ use crate::artifact::{decode, layout};
 use crate::error::{Error, ExitCode};
 use crate::model::{LeaderboardRow, RoundId, Seed};
 use crate::pipeline::definition::Pipeline;
-use crate::pipeline::diagnostic::{Diagnostics, Parsed};
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::report::leaderboard_table;
 use crate::round::{Control, RoundEnd, RoundSettings, run_round};
-use crate::stages::lint_literals;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -84,7 +82,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
 /// Reads and checks a pipeline; warnings are said, errors end.
 pub(super) fn load_pipeline(path: &Path, session: &Session) -> Result<Pipeline, Error> {
     let source = read_source(path)?;
-    let parsed = check_pipeline(&source).map_err(|errors| {
+    let parsed = Pipeline::parse(&source).map_err(|errors| {
         let count = errors.items.len();
         let rendered = errors.render(session.diagnostics());
         let plural = if count == 1 { "" } else { "s" };
@@ -97,16 +95,6 @@ pub(super) fn load_pipeline(path: &Path, session: &Session) -> Result<Pipeline, 
         say(&parsed.warnings.render(session.diagnostics()));
     }
     Ok(parsed.value)
-}
-
-/// Checks a pipeline, what stands inside its policies included.
-pub(super) fn check_pipeline(source: &Source) -> Result<Parsed<Pipeline>, Diagnostics> {
-    let parsed = Pipeline::parse(source)?;
-    let found = lint_literals(&parsed.value);
-    if found.is_empty() {
-        return Ok(parsed);
-    }
-    Err(Diagnostics::new(source, found.into_iter().chain(parsed.warnings.items).collect()))
 }
 
 /// Reads and checks all runners of a folder.

@@ -7,60 +7,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
 
-use super::{JobContext, Span, StageError, data_dir, write_file, write_rows, write_table};
+use super::{JobContext, StageError, handle, write_file, write_rows, write_table};
 use crate::client::{Deadline, LoadPlan, LoadResult, Target, run_single_stream};
 use crate::measure::{
     Caps, PinnedTokenizer, Prompt, RecordContext, RequestShape, Workload, encode_captures, observe, record,
     request_body,
 };
 use crate::model::{Arm, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus, TokenRow};
-
-/// Parameters of the stage.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Parameters {
-    /// `http://host:port` of the server.
-    pub endpoint: String,
-    /// The read this is.
-    pub read: ReadSpec,
-    /// Prompts to send.
-    #[serde(default = "default_prompts")]
-    pub prompts: u32,
-    /// Most tokens of an answer.
-    #[serde(default = "default_max_tokens")]
-    pub max_tokens: u32,
-    /// Alternatives asked for at each position.
-    #[serde(default = "default_top_logprobs")]
-    pub top_logprobs: u32,
-    /// Limit of one request, connecting included.
-    #[serde(default = "default_request_deadline")]
-    pub request_deadline: Span,
-    /// The read is void if the client's own 99th percentile of lateness is above this.
-    #[serde(default = "default_max_client_lag")]
-    pub max_client_lag: Span,
-}
+use crate::pipeline::stage::TimeSpan;
+use crate::pipeline::stage::benchmark::{Output, Parameters};
 
 /// More prompts than this are a mistake.
 pub(super) const MAX_PROMPTS: u32 = 100_000;
-
-fn default_prompts() -> u32 {
-    128
-}
-pub(super) fn default_max_tokens() -> u32 {
-    256
-}
-pub(super) fn default_top_logprobs() -> u32 {
-    2
-}
-fn default_request_deadline() -> Span {
-    Span(Duration::from_mins(2))
-}
-fn default_max_client_lag() -> Span {
-    Span(Duration::from_millis(50))
-}
 
 /// The prompts of a round: the same for every read, so that they pair.
 pub(super) fn prompts(context: &JobContext<'_>, count: u32) -> Vec<Prompt> {
@@ -76,10 +35,7 @@ pub(super) fn target(endpoint: &str) -> Result<Target, StageError> {
     Ok(Target { address, path: "/v1/chat/completions".to_owned() })
 }
 
-pub(super) async fn run(
-    parameters: Parameters,
-    context: &mut JobContext<'_>,
-) -> Result<Map<String, Value>, StageError> {
+pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     if !(1..=MAX_PROMPTS).contains(&parameters.prompts) {
         return Err(StageError::Parameter(format!(
             "`prompts` is {}, want 1 to {MAX_PROMPTS}",
@@ -121,18 +77,14 @@ pub(super) async fn run(
     write_rows(context, "answers.parquet", &answers)?;
     write_table(context, &requests)?;
 
-    let Span(limit) = parameters.max_client_lag;
+    let TimeSpan(limit) = parameters.max_client_lag;
     if let Some(lag) = result.health.lag_p99.filter(|lag| *lag > limit) {
         return Err(StageError::ClientLag { lag, limit });
     }
     if let Some(first) = failure.filter(|_| parameters.read.arm == Arm::Baseline) {
         return Err(StageError::BaselineFailed { failed: failed_count, requests: request_count, first });
     }
-    let mut outputs = Map::new();
-    outputs.insert("requests".to_owned(), json!(request_count));
-    outputs.insert("failed".to_owned(), json!(failed_count));
-    outputs.insert("data".to_owned(), data_dir(context).into());
-    Ok(outputs)
+    Ok(Output { requests: request_count as u64, failed: failed_count as u64, data: handle(context)? })
 }
 
 /// Runs the load while telling how far it is; an early end of the server ends it by its failing requests.

@@ -3,57 +3,12 @@
 //! The server then belongs to the job, which stops it when it ends, whatever happens.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
-use super::{JobContext, Span, StageError};
-use crate::model::{Arm, Digest, ImageReference};
+use super::{JobContext, StageError};
+use crate::pipeline::stage::TimeSpan;
+use crate::pipeline::stage::boot::{Output, Parameters};
 use crate::ports::{Exit, Launch, Server};
-
-/// Parameters of the stage.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Parameters {
-    /// Image without tag.
-    pub image: ImageReference,
-    /// Digest it must have.
-    pub digest: Digest,
-    /// Name the model is served under.
-    #[serde(default = "default_model_name")]
-    pub model_name: String,
-    /// Directory of the model, its tokenizer included; the runner's where absent.
-    pub model_dir: Option<PathBuf>,
-    /// How long the server may take until it is healthy.
-    #[serde(default = "default_deadline")]
-    pub deadline: Span,
-    /// Path that answers 200 once the server is ready; what the image says where absent.
-    pub health_path: Option<String>,
-    /// Time between two looks.
-    #[serde(default = "default_poll")]
-    pub poll: Span,
-    /// Bytes of server log kept.
-    #[serde(default = "default_max_log_bytes")]
-    pub max_log_bytes: u64,
-    /// Whose image it is: a failure of the baseline's is never a submission's fault.
-    #[serde(default = "super::candidate")]
-    pub arm: Arm,
-}
-
-fn default_model_name() -> String {
-    "reference".to_owned()
-}
-fn default_deadline() -> Span {
-    Span(Duration::from_mins(2))
-}
-fn default_poll() -> Span {
-    Span(Duration::from_millis(100))
-}
-fn default_max_log_bytes() -> u64 {
-    1024 * 1024
-}
 
 /// A server that answered its health check.
 pub struct BootedServer {
@@ -92,10 +47,7 @@ pub enum BootError {
     },
 }
 
-pub(super) async fn run(
-    parameters: Parameters,
-    context: &mut JobContext<'_>,
-) -> Result<Map<String, Value>, StageError> {
+pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     if context.server.is_some() {
         return Err(StageError::Parameter(
             "this job has booted a server already; a job boots one".to_owned(),
@@ -130,11 +82,7 @@ pub(super) async fn run(
     wait_until_ready(&parameters, &mut *booted.server, address).await?;
     let took = started.elapsed();
     context.notes.boot = Some((boot_id.clone(), took));
-    let mut outputs = Map::new();
-    outputs.insert("endpoint".to_owned(), format!("http://{address}").into());
-    outputs.insert("boot-id".to_owned(), boot_id.into());
-    outputs.insert("ready-ms".to_owned(), json!(took.as_millis() as u64));
-    Ok(outputs)
+    Ok(Output { endpoint: format!("http://{address}"), boot_id, ready_ms: took.as_millis() as u64 })
 }
 
 async fn wait_until_ready(
@@ -142,7 +90,7 @@ async fn wait_until_ready(
     server: &mut dyn Server,
     address: SocketAddr,
 ) -> Result<(), StageError> {
-    let Span(deadline) = parameters.deadline;
+    let TimeSpan(deadline) = parameters.deadline;
     let started = Instant::now();
     let http = super::http_client()?;
     let health_path = parameters.health_path.clone().unwrap_or_else(|| server.health_path().to_owned());

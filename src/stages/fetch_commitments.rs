@@ -1,42 +1,12 @@
 //! `fetch-commitments`: reads the commitments of a subnet and says what became of each.
 
-use std::path::PathBuf;
-
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
-use super::{JobContext, StageError, data_dir, write_table};
+use super::{JobContext, StageError, handle, write_table};
 use crate::adapters::chain_file::ChainFile;
 #[cfg(feature = "chain")]
 use crate::adapters::subtensor::Subtensor;
 use crate::model::{SubmissionRow, admit};
+use crate::pipeline::stage::fetch_commitments::{Output, Parameters, Source};
 use crate::ports::ChainSource;
-
-/// Parameters of the stage.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Parameters {
-    /// Where the commitments are.
-    #[serde(default)]
-    pub source: Source,
-    /// The file, relative to the working directory.
-    pub path: Option<PathBuf>,
-    /// Address of the node.
-    pub endpoint: Option<String>,
-    /// Number of the subnet.
-    pub netuid: Option<u16>,
-}
-
-/// Kinds of sources.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// A JSON or YAML file, at `path`.
-    #[default]
-    File,
-    /// A node of the chain, at `endpoint`, for the subnet `netuid`.
-    Chain,
-}
 
 /// The source that the parameters name. What only the other kind needs may be given too, so that a pipeline can
 /// take its source from an input.
@@ -56,10 +26,7 @@ fn chain_source(parameters: Parameters) -> Result<Box<dyn ChainSource>, StageErr
 }
 
 /// Reads, judges and records the commitments.
-pub(super) async fn run(
-    parameters: Parameters,
-    context: &mut JobContext<'_>,
-) -> Result<Map<String, Value>, StageError> {
+pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     let source = chain_source(parameters)?;
     let view = source.commitments().await?;
     let round_id = context.round.round_id.as_str();
@@ -83,22 +50,28 @@ pub(super) async fn run(
     let ignored = admission.commitments.iter().filter(|row| !row.is_accepted).count();
     write_table(context, &admission.commitments)?;
     write_table(context, &submissions)?;
-    let mut outputs = Map::new();
-    outputs.insert("block".to_owned(), Value::String(view.block));
-    outputs.insert("ignored".to_owned(), json!(ignored));
-    outputs.insert("data".to_owned(), data_dir(context).into());
-    outputs.insert("submissions".to_owned(), serde_json::to_value(&admission.submissions)?);
-    Ok(outputs)
+    Ok(Output {
+        submissions: admission.submissions,
+        ignored: ignored as u64,
+        block: view.block,
+        data: handle(context)?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::pipeline::expr;
+    use crate::pipeline::stage::{StageCall, StageName};
 
     #[test]
     fn each_source_takes_its_own_parameters() {
         let check = |with: Value, expected: Option<&str>| {
-            let parameters = serde_json::from_value(with.clone()).unwrap();
+            let given = expr::Value::from(with.clone());
+            let bound = StageName::FetchCommitments.spec().bind(given.as_object().unwrap()).unwrap();
+            let StageCall::FetchCommitments(parameters) = bound else { panic!("another stage") };
             let found = chain_source(parameters).err().map(|error| error.to_string());
             assert_eq!(found.is_some(), expected.is_some(), "{with}: {found:?}");
             assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()), "{with}");

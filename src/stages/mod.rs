@@ -1,7 +1,7 @@
 //! L3, the stages: the built-in actions that a step names by `uses:`.
 //!
-//! A closed enum with typed parameters, not a trait: a wrong `with:` key fails in `lint`, and a new stage is
-//! one variant, one file, one match arm. A stage leaves rows of a table as `<table>.parquet` in its attempt's
+//! A closed enum with typed parameters and outputs, not a trait: what a stage takes and gives stands in
+//! `pipeline::stage`, what it does in its file here, and no match over stages has an arm for the rest. A stage leaves rows of a table as `<table>.parquet` in its attempt's
 //! directory, and hands small values on as outputs. Deliberately absent: what happens next (`schedule`), and
 //! any judgement (`judge`).
 
@@ -9,7 +9,6 @@ mod benchmark;
 mod boot;
 mod exec;
 mod fetch_commitments;
-mod literals;
 mod plan_reads;
 mod publish;
 mod pull;
@@ -22,20 +21,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 pub use boot::{BootError, BootedServer};
 pub use exec::{ExecError, ShellStep, run_shell};
-pub use literals::lint_literals;
 
 use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Table, TableContext, layout};
 use crate::model::{Arm, Fault, Reason, RoundId, Seed};
-use crate::pipeline::duration;
-use crate::pipeline::stage::StageName;
+use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, Progress};
 use crate::report::text::error_chain;
 
@@ -126,104 +121,85 @@ impl JobContext<'_> {
     }
 }
 
-/// A stage with its parameters, checked.
-#[derive(Debug, Clone)]
-pub enum StageCall {
-    /// Reads the commitments of a subnet.
-    FetchCommitments(fetch_commitments::Parameters),
-    /// Puts the reads of a round in order.
-    PlanReads(plan_reads::Parameters),
-    /// Makes an image present.
-    Pull(pull::Parameters),
-    /// Starts a server.
-    Boot(boot::Parameters),
-    /// Conditions a server.
-    WarmUp(warm_up::Parameters),
-    /// Measures a server.
-    Benchmark(benchmark::Parameters),
-    /// Scores sealed answers.
-    VerifyLogprobs(verify_logprobs::Parameters),
-    /// Decides and ranks.
-    Rank(rank::Parameters),
-    /// Writes the round's tables.
-    Publish(publish::Parameters),
-    /// Computes weights.
-    SetWeights(set_weights::Parameters),
+/// Whose image a stage handles, if it handles one.
+fn arm(call: &StageCall) -> Option<Arm> {
+    match call {
+        StageCall::Pull(parameters) => Some(parameters.arm),
+        StageCall::Boot(parameters) => Some(parameters.arm),
+        StageCall::Benchmark(parameters) => Some(parameters.read.arm),
+        StageCall::FetchCommitments(_)
+        | StageCall::PlanReads(_)
+        | StageCall::WarmUp(_)
+        | StageCall::VerifyLogprobs(_)
+        | StageCall::Rank(_)
+        | StageCall::Publish(_)
+        | StageCall::SetWeights(_) => None,
+    }
 }
 
-impl StageCall {
-    /// Types the evaluated `with:` of a step.
-    ///
-    /// # Errors
-    /// [`StageError::Parameter`] names the key that is wrong.
-    pub fn decode(stage: StageName, with: Map<String, Value>) -> Result<Self, StageError> {
-        fn typed<T: for<'de> Deserialize<'de>>(
-            stage: StageName,
-            with: Map<String, Value>,
-        ) -> Result<T, StageError> {
-            serde_json::from_value(Value::Object(with))
-                .map_err(|error| StageError::Parameter(format!("`with:` of `{stage}`: {error}")))
-        }
-        Ok(match stage {
-            StageName::FetchCommitments => Self::FetchCommitments(typed(stage, with)?),
-            StageName::PlanReads => Self::PlanReads(typed(stage, with)?),
-            StageName::Pull => Self::Pull(typed(stage, with)?),
-            StageName::Boot => Self::Boot(typed(stage, with)?),
-            StageName::WarmUp => Self::WarmUp(typed(stage, with)?),
-            StageName::Benchmark => Self::Benchmark(typed(stage, with)?),
-            StageName::VerifyLogprobs => Self::VerifyLogprobs(typed(stage, with)?),
-            StageName::Rank => Self::Rank(typed(stage, with)?),
-            StageName::Publish => Self::Publish(typed(stage, with)?),
-            StageName::SetWeights => Self::SetWeights(typed(stage, with)?),
-        })
-    }
-
-    /// Whose image the stage handles.
-    fn arm(&self) -> Arm {
-        match self {
-            Self::Pull(parameters) => parameters.arm,
-            Self::Boot(parameters) => parameters.arm,
-            Self::Benchmark(parameters) => parameters.read.arm,
-            _ => Arm::Candidate,
-        }
-    }
-
-    /// Runs the stage.
-    ///
-    /// # Errors
-    /// The reason, with whose fault it is: a failure around the baseline's image is never a submission's.
-    ///
-    /// # Cancel safety
-    /// Stops by `context.cancel`; a booted server stays with the context, which stops it.
-    pub async fn run(self, context: &mut JobContext<'_>) -> Result<Map<String, Value>, Reason> {
-        let arm = self.arm();
-        let cancel = context.cancel.clone();
-        let work = async {
-            match self {
-                Self::FetchCommitments(parameters) => fetch_commitments::run(parameters, context).await,
-                Self::PlanReads(parameters) => plan_reads::run(&parameters, context),
-                Self::Pull(parameters) => pull::run(parameters, context).await,
-                Self::Boot(parameters) => boot::run(parameters, context).await,
-                Self::WarmUp(parameters) => warm_up::run(parameters, context).await,
-                Self::Benchmark(parameters) => benchmark::run(parameters, context).await,
-                Self::VerifyLogprobs(parameters) => verify_logprobs::run(parameters, context).await,
-                Self::Rank(parameters) => rank::run(&parameters, context),
-                Self::Publish(parameters) => publish::run(&parameters, context),
-                Self::SetWeights(parameters) => set_weights::run(&parameters, context),
+/// Runs a stage.
+///
+/// # Errors
+/// Why it did not succeed; a failure around the baseline's image is never a submission's.
+///
+/// # Cancel safety
+/// Stops by `context.cancel`; a booted server stays with the context, which stops it.
+pub async fn run_stage(call: StageCall, context: &mut JobContext<'_>) -> Result<StageOutput, StepFailure> {
+    let arm = arm(&call);
+    let cancel = context.cancel.clone();
+    let work = async {
+        Ok(match call {
+            StageCall::FetchCommitments(with) => {
+                StageOutput::FetchCommitments(fetch_commitments::run(with, context).await?)
             }
-        };
-        let result = tokio::select! {
-            biased;
-            result = work => result,
-            () = cancel.cancelled() => Err(StageError::Cancelled),
-        };
-        result.map_err(|error| {
-            let mut reason = error.reason();
-            if arm == Arm::Baseline && reason.fault == Fault::Submission {
-                reason.fault = Fault::Infra;
+            StageCall::PlanReads(with) => StageOutput::PlanReads(plan_reads::run(&with, context)?),
+            StageCall::Pull(with) => StageOutput::Pull(pull::run(with, context).await?),
+            StageCall::Boot(with) => StageOutput::Boot(boot::run(with, context).await?),
+            StageCall::WarmUp(with) => StageOutput::WarmUp(warm_up::run(with, context).await?),
+            StageCall::Benchmark(with) => StageOutput::Benchmark(benchmark::run(with, context).await?),
+            StageCall::VerifyLogprobs(with) => {
+                StageOutput::VerifyLogprobs(verify_logprobs::run(with, context).await?)
             }
-            reason
+            StageCall::Rank(with) => StageOutput::Rank(rank::run(&with, context)?),
+            StageCall::Publish(with) => StageOutput::Publish(publish::run(&with, context)?),
+            StageCall::SetWeights(with) => StageOutput::SetWeights(set_weights::run(&with, context)?),
         })
+    };
+    let result: Result<StageOutput, StageError> = tokio::select! {
+        biased;
+        result = work => result,
+        () = cancel.cancelled() => return Err(StepFailure::Cancelled),
+    };
+    result.map_err(|error| {
+        let mut reason = error.reason();
+        if arm == Some(Arm::Baseline) && reason.fault == Fault::Submission {
+            reason.fault = Fault::Infra;
+        }
+        StepFailure::Failed(reason)
+    })
+}
+
+/// Why a step did not succeed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StepFailure {
+    /// Somebody stopped it.
+    Cancelled,
+    /// It failed, for this reason.
+    Failed(Reason),
+}
+
+impl From<Reason> for StepFailure {
+    fn from(reason: Reason) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+impl From<ExecError> for StepFailure {
+    fn from(error: ExecError) -> Self {
+        match error {
+            ExecError::Cancelled => Self::Cancelled,
+            failed => Self::Failed(failed.reason()),
+        }
     }
 }
 
@@ -291,12 +267,9 @@ pub enum StageError {
     /// The scorer did not answer as a scorer does.
     #[error("the scorer: {0}")]
     Scorer(String),
-    /// The shell step failed.
+    /// The attempt's own directory has no handle.
     #[error(transparent)]
-    Exec(#[from] ExecError),
-    /// The stage was cancelled.
-    #[error("cancelled")]
-    Cancelled,
+    Handle(#[from] HandleError),
 }
 
 impl StageError {
@@ -305,7 +278,6 @@ impl StageError {
         let (fault, code) = match self {
             Self::Engine(error) => return error.reason(),
             Self::Chain(error) => return error.reason(),
-            Self::Exec(error) => return error.reason(),
             Self::Parameter(_) => (Fault::Pipeline, "bad-parameter"),
             // Gone without a trace: the container or its daemon was lost, and nobody saw it exit.
             Self::Boot(BootError::Exited { exit: Exit { code: None, signal: None }, .. }) => {
@@ -322,21 +294,9 @@ impl StageError {
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
             Self::Scorer(_) => (Fault::Infra, "scorer"),
-            Self::Cancelled => (Fault::Operator, "cancelled"),
+            Self::Handle(_) => (Fault::Unknown, "handle"),
         };
         Reason::new(fault, code, error_chain(self))
-    }
-}
-
-/// A span of time as pipelines write it: `90s`, `2m`, `1h30m` ([`duration::parse`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error as _;
-        let text = String::deserialize(deserializer)?;
-        duration::parse(&text).map(Self).map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
     }
 }
 
@@ -344,10 +304,6 @@ impl<'de> Deserialize<'de> for Span {
 fn last_words(log: &str) -> String {
     let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing)");
     line.chars().filter(|c| !c.is_control()).take(240).collect()
-}
-
-fn candidate() -> Arm {
-    Arm::Candidate
 }
 
 /// A client for health checks and the scorer: loopback only, so no proxy, no redirects.
@@ -379,13 +335,22 @@ fn write_file(context: &JobContext<'_>, name: &str, bytes: &[u8]) -> Result<(), 
 /// A table file of an attempt may not be larger than this.
 const MAX_TABLE_BYTES: u64 = 1 << 30;
 
-/// Reads rows that an attempt of this round left; `data` is its directory, as [`data_dir`] names it.
-fn read_rows<T: Table>(context: &JobContext<'_>, data: &str, name: &str) -> Result<Vec<T>, StageError> {
-    let bytes = context.round.directory.read(&format!("{data}/{name}"), MAX_TABLE_BYTES)?;
+/// Loads rows that an earlier stage of this round left.
+fn load<T: Table, S: LeavesData>(
+    context: &JobContext<'_>,
+    data: &Handle<S>,
+    name: &str,
+) -> Result<Vec<T>, StageError> {
+    let bytes = context.round.directory.read(&format!("{}/{name}", data.attempt()), MAX_TABLE_BYTES)?;
     Ok(crate::artifact::decode(&bytes)?)
 }
 
-/// Directory of this attempt, relative to the round's: what later stages are told by the output `data`.
+/// The handle to what this attempt leaves: the output `data`.
+fn handle<S: LeavesData>(context: &JobContext<'_>) -> Result<Handle<S>, StageError> {
+    Ok(Handle::new(&data_dir(context))?)
+}
+
+/// Directory of this attempt, relative to the round's.
 fn data_dir(context: &JobContext<'_>) -> String {
     layout::attempt_path(&context.job, &context.leg, context.attempt)
 }
@@ -393,20 +358,6 @@ fn data_dir(context: &JobContext<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_span_is_written_as_everywhere_in_a_pipeline() {
-        let check = |json: &str, expected: Option<Duration>| {
-            assert_eq!(serde_json::from_str::<Span>(json).ok().map(|span| span.0), expected, "{json}");
-        };
-        check("\"90s\"", Some(Duration::from_secs(90)));
-        check("\"1h30m\"", Some(Duration::from_mins(90)));
-        check("\"1d\"", Some(Duration::from_hours(24)));
-        check("\"PT90S\"", None);
-        check("\"90 seconds\"", None);
-        check("\"-1s\"", None);
-        check("90", None);
-    }
 
     #[test]
     fn last_words_are_one_plain_line() {

@@ -4,46 +4,14 @@
 //! machine shows, and linear drift cancels. The order of the candidates is drawn from the
 //! round's seed, so nobody can commit himself into a good place.
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
 use super::{JobContext, StageError};
 use crate::model::{Arm, Digest, Hotkey, ImageReference, ReadSpec, Seed, Submission};
-
-/// Parameters of the stage.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Parameters {
-    /// What `fetch-commitments` found.
-    pub submissions: Vec<Submission>,
-    /// The pinned baseline.
-    pub baseline: Baseline,
-    /// How many times each candidate is launched.
-    #[serde(default = "one")]
-    pub rounds: u32,
-}
-
-/// The image everybody is compared with.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Baseline {
-    /// Image name.
-    pub image: ImageReference,
-    /// Its digest.
-    pub digest: Digest,
-}
-
-fn one() -> u32 {
-    1
-}
+use crate::pipeline::stage::plan_reads::{Output, Parameters};
 
 /// More launches of one candidate than this are a mistake.
 const MAX_ROUNDS: u32 = 64;
 
-pub(super) fn run(
-    parameters: &Parameters,
-    context: &JobContext<'_>,
-) -> Result<Map<String, Value>, StageError> {
+pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
     if !(1..=MAX_ROUNDS).contains(&parameters.rounds) {
         return Err(StageError::Parameter(format!(
             "`rounds` is {}, want 1 to {MAX_ROUNDS}",
@@ -51,10 +19,7 @@ pub(super) fn run(
         )));
     }
     let reads = plan(parameters, &context.round.seed);
-    let mut outputs = Map::new();
-    outputs.insert("count".to_owned(), json!(reads.len()));
-    outputs.insert("reads".to_owned(), serde_json::to_value(reads)?);
-    Ok(outputs)
+    Ok(Output { count: reads.len() as u64, reads })
 }
 
 /// The reads in the order of measurement; none where there is no submission.
@@ -91,6 +56,7 @@ fn plan(parameters: &Parameters, seed: &Seed) -> Vec<ReadSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::stage::plan_reads::Baseline;
 
     fn submission(name: char, block: i64) -> Submission {
         Submission {

@@ -5,26 +5,16 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
 use super::{JobContext, MAX_TABLE_BYTES, StageError};
 use crate::artifact::{PublishedTable, RoundState, Table, decode, layout};
 use crate::model::{
     CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow, TokenRow,
     VerdictRow,
 };
+use crate::pipeline::stage::publish::{Output, Parameters};
 use crate::report::{SummaryInput, TableCount, summary_markdown};
 
-/// Parameters of the stage: none so far.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Parameters {}
-
-pub(super) fn run(
-    Parameters {}: &Parameters,
-    context: &JobContext<'_>,
-) -> Result<Map<String, Value>, StageError> {
+pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
     let state = RoundState::of(&context.round.directory.read_journal()?.lines);
     let mut gathered = Gathered { context, attempts: succeeded(&state), tables: Vec::new() };
     let commitments = gathered.publish::<CommitmentRow>()?;
@@ -55,10 +45,7 @@ pub(super) fn run(
         tables: &counts,
     });
     context.round.directory.write_whole(layout::SUMMARY_FILE, summary.as_bytes())?;
-    let mut outputs = Map::new();
-    outputs.insert("path".to_owned(), context.round.directory.path().to_string_lossy().into());
-    outputs.insert("tables".to_owned(), json!(tables));
-    Ok(outputs)
+    Ok(Output { tables, path: context.round.directory.path().to_string_lossy().into_owned() })
 }
 
 /// The directory of the last attempt of every leg that succeeded, by job and leg.

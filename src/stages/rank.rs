@@ -3,43 +3,20 @@
 //! Everything it uses is on disk: the requests of each read, the verdicts, the commitments. It measures
 //! nothing, so it can be done again, by anybody, with this policy or another.
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
-use super::verify_logprobs::{SealedRead, read_spec, sealed_reads};
-use super::{JobContext, StageError, read_rows, write_table};
-use crate::judge::{Comparison, RankPolicy, ReadTimes, ScorePolicy, Standings, decide, leaderboard};
+use super::verify_logprobs::{SealedRead, sealed_reads};
+use super::{JobContext, StageError, load, write_table};
+use crate::judge::{Comparison, ReadTimes, ScorePolicy, Standings, decide, leaderboard};
 use crate::model::{
-    Arm, CommitmentRow, DecisionRow, Fault, LegSummary, ReadRow, ReadStatus, Reason, Standing, SubmissionRow,
-    VerdictRow,
+    Arm, CommitmentRow, DecisionRow, Fault, ReadRow, ReadStatus, Reason, Standing, SubmissionRow, VerdictRow,
 };
+use crate::pipeline::stage::benchmark::MeasuredLeg;
+use crate::pipeline::stage::rank::{Output, Parameters};
 
-/// Parameters of the stage.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Parameters {
-    /// Where `fetch-commitments` left its rows: its output `data`.
-    pub commitments: String,
-    /// The measured legs, as `needs.<job>.legs`.
-    pub reads: Vec<LegSummary>,
-    /// Where `verify-logprobs` left its rows: its output `data`.
-    pub verdicts: String,
-    /// Formula, margins and gates of the speed comparison.
-    #[serde(default)]
-    pub score: ScorePolicy,
-    /// How the reward is split.
-    #[serde(default)]
-    pub rank: RankPolicy,
-}
-
-pub(super) fn run(
-    parameters: &Parameters,
-    context: &JobContext<'_>,
-) -> Result<Map<String, Value>, StageError> {
+pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
     let round_id = context.round.round_id.as_str();
-    let commitments: Vec<CommitmentRow> = read_rows(context, &parameters.commitments, "commitments.parquet")?;
-    let submissions: Vec<SubmissionRow> = read_rows(context, &parameters.commitments, "submissions.parquet")?;
-    let verdicts: Vec<VerdictRow> = read_rows(context, &parameters.verdicts, "verdicts.parquet")?;
+    let commitments: Vec<CommitmentRow> = load(context, &parameters.commitments, "commitments.parquet")?;
+    let submissions: Vec<SubmissionRow> = load(context, &parameters.commitments, "submissions.parquet")?;
+    let verdicts: Vec<VerdictRow> = load(context, &parameters.verdicts, "verdicts.parquet")?;
     let sealed = sealed_reads(&parameters.reads, context)?;
     let reads = read_rows_of(&parameters.reads, context)?;
     let decisions = decisions(&parameters.score, &sealed, &submissions, round_id);
@@ -57,11 +34,7 @@ pub(super) fn run(
     write_table(context, &rows)?;
     let held = rows.iter().filter(|row| row.standing == Standing::Held).count();
     let winner = rows.iter().find(|row| row.share > 0.0).map(|row| row.hotkey.clone()).unwrap_or_default();
-    let mut outputs = Map::new();
-    outputs.insert("held".to_owned(), json!(held));
-    outputs.insert("winner".to_owned(), json!(winner));
-    outputs.insert("leaderboard".to_owned(), serde_json::to_value(rows)?);
-    Ok(outputs)
+    Ok(Output { held: held as u64, winner, leaderboard: rows })
 }
 
 fn decisions(
@@ -93,14 +66,14 @@ fn times(read: &SealedRead) -> ReadTimes<'_> {
 }
 
 /// One row a read: what the benchmark left, or what is known of one that did not come so far.
-fn read_rows_of(legs: &[LegSummary], context: &JobContext<'_>) -> Result<Vec<ReadRow>, StageError> {
+fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<ReadRow>, StageError> {
     let mut rows = Vec::with_capacity(legs.len());
     for leg in legs {
-        if let Some(data) = leg.outputs.get("data").and_then(Value::as_str) {
-            rows.extend(read_rows::<ReadRow>(context, data, "read.parquet")?);
+        if let Some(data) = &leg.outputs.data {
+            rows.extend(load::<ReadRow, _>(context, data, "read.parquet")?);
             continue;
         }
-        let spec = read_spec(leg)?;
+        let spec = leg.matrix.read.clone();
         let unexplained = || Reason::new(Fault::Unknown, "not-measured", "the read ended without a reason");
         let reason = leg.reason.clone().unwrap_or_else(unexplained);
         rows.push(ReadRow {

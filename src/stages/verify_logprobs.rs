@@ -7,26 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
-use super::{JobContext, StageError, data_dir, read_rows, write_table};
+use super::{JobContext, StageError, handle, load, write_table};
 use crate::adapters::scorer::{Scorer, TokenScore};
 use crate::judge::{Answers, Subject, VerifyPolicy, judge_answers};
-use crate::model::{Arm, CheckOutcome, LegSummary, ReadSpec, RequestRow, TokenRow, VerdictRow};
-
-/// Parameters of the stage.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Parameters {
-    /// `http://host:port` of the trusted scorer.
-    pub endpoint: String,
-    /// The measured legs, as `needs.<job>.legs`.
-    pub reads: Vec<LegSummary>,
-    /// Thresholds of the checks.
-    #[serde(default)]
-    pub policy: VerifyPolicy,
-}
+use crate::model::{Arm, CheckOutcome, ReadSpec, RequestRow, TokenRow, VerdictRow};
+use crate::pipeline::stage::benchmark::MeasuredLeg;
+use crate::pipeline::stage::verify_logprobs::{Output, Parameters};
 
 /// The sealed answers of one read.
 pub(super) struct SealedRead {
@@ -37,33 +23,22 @@ pub(super) struct SealedRead {
 
 /// Reads back what the benchmark of each measured leg left; legs that were not measured are left out.
 pub(super) fn sealed_reads(
-    legs: &[LegSummary],
+    legs: &[MeasuredLeg],
     context: &JobContext<'_>,
 ) -> Result<Vec<SealedRead>, StageError> {
     let mut reads = Vec::new();
     for leg in legs {
-        let Some(data) = leg.outputs.get("data").and_then(Value::as_str) else { continue };
+        let Some(data) = &leg.outputs.data else { continue };
         reads.push(SealedRead {
-            spec: read_spec(leg)?,
-            requests: read_rows(context, data, "requests.parquet")?,
-            answers: read_rows(context, data, "answers.parquet")?,
+            spec: leg.matrix.read.clone(),
+            requests: load(context, data, "requests.parquet")?,
+            answers: load(context, data, "answers.parquet")?,
         });
     }
     Ok(reads)
 }
 
-/// The planned read a leg stands for.
-pub(super) fn read_spec(leg: &LegSummary) -> Result<ReadSpec, StageError> {
-    let spec = leg.matrix.get("read").cloned().unwrap_or_default();
-    serde_json::from_value(spec).map_err(|error| {
-        StageError::Parameter(format!("leg `{}` has no `matrix.read` from `plan-reads`: {error}", leg.key))
-    })
-}
-
-pub(super) async fn run(
-    parameters: Parameters,
-    context: &mut JobContext<'_>,
-) -> Result<Map<String, Value>, StageError> {
+pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     let scorer = Scorer::new(super::http_client()?, &parameters.endpoint, &context.server()?.model_name);
     let mut reads = sealed_reads(&parameters.reads, context)?;
     let questions = questions(&reads);
@@ -84,10 +59,7 @@ pub(super) async fn run(
     let tokens: Vec<TokenRow> = reads.into_iter().flat_map(|read| read.answers).collect();
     write_table(context, &verdicts)?;
     write_table(context, &tokens)?;
-    let mut outputs = Map::new();
-    outputs.insert("data".to_owned(), data_dir(context).into());
-    outputs.insert("failed".to_owned(), json!(failed));
-    Ok(outputs)
+    Ok(Output { failed: failed as u64, data: handle(context)? })
 }
 
 type Question = (u32, Vec<u32>);

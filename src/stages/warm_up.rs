@@ -3,49 +3,18 @@
 //! It is outside the score, bounded in time, and the same in every arm. Its requests are not kept: what they
 //! show, the benchmark shows.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
-use super::{JobContext, Span, StageError};
+use super::{JobContext, StageError};
 use crate::client::{Deadline, LoadPlan, run_single_stream};
 use crate::measure::{RequestShape, Workload, request_body};
+use crate::pipeline::stage::TimeSpan;
+use crate::pipeline::stage::warm_up::{Output, Parameters};
+use bytes::Bytes;
 
-/// Parameters of the stage.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Parameters {
-    /// `http://host:port` of the server.
-    pub endpoint: String,
-    /// Requests to send.
-    #[serde(default = "default_requests")]
-    pub requests: u32,
-    /// Most tokens of an answer.
-    #[serde(default = "super::benchmark::default_max_tokens")]
-    pub max_tokens: u32,
-    /// Alternatives asked for at each position; the same as in the benchmark, so that requests look alike.
-    #[serde(default = "super::benchmark::default_top_logprobs")]
-    pub top_logprobs: u32,
-    /// Limit of the whole stage.
-    #[serde(default = "default_deadline")]
-    pub deadline: Span,
-}
-
-fn default_requests() -> u32 {
-    4
-}
-fn default_deadline() -> Span {
-    Span(Duration::from_mins(1))
-}
-
-pub(super) async fn run(
-    parameters: Parameters,
-    context: &mut JobContext<'_>,
-) -> Result<Map<String, Value>, StageError> {
+pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     let started = Instant::now();
-    let Span(limit) = parameters.deadline;
+    let TimeSpan(limit) = parameters.deadline;
     let shape = RequestShape {
         model: context.server()?.model_name.clone(),
         max_tokens: parameters.max_tokens,
@@ -75,8 +44,5 @@ pub(super) async fn run(
         .map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })?;
     let took = started.elapsed();
     context.notes.warm_up = Some(took);
-    let mut outputs = Map::new();
-    outputs.insert("requests".to_owned(), json!(result.captures.len()));
-    outputs.insert("duration-ms".to_owned(), json!(took.as_millis() as u64));
-    Ok(outputs)
+    Ok(Output { requests: result.captures.len() as u64, duration_ms: took.as_millis() as u64 })
 }

@@ -35,6 +35,7 @@ const LAYERS: &[(&str, u8)] = &[
 const SIBLINGS: &[(&str, &str)] = &[
     ("schedule", "pipeline"), // plans what a pipeline says
     ("schedule", "artifact"), // says what is to be journalled
+    ("pipeline", "judge"),    // types the policies under `with:`
     ("artifact", "pipeline"), // names stages, reads runners of older rounds
     ("judge", "stats"),       // decides by intervals
     ("measure", "stats"),     // metrics are quantiles

@@ -3,8 +3,8 @@
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{Action, Pipeline, Step};
 use crate::pipeline::diagnostic::Diagnostic;
-use crate::pipeline::expr::Value;
-use crate::pipeline::stage::{InputSpec, StageName};
+use crate::pipeline::expr::{Contexts, Value};
+use crate::pipeline::stage::{BindError, InputSpec, StageName, ValueKind};
 use crate::pipeline::suggest;
 use crate::pipeline::template::TemplateTree;
 
@@ -47,12 +47,23 @@ fn mistyped(stage: StageName, input: &InputSpec, tree: &TemplateTree) -> Option<
             (value, format!("`{text:.40}`"))
         }
         TemplateTree::List(..) | TemplateTree::Map(..) => {
-            (Value::from(Vec::new()), "a collection".to_owned())
+            let is_literal = tree.templates().iter().all(|template| template.as_literal().is_some());
+            let value =
+                if is_literal { tree.evaluate(&Contexts::new()).ok()? } else { Value::from(Vec::new()) };
+            if !is_literal && input.kind == ValueKind::Json {
+                return None;
+            }
+            (value, "a collection".to_owned())
         }
     };
-    if value == Value::Null || input.kind.accept(&value).is_some() {
+    if value == Value::Null {
         return None;
     }
-    let message = format!("`{}` of `{stage}` is {}, {found} is not", input.name, input.kind);
-    Some(Diagnostic::error(Code::InputType, tree.span(), message))
+    let why = match input.accept(stage, &value).err()? {
+        BindError::Type { .. } => {
+            format!("`{}` of `{stage}` is {}, {found} is not", input.name, input.kind)
+        }
+        other => other.to_string(),
+    };
+    Some(Diagnostic::error(Code::InputType, tree.span(), why))
 }

@@ -13,6 +13,7 @@ use crate::pipeline::stage::StageName;
 use crate::pipeline::{Color, Parsed, Pipeline, Plan, Source};
 
 const ROUND: &str = include_str!("../../../tests/fixtures/pipeline/round.yml");
+const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 const BROKEN: &str = include_str!("../../../tests/fixtures/pipeline/broken.yml");
 
 fn read(text: &str) -> Parsed<Pipeline> {
@@ -110,23 +111,45 @@ fn keys_and_types() {
 #[test]
 fn stage_inputs() {
     check("steps:\n  - uses: plan-reads\n    with: {submissions: []}", &[("L021", 2)]);
-    check("steps:\n  - uses: pull\n    with: {image: , digest: d}", &[("L021", 2)]);
-    check("steps:\n  - uses: pull\n    with: {image: x, digest: d, imge: y}", &[("L022", 3)]);
+    check(&format!("steps:\n  - uses: pull\n    with: {{image: , digest: '{DIGEST}'}}"), &[("L021", 2)]);
+    check(
+        &format!("steps:\n  - uses: pull\n    with: {{image: x, digest: '{DIGEST}', imge: y}}"),
+        &[("L022", 3)],
+    );
+    check(
+        "steps:\n  - uses: pull\n    with: {image: 'A:latest', digest: 'sha256:12'}",
+        &[("L023", 3), ("L023", 3)],
+    );
     check("steps:\n  - uses: warm-up\n    with: {endpoint: e, requests: sixty}", &[("L023", 3)]);
     check("steps:\n  - uses: warm-up\n    with: {endpoint: e, requests: '60', deadline: 5}", &[("L023", 3)]);
     check("steps:\n  - uses: warm-up\n    with: {endpoint: [1]}", &[("L023", 3)]);
     check("steps:\n  - uses: warm-up\n    with: {endpoint: e, requests: '${{ env.X }}'}", &[]);
     check(
-        "steps:\n  - uses: rank\n    with: {commitments: c, reads: [], verdicts: v, score: {margin: 0.02}}",
+        "steps:\n  - uses: rank\n    with: {commitments: '${{ env.C }}', reads: [], verdicts: '${{ env.V }}', score: {margin: 0.02}}",
         &[],
     );
+}
+
+#[test]
+fn a_misspelt_threshold_is_found_before_anything_runs() {
+    let check = |with: &str, expected: &str| {
+        let text = format!(
+            "jobs:\n  a:\n    steps:\n      - uses: rank\n        with:\n          {with}\n          commitments: ${{{{ env.C }}}}\n          reads: []\n          verdicts: ${{{{ env.V }}}}\n"
+        );
+        let found = Pipeline::parse(&Source::new("t.yml", &text)).map(|_| ()).unwrap_err();
+        let [finding] = found.items.as_slice() else { panic!("{found}") };
+        assert!(finding.message.starts_with(expected), "{}", finding.message);
+    };
+    check("score: { margn: 0.01 }", "`score` of `rank`: unknown field `margn`, expected one of `weights`, ");
+    check("score: { margin: wide }", "`score` of `rank`: invalid type: string \"wide\"");
+    check("rank: { split: [0.9, 0.9] }", "`rank` of `rank`: ");
 }
 
 #[test]
 fn expressions_in_their_places() {
     let step = |text: &str| {
         format!(
-            "steps:\n  - {{id: boot, uses: boot, with: {{image: a, digest: b}}}}\n  - uses: benchmark\n    with:\n      read: {{}}\n      {text}"
+            "steps:\n  - {{id: boot, uses: boot, with: {{image: a, digest: '{DIGEST}'}}}}\n  - uses: benchmark\n    with:\n      read: ${{{{ env.READ }}}}\n      {text}"
         )
     };
     check(&step("endpoint: ${{ steps.boot.outputs.endpoint }}"), &[]);

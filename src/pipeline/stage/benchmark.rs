@@ -1,0 +1,81 @@
+//! `benchmark`: the measured requests of one read.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::declare::{outputs, parameters};
+use super::{Handle, LeavesData, StageName, TimeSpan};
+use crate::model::{Conclusion, ReadSpec, Reason};
+
+parameters! {
+    /// What is measured, and within which bounds it is a measurement.
+    {
+        /// the server's base URL
+        "endpoint" endpoint: String,
+        /// the read this is, from `plan-reads`
+        "read" read: ReadSpec,
+        /// how many prompts
+        "prompts" prompts: u32 = 128,
+        /// the longest answer
+        "max-tokens" max_tokens: u32 = 256,
+        /// how many alternatives are asked for at each position
+        "top-logprobs" top_logprobs: u32 = 2,
+        /// how long one request may take
+        "request-deadline" request_deadline: TimeSpan = TimeSpan(Duration::from_mins(2)),
+        /// the client's own lateness (99th percentile) that voids the read
+        "max-client-lag" max_client_lag: TimeSpan = TimeSpan(Duration::from_millis(50)),
+    }
+}
+
+outputs! {
+    /// What was measured.
+    {
+        /// how many requests were sent
+        "requests" requests: u64,
+        /// how many failed
+        "failed" failed: u64,
+        /// where its rows and raw streams are
+        "data" data: Handle<Output>,
+    }
+}
+
+impl LeavesData for Output {
+    const STAGE: StageName = StageName::Benchmark;
+}
+
+/// A leg that was to measure one read, as `needs.<job>.legs` lists it: its matrix has `read`, its job hands on
+/// the benchmark's `data`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredLeg {
+    /// Key of the leg.
+    pub key: String,
+    /// How its last attempt ended.
+    pub result: Conclusion,
+    /// Number of the last attempt, from 1; 0 if none was made.
+    pub attempt: u32,
+    /// Runner of the last attempt.
+    pub runner: String,
+    /// Wall time of the last attempt's start, microseconds since 1970 UTC.
+    pub started_at_us: i64,
+    /// Why it did not succeed.
+    pub reason: Option<Reason>,
+    /// What tells it from the other legs.
+    pub matrix: MeasuredMatrix,
+    /// What it handed on.
+    pub outputs: MeasuredOutputs,
+}
+
+/// The matrix of a leg that measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredMatrix {
+    /// The planned read, from `plan-reads`.
+    pub read: ReadSpec,
+}
+
+/// What a leg that measures hands on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredOutputs {
+    /// What its benchmark left, if it came so far.
+    pub data: Option<Handle<Output>>,
+}

@@ -1,0 +1,44 @@
+//! `boot`: a server that is ready.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::TimeSpan;
+use super::declare::{outputs, parameters};
+use crate::model::{Arm, Digest, ImageReference};
+
+parameters! {
+    /// Which server, and how long it may take.
+    {
+        /// the image's name, without tag
+        "image" image: ImageReference,
+        /// the image's digest
+        "digest" digest: Digest,
+        /// whose image it is, `candidate` or `baseline`: a failure of the baseline's is never a submission's fault
+        "arm" arm: Arm = Arm::Candidate,
+        /// the name under which the model is served
+        "model-name" model_name: String = "reference".to_owned(),
+        /// the model's directory, its tokenizer included; the runner's by default
+        "model-dir" model_dir: Option<PathBuf>,
+        /// how long the server may take to become healthy
+        "deadline" deadline: TimeSpan = TimeSpan(Duration::from_mins(2)),
+        /// the path that answers 200 when healthy; what the image says by default
+        "health-path" health_path: Option<String>,
+        /// the time between two looks
+        "poll" poll: TimeSpan = TimeSpan(Duration::from_millis(100)),
+        /// how much of the server's log is kept
+        "max-log-bytes" max_log_bytes: u64 = 1024 * 1024,
+    }
+}
+
+outputs! {
+    /// The server that is ready.
+    {
+        /// the server's base URL
+        "endpoint" endpoint: String,
+        /// the identity of this launch
+        "boot-id" boot_id: String,
+        /// the time from start to healthy
+        "ready-ms" ready_ms: u64,
+    }
+}

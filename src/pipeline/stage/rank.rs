@@ -1,0 +1,35 @@
+//! `rank`: decisions, scores and the leaderboard.
+
+use super::benchmark::MeasuredLeg;
+use super::declare::{outputs, parameters};
+use super::{Handle, fetch_commitments, verify_logprobs};
+use crate::judge::{RankPolicy, ScorePolicy};
+use crate::model::LeaderboardRow;
+
+parameters! {
+    /// What is ranked, and by which rules.
+    {
+        /// where `fetch-commitments` left its rows: its output `data`
+        "commitments" commitments: Handle<fetch_commitments::Output>,
+        /// the measured legs: `needs.<job>.legs`
+        "reads" reads: Vec<MeasuredLeg>,
+        /// where `verify-logprobs` left its rows: its output `data`
+        "verdicts" verdicts: Handle<verify_logprobs::Output>,
+        /// formula, margins and gates of the speed comparison, by name
+        "score" score: ScorePolicy = ScorePolicy::default(),
+        /// how the reward is split
+        "rank" rank: RankPolicy = RankPolicy::default(),
+    }
+}
+
+outputs! {
+    /// Who stands where.
+    {
+        /// the leaderboard
+        "leaderboard" leaderboard: Vec<LeaderboardRow>,
+        /// the winner's hotkey, empty if there is none
+        "winner" winner: String,
+        /// how many submissions could not be decided
+        "held" held: u64,
+    }
+}

@@ -1,0 +1,32 @@
+//! `verify-logprobs`: whether the answers are the model's own.
+
+use super::benchmark::MeasuredLeg;
+use super::declare::{outputs, parameters};
+use super::{Handle, LeavesData, StageName};
+use crate::judge::VerifyPolicy;
+
+parameters! {
+    /// What is checked, by whom, and how strictly.
+    {
+        /// the trusted scorer's base URL
+        "endpoint" endpoint: String,
+        /// the measured legs: `needs.<job>.legs`
+        "reads" reads: Vec<MeasuredLeg>,
+        /// thresholds of the checks, by name
+        "policy" policy: VerifyPolicy = VerifyPolicy::default(),
+    }
+}
+
+outputs! {
+    /// What was found.
+    {
+        /// how many checks failed
+        "failed" failed: u64,
+        /// where its rows are
+        "data" data: Handle<Output>,
+    }
+}
+
+impl LeavesData for Output {
+    const STAGE: StageName = StageName::VerifyLogprobs;
+}

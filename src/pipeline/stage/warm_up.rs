@@ -1,0 +1,32 @@
+//! `warm-up`: requests that are not measured.
+
+use std::time::Duration;
+
+use super::TimeSpan;
+use super::declare::{outputs, parameters};
+
+parameters! {
+    /// What is sent, and how long it may take.
+    {
+        /// the server's base URL
+        "endpoint" endpoint: String,
+        /// how many requests
+        "requests" requests: u32 = 4,
+        /// the longest answer
+        "max-tokens" max_tokens: u32 = 256,
+        /// how many alternatives are asked for at each position; as in the benchmark, so that requests look alike
+        "top-logprobs" top_logprobs: u32 = 2,
+        /// how long all of it may take
+        "deadline" deadline: TimeSpan = TimeSpan(Duration::from_mins(1)),
+    }
+}
+
+outputs! {
+    /// What became of it.
+    {
+        /// how many were answered
+        "requests" requests: u64,
+        /// how long they took
+        "duration-ms" duration_ms: u64,
+    }
+}
