@@ -9,6 +9,7 @@ mod benchmark;
 mod boot;
 mod exec;
 mod fetch_commitments;
+mod kept_streams;
 mod literals;
 mod plan_reads;
 mod publish;
@@ -33,6 +34,7 @@ pub use literals::lint_literals;
 
 use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Table, TableContext, layout};
+use crate::measure::InvalidStreams;
 use crate::model::{Arm, Fault, Reason, RoundId, Seed};
 use crate::pipeline::duration;
 use crate::pipeline::stage::StageName;
@@ -248,6 +250,9 @@ pub enum StageError {
     /// A table or capture is damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// Kept streams are not those of their requests.
+    #[error(transparent)]
+    Streams(#[from] InvalidStreams),
     /// A value could not be written as JSON.
     #[error("write JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -315,6 +320,7 @@ impl StageError {
             Self::Boot(BootError::NotReady { .. }) => (Fault::Submission, "not-ready-in-time"),
             Self::Store(_) => (Fault::Infra, "round-directory"),
             Self::Artifact(_) => (Fault::Infra, "damaged-artifact"),
+            Self::Streams(_) => (Fault::Unknown, "streams"),
             Self::Json(_) => (Fault::Unknown, "json"),
             Self::Machine { .. } => (Fault::Infra, "machine"),
             Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),
