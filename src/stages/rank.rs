@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::verify_logprobs::{SealedRead, read_spec, sealed_reads};
 use super::{JobContext, StageError, read_rows, write_table};
-use crate::judge::{Comparison, RankPolicy, ReadTimes, ScorePolicy, Standings, decide, leaderboard};
+use crate::judge::round::decisions;
+use crate::judge::{MeasuredRead, RankPolicy, ScorePolicy, Standings, leaderboard};
 use crate::model::{
-    Arm, CommitmentRow, DecisionRow, Fault, LegSummary, ReadRow, ReadStatus, Reason, Standing, SubmissionRow,
-    VerdictRow,
+    CommitmentRow, Fault, LegSummary, ReadRow, ReadStatus, Reason, Standing, SubmissionRow, VerdictRow,
 };
 
 /// Parameters of the stage.
@@ -42,7 +42,8 @@ pub(super) fn run(
     let verdicts: Vec<VerdictRow> = read_rows(context, &parameters.verdicts, "verdicts.parquet")?;
     let sealed = sealed_reads(&parameters.reads, context)?;
     let reads = read_rows_of(&parameters.reads, context)?;
-    let decisions = decisions(&parameters.score, &sealed, &submissions, round_id);
+    let measured: Vec<MeasuredRead<'_>> = sealed.iter().map(SealedRead::measured).collect();
+    let decisions = decisions(&parameters.score, round_id, &submissions, &measured);
     let standings = Standings {
         round_id,
         submissions: &submissions,
@@ -62,34 +63,6 @@ pub(super) fn run(
     outputs.insert("winner".to_owned(), json!(winner));
     outputs.insert("leaderboard".to_owned(), serde_json::to_value(rows)?);
     Ok(outputs)
-}
-
-fn decisions(
-    policy: &ScorePolicy,
-    sealed: &[SealedRead],
-    submissions: &[SubmissionRow],
-    round_id: &str,
-) -> Vec<DecisionRow> {
-    let is_baseline = |read: &&SealedRead| read.spec.arm == Arm::Baseline;
-    let baseline: Vec<ReadTimes<'_>> = sealed.iter().filter(is_baseline).map(times).collect();
-    let mut rows = Vec::new();
-    for submission in submissions {
-        let is_own = |read: &&SealedRead| {
-            read.spec.hotkey.as_ref().is_some_and(|hotkey| hotkey.as_str() == submission.hotkey)
-        };
-        let candidate: Vec<ReadTimes<'_>> = sealed.iter().filter(is_own).map(times).collect();
-        if candidate.is_empty() {
-            continue;
-        }
-        let comparison =
-            Comparison { round_id, hotkey: &submission.hotkey, candidate: &candidate, baseline: &baseline };
-        rows.extend(decide(policy, &comparison));
-    }
-    rows
-}
-
-fn times(read: &SealedRead) -> ReadTimes<'_> {
-    ReadTimes { sequence: &read.spec.sequence, position: read.spec.position, requests: &read.requests }
 }
 
 /// One row a read: what the benchmark left, or what is known of one that did not come so far.

@@ -1,6 +1,7 @@
-//! The program as a whole: its layers, its command line, its reference server.
+//! The program as a whole: its layers, its command line, its golden rounds, its reference server.
 
 mod cli;
+mod golden;
 mod layers;
 mod process;
 #[cfg(feature = "reference")]
