@@ -9,21 +9,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::judge::TokenScore;
+
 /// A scorer's answer longer than this is none: 4096 tokens with a few alternatives take less than 2 MiB.
 const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// Limit of one scoring request.
 const REQUEST_LIMIT: Duration = Duration::from_mins(2);
-
-/// How probable one forced token is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TokenScore {
-    /// Its log probability, natural logarithm.
-    pub logprob: f64,
-    /// Its rank, 1 is the most probable.
-    pub rank: u32,
-    /// Log probability of the most probable token.
-    pub top_logprob: f64,
-}
 
 /// Why the scorer's answer cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -11,8 +11,8 @@ use arrow_array::builder::{ListBuilder, StringBuilder};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType, UInt16Type, UInt32Type};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
-    UInt16Array, UInt32Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray,
+    TimestampMicrosecondArray, UInt16Array, UInt32Array,
 };
 use arrow_schema::{DataType, Field, TimeUnit};
 
@@ -153,6 +153,21 @@ impl Scalar for String {
     fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit> {
         let texts = array.as_string_opt::<i32>().ok_or(Unfit::Type)?;
         Ok(texts.iter().map(|text| text.map(str::to_owned)).collect())
+    }
+}
+
+impl Scalar for Vec<u8> {
+    fn data_type(_column: &str) -> DataType {
+        DataType::Binary
+    }
+
+    fn array<'a>(_column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef {
+        Arc::new(values.collect::<BinaryArray>())
+    }
+
+    fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit> {
+        let blobs = array.as_binary_opt::<i32>().ok_or(Unfit::Type)?;
+        Ok(blobs.iter().map(|blob| blob.map(<[u8]>::to_vec)).collect())
     }
 }
 

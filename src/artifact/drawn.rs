@@ -36,6 +36,12 @@ impl<W: Word> Drawn for BTreeSet<W> {
     }
 }
 
+impl Drawn for Vec<u8> {
+    fn drawn(values: &Values) -> Self {
+        values.6.iter().flat_map(|number| number.to_le_bytes()).collect()
+    }
+}
+
 impl<T: Drawn> Drawn for Option<T> {
     fn drawn(values: &Values) -> Self {
         values.0.then(|| T::drawn(values))

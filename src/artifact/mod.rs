@@ -19,6 +19,7 @@ mod round_state;
 mod row;
 pub mod seal;
 mod table;
+mod table_writer;
 mod version;
 
 pub use error::ArtifactError;
@@ -35,4 +36,5 @@ pub use round_state::{
 pub use row::Table;
 pub use seal::{Seal, SealDifference, SealEntry};
 pub use table::{TABLE_NAMES, TableInfo, encode_empty, rewrite, tables};
+pub use table_writer::TableWriter;
 pub use version::FormatVersion;

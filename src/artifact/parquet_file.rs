@@ -20,7 +20,7 @@ use super::{ArtifactError, Table};
 use crate::model::RoundId;
 
 /// Rows of a row group: small enough to skip by statistics, large enough to compress.
-const GROUP_ROWS: usize = 50_000;
+pub(super) const GROUP_ROWS: usize = 50_000;
 /// Compression level of zstd: the file is written once and read often.
 const ZSTD_LEVEL: i32 = 6;
 /// Who wrote the file, in the form that Parquet readers parse.
@@ -66,7 +66,7 @@ pub fn encode<T: Table>(rows: &[T], context: &TableContext<'_>) -> Result<Vec<u8
     Ok(bytes)
 }
 
-fn properties<T: Table>(context: &TableContext<'_>) -> Result<WriterProperties, ArtifactError> {
+pub(super) fn properties<T: Table>(context: &TableContext<'_>) -> Result<WriterProperties, ArtifactError> {
     let level =
         ZstdLevel::try_new(ZSTD_LEVEL).map_err(|source| ArtifactError::Write { table: T::NAME, source })?;
     let metadata = vec![
@@ -209,8 +209,8 @@ mod tests {
     use super::super::drawn::{DrawnRow, Values};
     use super::*;
     use crate::model::{
-        Check, CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, RequestFlag, RequestRow, StepAttemptRow,
-        SubmissionRow, TokenRow, VerdictRow, WeightRow,
+        Check, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestFlag, RequestRow,
+        StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
     };
 
     /// Rows of any table, drawn from the values by place, so that neighbouring columns differ.
@@ -249,6 +249,8 @@ mod tests {
             $act::<LeaderboardRow>($($argument),*);
             $act::<WeightRow>($($argument),*);
             $act::<StepAttemptRow>($($argument),*);
+            $act::<ExchangeRow>($($argument),*);
+            $act::<StreamRow>($($argument),*);
         }};
     }
 

@@ -11,7 +11,7 @@ use super::ArtifactError;
 
 /// A row that is published as a Parquet table.
 pub trait Table: Sized {
-    /// Name of the table: its file is `results/<NAME>.parquet`.
+    /// Name of the table: its file is `<NAME>.parquet`, in `results` where the table is published.
     const NAME: &'static str;
     /// Version of the schema, raised with every change.
     const VERSION: u32;

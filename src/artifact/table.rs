@@ -16,8 +16,8 @@ use super::drawn::{Drawn, DrawnRow, Values};
 use super::parquet_file::rewrite_as;
 use super::{ArtifactError, Table, TableContext, encode};
 use crate::model::{
-    CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, RequestRow, StepAttemptRow, SubmissionRow, TokenRow,
-    VerdictRow, WeightRow,
+    CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestRow, StepAttemptRow, StreamRow,
+    SubmissionRow, TokenRow, VerdictRow, WeightRow,
 };
 
 /// What the public may know of a table without reading one.
@@ -68,42 +68,61 @@ fn values<R: Table, C: Cell>(
     Ok(cells.ok_or(ArtifactError::NullValue { table, column })?.into_iter())
 }
 
+/// A row struct as a table.
+macro_rules! row {
+    ($row:ident = $name:literal v $version:literal by ($($key:ident),+) { $($column:ident),+ $(,)? }) => {
+        impl Table for $row {
+            const NAME: &'static str = $name;
+            const VERSION: u32 = $version;
+
+            fn schema() -> Schema {
+                Schema::new(vec![$( field(stringify!($column), |row: &Self| &row.$column) ),+])
+            }
+
+            fn compare(left: &Self, right: &Self) -> Ordering {
+                left.round_id.cmp(&right.round_id)$( .then_with(|| left.$key.order(&right.$key)) )+
+            }
+
+            fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError> {
+                let columns = vec![$( array(stringify!($column), rows, |row: &Self| &row.$column) ),+];
+                RecordBatch::try_new(Arc::new(Self::schema()), columns)
+                    .map_err(|source| ArtifactError::Columns { table: Self::NAME, source })
+            }
+
+            fn from_batch(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError> {
+                let rows = (batch, rows_before);
+                $( let mut $column = values(stringify!($column), rows, |row: &Self| &row.$column)?; )+
+                let row = |_| Some(Self { $( $column: $column.next()? ),+ });
+                Ok((0..batch.num_rows()).map_while(row).collect())
+            }
+        }
+
+        #[cfg(test)]
+        impl DrawnRow for $row {
+            fn drawn_row<'a>(mut values: impl Iterator<Item = &'a Values>) -> Self {
+                Self { $( $column: Drawn::drawn(values.next().expect("values for each column")) ),+ }
+            }
+        }
+    };
+}
+
+// What the client keeps of a read, in its attempt's directory: no published tables.
+row! {
+    ExchangeRow = "exchanges" v 1 by (read_key, prompt_index) {
+        round_id, read_key, prompt_index, prompt_sha256, send_offset_ns, connect_ns, sent_ns, headers_ns, end_ns,
+        http_status, content_type, content_encoding, content_length, ended, end_detail, pieces,
+    }
+}
+row! {
+    StreamRow = "streams" v 1 by (read_key, prompt_index, sequence) {
+        round_id, read_key, prompt_index, sequence, at_ns, bytes,
+    }
+}
+
+/// The published tables.
 macro_rules! tables {
     ($( $row:ident = $name:literal v $version:literal by ($($key:ident),+) { $($column:ident),+ $(,)? } )+) => {
-        $(
-            impl Table for $row {
-                const NAME: &'static str = $name;
-                const VERSION: u32 = $version;
-
-                fn schema() -> Schema {
-                    Schema::new(vec![$( field(stringify!($column), |row: &Self| &row.$column) ),+])
-                }
-
-                fn compare(left: &Self, right: &Self) -> Ordering {
-                    left.round_id.cmp(&right.round_id)$( .then_with(|| left.$key.order(&right.$key)) )+
-                }
-
-                fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError> {
-                    let columns = vec![$( array(stringify!($column), rows, |row: &Self| &row.$column) ),+];
-                    RecordBatch::try_new(Arc::new(Self::schema()), columns)
-                        .map_err(|source| ArtifactError::Columns { table: Self::NAME, source })
-                }
-
-                fn from_batch(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError> {
-                    let rows = (batch, rows_before);
-                    $( let mut $column = values(stringify!($column), rows, |row: &Self| &row.$column)?; )+
-                    let row = |_| Some(Self { $( $column: $column.next()? ),+ });
-                    Ok((0..batch.num_rows()).map_while(row).collect())
-                }
-            }
-
-            #[cfg(test)]
-            impl DrawnRow for $row {
-                fn drawn_row<'a>(mut values: impl Iterator<Item = &'a Values>) -> Self {
-                    Self { $( $column: Drawn::drawn(values.next().expect("values for each column")) ),+ }
-                }
-            }
-        )+
+        $( row! { $row = $name v $version by ($($key),+) { $($column),+ } } )+
 
         /// Names of all tables, in the order of the straight line.
         pub const TABLE_NAMES: [&str; [$($name),+].len()] = [$($name),+];
@@ -185,9 +204,14 @@ mod tests {
     #[test]
     fn every_schema() {
         let mut text = String::new();
-        for table in tables() {
-            writeln!(text, "{} v{}", table.name, table.version).expect("writes to a string");
-            for field in table.schema.fields() {
+        let kept = [
+            (ExchangeRow::NAME, ExchangeRow::VERSION, ExchangeRow::schema()),
+            (StreamRow::NAME, StreamRow::VERSION, StreamRow::schema()),
+        ];
+        let published = tables().into_iter().map(|table| (table.name, table.version, table.schema));
+        for (name, version, schema) in published.chain(kept) {
+            writeln!(text, "{name} v{version}").expect("writes to a string");
+            for field in schema.fields() {
                 let null = if field.is_nullable() { " null" } else { "" };
                 writeln!(text, "  {}: {}{null}", field.name(), field.data_type())
                     .expect("writes to a string");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::exchange::{Deadline, Target, exchange};
@@ -30,8 +30,6 @@ pub struct LoadPlan {
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct LoadResult {
-    /// One capture a request sent, in order; fewer than planned only if cancelled.
-    pub captures: Vec<Capture>,
     /// How well the client kept up.
     pub health: ClientHealth,
     /// From the first request's send to the last one's end.
@@ -51,7 +49,8 @@ pub struct ClientHealth {
 
 /// Sends the requests one after the other and returns when the last has ended.
 ///
-/// Progress is the number of requests ended so far.
+/// Each capture is handed on as soon as its request has ended, in order; fewer than planned only if cancelled. No
+/// request is sent before the last capture is taken, or waits in the channel: whoever takes them bounds the memory.
 ///
 /// # Errors
 /// If the thread or its runtime could not be started, or the thread died.
@@ -60,36 +59,33 @@ pub struct ClientHealth {
 /// Stops by the token only; dropping the future leaves the thread running to the end of its request.
 pub async fn run_single_stream(
     plan: LoadPlan,
-    progress: UnboundedSender<usize>,
+    captures: Sender<Capture>,
     cancel: CancellationToken,
 ) -> std::io::Result<LoadResult> {
     let (done, result) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("load".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let outcome = runtime.map(|runtime| runtime.block_on(single_stream(&plan, &progress, &cancel)));
+        let outcome = runtime.map(|runtime| runtime.block_on(single_stream(&plan, captures, &cancel)));
         // The receiver is gone only if the whole job is.
         let _ = done.send(outcome);
     })?;
     result.await.map_err(|_| std::io::Error::other("the load thread ended without a result"))?
 }
 
-async fn single_stream(
-    plan: &LoadPlan,
-    progress: &UnboundedSender<usize>,
-    cancel: &CancellationToken,
-) -> LoadResult {
+async fn single_stream(plan: &LoadPlan, captures: Sender<Capture>, cancel: &CancellationToken) -> LoadResult {
     let origin = Instant::now();
     let cpu_before = thread_cpu();
     let mut lags = Vec::new();
-    let mut captures = Vec::with_capacity(plan.bodies.len());
+    let (mut first_send, mut last_end) = (None, 0);
     {
         let work = async {
             for (index, body) in plan.bodies.iter().enumerate() {
                 let mut capture = exchange(&plan.target, body.clone(), origin, plan.deadline).await;
                 capture.prompt_index = u32::try_from(index).unwrap_or(u32::MAX);
-                captures.push(capture);
-                // Nobody may be listening: progress is for people.
-                let _ = progress.send(index + 1);
+                first_send.get_or_insert(capture.send_offset_ns);
+                last_end = capture.send_offset_ns + capture.end_ns;
+                // Nobody may be listening any more; the load is then about to be cancelled.
+                let _ = captures.send(capture).await;
             }
         };
         tokio::select! {
@@ -105,9 +101,8 @@ async fn single_stream(
     };
     let health =
         ClientHealth { lag_p50: at(0.5), lag_p99: at(0.99), cpu: thread_cpu().saturating_sub(cpu_before) };
-    let first = captures.first().map_or(0, |capture| capture.send_offset_ns);
-    let last = captures.last().map_or(0, |capture| capture.send_offset_ns + capture.end_ns);
-    LoadResult { captures, health, duration: Duration::from_nanos(last.saturating_sub(first)) }
+    let first_send = first_send.unwrap_or(last_end);
+    LoadResult { health, duration: Duration::from_nanos(last_end.saturating_sub(first_send)) }
 }
 
 /// Beats for ever and notes how late each beat came.

@@ -7,8 +7,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Deadline, LoadPlan, LoadResult, Target, run_single_stream};
-use crate::measure::{Caps, End, observe};
+use super::{Deadline, LoadPlan, Target, run_single_stream};
+use crate::measure::{Caps, Capture, End, observe};
 use crate::model::RequestStatus;
 
 /// What a scripted server does with a connection, after it has read the request.
@@ -53,21 +53,33 @@ async fn serve(answer: &'static [&'static str], then: Then) -> (SocketAddr, Join
     (address, tasks)
 }
 
-async fn run(address: SocketAddr, count: usize, limit: Duration) -> LoadResult {
+async fn run(address: SocketAddr, count: usize, limit: Duration) -> Vec<Capture> {
     let plan = LoadPlan {
         target: Target { address, path: "/v1/chat/completions".to_owned() },
         bodies: vec![Bytes::from_static(b"{}"); count],
         deadline: Deadline(limit),
     };
-    let (progress, _watched) = tokio::sync::mpsc::unbounded_channel();
-    run_single_stream(plan, progress, CancellationToken::new()).await.expect("the client runs")
+    captures_of(plan, CancellationToken::new()).await
+}
+
+async fn captures_of(plan: LoadPlan, cancel: CancellationToken) -> Vec<Capture> {
+    let (sender, mut ended) = tokio::sync::mpsc::channel(1);
+    let take_all = async {
+        let mut captures = Vec::new();
+        while let Some(capture) = ended.recv().await {
+            captures.push(capture);
+        }
+        captures
+    };
+    let (result, captures) = tokio::join!(run_single_stream(plan, sender, cancel), take_all);
+    result.expect("the client runs");
+    captures
 }
 
 async fn check(answer: &'static [&'static str], then: Then, end: End, status: RequestStatus) {
     let (address, _tasks) = serve(answer, then).await;
     let limit = if matches!(then, Then::Hang) { Duration::from_millis(200) } else { Duration::from_secs(20) };
-    let result = run(address, 1, limit).await;
-    let capture = &result.captures[0];
+    let capture = &run(address, 1, limit).await[0];
     assert_eq!(
         (capture.end, observe(capture, &Caps::default()).status),
         (end, status),
@@ -99,20 +111,20 @@ async fn whatever_a_server_does_is_data() {
 #[tokio::test]
 async fn nobody_there_is_data_too() {
     let address = TcpListener::bind("127.0.0.1:0").await.expect("bind").local_addr().expect("address");
-    let result = run(address, 2, Duration::from_secs(5)).await;
-    assert_eq!(result.captures.len(), 2);
-    assert_eq!(result.captures[1].end, End::ConnectFailed);
-    assert_eq!(result.captures[1].prompt_index, 1);
+    let captures = run(address, 2, Duration::from_secs(5)).await;
+    assert_eq!(captures.len(), 2);
+    assert_eq!(captures[1].end, End::ConnectFailed);
+    assert_eq!(captures[1].prompt_index, 1);
 }
 
 #[tokio::test]
 async fn stamps_are_in_order_and_start_at_the_send() {
     let (address, _tasks) = serve(&[HEAD, HELLO, STOP, DONE], Then::Close).await;
-    let result = run(address, 3, Duration::from_secs(20)).await;
-    for pair in result.captures.windows(2) {
+    let captures = run(address, 3, Duration::from_secs(20)).await;
+    for pair in captures.windows(2) {
         assert!(pair[0].send_offset_ns + pair[0].end_ns <= pair[1].send_offset_ns, "one at a time");
     }
-    for capture in &result.captures {
+    for capture in &captures {
         let sent = capture.sent_ns.expect("sent");
         let headers = capture.headers_ns.expect("headers");
         assert!(sent <= headers && headers <= capture.reads[0].at_ns, "{capture:?}");
@@ -130,8 +142,6 @@ async fn cancelling_ends_the_load_with_what_it_has() {
         bodies: vec![Bytes::from_static(b"{}"); 5],
         deadline: Deadline(Duration::from_mins(1)),
     };
-    let (progress, _watched) = tokio::sync::mpsc::unbounded_channel();
     cancel.cancel();
-    let result = run_single_stream(plan, progress, cancel).await.expect("the client runs");
-    assert!(result.captures.is_empty());
+    assert_eq!(captures_of(plan, cancel).await, []);
 }

@@ -2,7 +2,8 @@
 //!
 //! The line is [`judge_answers`] (are they the model's answers?) -> [`decide`] (is it faster, and is that
 //! proven?) -> [`leaderboard`] (who stands where, and why) -> [`mod@weights`] (what the chain is told). Every step
-//! takes rows and a policy and returns rows, so that anybody can judge a published round again.
+//! takes rows and a policy and returns rows, so that anybody can judge a published round again: [`evaluate`] takes
+//! all steps at once.
 //!
 //! The rules of a contest are policies: serde structs with our defaults, read from a pipeline's `with:`. No
 //! number of a contest stands in the code. Whatever cannot be judged is void or held and never costs a miner.
@@ -14,7 +15,9 @@ mod conduct;
 mod finding;
 mod margin;
 pub mod rank;
+pub mod round;
 pub mod score;
+pub mod scores;
 #[cfg(test)]
 mod simulate;
 mod thresholds;
@@ -23,7 +26,9 @@ pub mod weights;
 
 pub use answers::Answers;
 pub use rank::{RankPolicy, Split, Standings, leaderboard};
+pub use round::{MeasuredRead, Policies, RoundEvidence, RoundOutcome, evaluate};
 pub use score::{Comparison, ReadTimes, ScorePolicy, decide};
+pub use scores::{Question, TokenScore, fill_scores, questions};
 pub use thresholds::VerifyPolicy;
 pub use verify::{Subject, judge_answers};
 pub use weights::{WeightsPolicy, weights};

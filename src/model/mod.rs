@@ -8,6 +8,7 @@
 
 mod admission;
 mod commitment;
+mod exchange;
 mod fault;
 mod identity;
 mod leg;
@@ -22,6 +23,7 @@ mod word;
 
 pub use admission::{Admission, admit};
 pub use commitment::{CommitmentRow, IgnoreCode, IgnoreReason, Submission, SubmissionRow};
+pub use exchange::{ExchangeEnd, ExchangeRow, StreamRow};
 pub use fault::{Fault, Reason};
 pub use identity::{Digest, Hotkey, ImageReference, InvalidIdentity, RoundId};
 pub use leg::LegSummary;

@@ -104,8 +104,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Arm, Check, CheckOutcome, Component, Conclusion, DecisionOutcome, Fault, IgnoreCode, ReadStatus,
-        RequestFlag, RequestStatus, Standing,
+        Arm, Check, CheckOutcome, Component, Conclusion, DecisionOutcome, ExchangeEnd, Fault, IgnoreCode,
+        ReadStatus, RequestFlag, RequestStatus, Standing,
     };
 
     fn check<W: Word + Debug + Display + Serialize + DeserializeOwned>() {
@@ -133,6 +133,7 @@ mod tests {
         check::<Component>();
         check::<Conclusion>();
         check::<DecisionOutcome>();
+        check::<ExchangeEnd>();
         check::<Fault>();
         check::<IgnoreCode>();
         check::<ReadStatus>();

@@ -2,19 +2,17 @@
 //!
 //! All reads of a round get the same prompts, drawn from the round's secret seed. The answers that are timed
 //! here are the answers that are judged later: `answers.parquet` is what `verify-logprobs` scores, and
-//! `streams.captures` holds the raw streams, from which all of it can be derived again.
+//! `streams.parquet` with `exchanges.parquet` holds what came, from which all of it is derived.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{JobContext, StageError, handle, write_file, write_rows, write_table};
+use super::kept_streams::{KeptStreams, Measured};
+use super::{JobContext, StageError, handle, write_rows, write_table};
 use crate::client::{Deadline, LoadPlan, LoadResult, Target, run_single_stream};
-use crate::measure::{
-    Caps, PinnedTokenizer, Prompt, RecordContext, RequestShape, Workload, encode_captures, observe, record,
-    request_body,
-};
-use crate::model::{Arm, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus, TokenRow};
+use crate::measure::{PinnedTokenizer, Prompt, RequestShape, Workload, request_body};
+use crate::model::{Arm, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus};
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
 
@@ -56,15 +54,10 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         bodies,
         deadline: Deadline(parameters.request_deadline.0),
     };
-    let result = measured(plan, context).await?;
-    write_file(context, "streams.captures", &encode_captures(&result.captures))?;
-
-    let (requests, answers) = judged_streams(
-        &result,
-        &prompts,
-        &tokenizer,
-        (context.round.round_id.as_str(), &parameters.read.key),
-    );
+    let measured = Measured { read_key: &parameters.read.key, prompts: &prompts, tokenizer: &tokenizer };
+    let mut kept = KeptStreams::begin(measured, context)?;
+    let result = load(plan, &mut kept, context).await?;
+    let (requests, answers) = kept.finish(context)?;
     let failed: Vec<&RequestRow> =
         requests.iter().filter(|request| request.status != RequestStatus::Ok).collect();
     let read = read_row(&parameters.read, &result, (requests.len(), failed.len()), context);
@@ -87,39 +80,35 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     Ok(Output { requests: request_count as u64, failed: failed_count as u64, data: handle(context)? })
 }
 
-/// Runs the load while telling how far it is; an early end of the server ends it by its failing requests.
-async fn measured(plan: LoadPlan, context: &JobContext<'_>) -> Result<LoadResult, StageError> {
+/// Runs the load, keeps what comes and tells how far it is; an early end of the server ends it by its failing
+/// requests.
+async fn load(
+    plan: LoadPlan,
+    kept: &mut KeptStreams<'_>,
+    context: &JobContext<'_>,
+) -> Result<LoadResult, StageError> {
     let total = plan.bodies.len();
-    let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut ended) = tokio::sync::mpsc::channel(1);
     // Dropping this stage's future, as cancellation does, stops the load's thread too.
     let cancel = context.cancel.child_token().drop_guard();
     let mut running = std::pin::pin!(run_single_stream(plan, sender, cancel.token().clone()));
-    let result = loop {
+    let (mut result, mut done) = (None, 0);
+    loop {
         tokio::select! {
-            result = &mut running => break result,
-            Some(count) = done.recv() => context.tell("benchmark", count, total),
+            capture = ended.recv() => {
+                let Some(capture) = capture else { break };
+                kept.take(capture)?;
+                done += 1;
+                context.tell("benchmark", done, total);
+            }
+            ran = &mut running, if result.is_none() => result = Some(ran),
         }
+    }
+    let result = match result {
+        Some(ran) => ran,
+        None => running.await,
     };
     result.map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })
-}
-
-/// Parses the kept streams into rows: after the clock, never on it.
-fn judged_streams(
-    result: &LoadResult,
-    prompts: &[Prompt],
-    tokenizer: &PinnedTokenizer,
-    (round_id, read_key): (&str, &str),
-) -> (Vec<RequestRow>, Vec<TokenRow>) {
-    let caps = Caps::default();
-    let mut requests = Vec::with_capacity(result.captures.len());
-    let mut answers = Vec::new();
-    for (capture, prompt) in result.captures.iter().zip(prompts) {
-        let context = RecordContext { round_id, read_key, prompt_sha256: &prompt.sha256, tokenizer };
-        let record = record(&context, capture, &observe(capture, &caps));
-        requests.push(record.request);
-        answers.extend(record.tokens);
-    }
-    (requests, answers)
 }
 
 fn read_row(

@@ -9,6 +9,7 @@ mod benchmark;
 mod boot;
 mod exec;
 mod fetch_commitments;
+mod kept_streams;
 mod plan_reads;
 mod publish;
 mod pull;
@@ -29,6 +30,7 @@ pub use exec::{ExecError, ShellStep, run_shell};
 
 use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Table, TableContext, layout};
+use crate::measure::InvalidStreams;
 use crate::model::{Arm, Fault, Reason, RoundId, Seed};
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, Progress};
@@ -224,6 +226,9 @@ pub enum StageError {
     /// A table or capture is damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// Kept streams are not those of their requests.
+    #[error(transparent)]
+    Streams(#[from] InvalidStreams),
     /// A value could not be written as JSON.
     #[error("write JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -287,6 +292,7 @@ impl StageError {
             Self::Boot(BootError::NotReady { .. }) => (Fault::Submission, "not-ready-in-time"),
             Self::Store(_) => (Fault::Infra, "round-directory"),
             Self::Artifact(_) => (Fault::Infra, "damaged-artifact"),
+            Self::Streams(_) => (Fault::Unknown, "streams"),
             Self::Json(_) => (Fault::Unknown, "json"),
             Self::Machine { .. } => (Fault::Infra, "machine"),
             Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),

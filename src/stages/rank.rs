@@ -5,10 +5,9 @@
 
 use super::verify_logprobs::{SealedRead, sealed_reads};
 use super::{JobContext, StageError, load, write_table};
-use crate::judge::{Comparison, ReadTimes, ScorePolicy, Standings, decide, leaderboard};
-use crate::model::{
-    Arm, CommitmentRow, DecisionRow, Fault, ReadRow, ReadStatus, Reason, Standing, SubmissionRow, VerdictRow,
-};
+use crate::judge::round::decisions;
+use crate::judge::{MeasuredRead, Standings, leaderboard};
+use crate::model::{CommitmentRow, Fault, ReadRow, ReadStatus, Reason, Standing, SubmissionRow, VerdictRow};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::rank::{Output, Parameters};
 
@@ -19,7 +18,8 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let verdicts: Vec<VerdictRow> = load(context, &parameters.verdicts, "verdicts.parquet")?;
     let sealed = sealed_reads(&parameters.reads, context)?;
     let reads = read_rows_of(&parameters.reads, context)?;
-    let decisions = decisions(&parameters.score, &sealed, &submissions, round_id);
+    let measured: Vec<MeasuredRead<'_>> = sealed.iter().map(SealedRead::measured).collect();
+    let decisions = decisions(&parameters.score, round_id, &submissions, &measured);
     let standings = Standings {
         round_id,
         submissions: &submissions,
@@ -35,34 +35,6 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let held = rows.iter().filter(|row| row.standing == Standing::Held).count();
     let winner = rows.iter().find(|row| row.share > 0.0).map(|row| row.hotkey.clone()).unwrap_or_default();
     Ok(Output { held: held as u64, winner, leaderboard: rows })
-}
-
-fn decisions(
-    policy: &ScorePolicy,
-    sealed: &[SealedRead],
-    submissions: &[SubmissionRow],
-    round_id: &str,
-) -> Vec<DecisionRow> {
-    let is_baseline = |read: &&SealedRead| read.spec.arm == Arm::Baseline;
-    let baseline: Vec<ReadTimes<'_>> = sealed.iter().filter(is_baseline).map(times).collect();
-    let mut rows = Vec::new();
-    for submission in submissions {
-        let is_own = |read: &&SealedRead| {
-            read.spec.hotkey.as_ref().is_some_and(|hotkey| hotkey.as_str() == submission.hotkey)
-        };
-        let candidate: Vec<ReadTimes<'_>> = sealed.iter().filter(is_own).map(times).collect();
-        if candidate.is_empty() {
-            continue;
-        }
-        let comparison =
-            Comparison { round_id, hotkey: &submission.hotkey, candidate: &candidate, baseline: &baseline };
-        rows.extend(decide(policy, &comparison));
-    }
-    rows
-}
-
-fn times(read: &SealedRead) -> ReadTimes<'_> {
-    ReadTimes { sequence: &read.spec.sequence, position: read.spec.position, requests: &read.requests }
 }
 
 /// One row a read: what the benchmark left, or what is known of one that did not come so far.

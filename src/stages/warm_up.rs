@@ -28,7 +28,8 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
     let total = bodies.len();
     let target = super::benchmark::target(&parameters.endpoint)?;
-    let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut ended) = tokio::sync::mpsc::channel(1);
+    let mut done = 0;
     let cancel = context.cancel.child_token();
     let plan = LoadPlan { target, bodies, deadline: Deadline(limit) };
     let mut running = std::pin::pin!(run_single_stream(plan, sender, cancel.clone()));
@@ -36,13 +37,18 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let result = loop {
         tokio::select! {
             result = &mut running => break result,
-            Some(count) = done.recv() => context.tell("warm-up", count, total),
+            Some(_) = ended.recv() => {
+                done += 1;
+                context.tell("warm-up", done, total);
+            }
             () = &mut limit, if !cancel.is_cancelled() => cancel.cancel(),
         }
     };
-    let result = result
-        .map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })?;
+    while ended.recv().await.is_some() {
+        done += 1;
+    }
+    result.map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })?;
     let took = started.elapsed();
     context.notes.warm_up = Some(took);
-    Ok(Output { requests: result.captures.len() as u64, duration_ms: took.as_millis() as u64 })
+    Ok(Output { requests: done as u64, duration_ms: took.as_millis() as u64 })
 }

@@ -1,7 +1,8 @@
-//! The program as a whole: its layers, its command line, its reference server.
+//! The program as a whole: its layers, its command line, its golden rounds, its reference server.
 
 mod cli;
 mod docs;
+mod golden;
 mod layers;
 mod process;
 #[cfg(feature = "reference")]

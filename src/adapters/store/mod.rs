@@ -26,6 +26,7 @@ use crate::model::RoundId;
 pub use journal::JournalWriter;
 pub(super) use rounds::directories;
 pub use rounds::{list_rounds, round_detail};
+pub use whole::PartialFile;
 
 /// Largest `round.json`.
 const MAX_ROUND_FILE: u64 = 64 << 20;
@@ -241,13 +242,24 @@ impl RoundDirectory {
         self.write(relative, bytes, whole::Existing::Refuse)
     }
 
+    /// Begins a file that is written some bytes at a time, and appears, or replaces the old one, when it is
+    /// finished.
+    ///
+    /// # Errors
+    /// As [`RoundDirectory::write_whole`].
+    pub fn begin_whole(&self, relative: &str) -> Result<PartialFile, StoreError> {
+        PartialFile::begin(self.target(relative)?, whole::Existing::Replace)
+    }
+
     fn write(&self, relative: &str, bytes: &[u8], existing: whole::Existing) -> Result<PathBuf, StoreError> {
-        let target = whole::target(&self.path, relative)?;
-        if self.is_sealed() {
-            return Err(StoreError::Sealed { path: target });
-        }
+        let target = self.target(relative)?;
         whole::write(&target, bytes, existing)?;
         Ok(target)
+    }
+
+    fn target(&self, relative: &str) -> Result<PathBuf, StoreError> {
+        let target = whole::target(&self.path, relative)?;
+        if self.is_sealed() { Err(StoreError::Sealed { path: target }) } else { Ok(target) }
     }
 
     /// Reads a file of at most `limit` bytes.

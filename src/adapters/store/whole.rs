@@ -5,6 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use super::{StoreError, io_error};
 use crate::artifact::layout::PARTIAL_PREFIX;
 
@@ -64,28 +66,62 @@ pub(super) fn target(root: &Path, relative: &str) -> Result<PathBuf, StoreError>
     }
 }
 
-/// Writes all bytes or nothing: a temporary file in the same directory, flushed to disk, renamed, and the
-/// directory flushed, so that after a power cut the name leads to the whole file or to the old one.
+/// Writes all bytes or nothing.
 pub(super) fn write(target: &Path, bytes: &[u8], existing: Existing) -> Result<(), StoreError> {
-    let directory = target.parent().unwrap_or(target);
-    let mut file = tempfile::Builder::new()
-        .prefix(PARTIAL_PREFIX)
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(directory)
-        .map_err(io_error("create a file in", directory))?;
+    let mut file = PartialFile::begin(target.to_owned(), existing)?;
     file.write_all(bytes).map_err(io_error("write", target))?;
-    file.as_file().sync_all().map_err(io_error("flush", target))?;
-    let persisted = match existing {
-        Existing::Replace => file.persist(target),
-        Existing::Refuse => file.persist_noclobber(target),
-    };
-    match persisted.map_err(|error| error.error) {
-        Err(error) if existing == Existing::Refuse && error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(StoreError::Exists { path: target.to_owned() });
-        }
-        result => drop(result.map_err(io_error("rename a file to", target))?),
+    file.finish()
+}
+
+/// A file on its way to its place: a temporary one in the same directory, removed if it is dropped.
+#[derive(Debug)]
+pub struct PartialFile {
+    file: NamedTempFile,
+    target: PathBuf,
+    existing: Existing,
+}
+
+impl PartialFile {
+    pub(super) fn begin(target: PathBuf, existing: Existing) -> Result<Self, StoreError> {
+        let directory = target.parent().unwrap_or(&target);
+        let file = tempfile::Builder::new()
+            .prefix(PARTIAL_PREFIX)
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(directory)
+            .map_err(io_error("create a file in", directory))?;
+        Ok(Self { file, target, existing })
     }
-    sync_dir(directory)
+
+    /// Puts the file in its place: flushed to disk, renamed, and the directory flushed, so that after a power cut
+    /// the name leads to the whole file or to the old one.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the file exists and must not be replaced.
+    pub fn finish(self) -> Result<(), StoreError> {
+        let Self { file, target, existing } = self;
+        file.as_file().sync_all().map_err(io_error("flush", &target))?;
+        let persisted = match existing {
+            Existing::Replace => file.persist(&target),
+            Existing::Refuse => file.persist_noclobber(&target),
+        };
+        match persisted.map_err(|error| error.error) {
+            Err(error) if existing == Existing::Refuse && error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::Exists { path: target });
+            }
+            result => drop(result.map_err(io_error("rename a file to", &target))?),
+        }
+        sync_dir(target.parent().unwrap_or(&target))
+    }
+}
+
+impl io::Write for PartialFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Flushes the names in a directory.

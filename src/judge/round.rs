@@ -1,0 +1,159 @@
+//! A round, judged: from the rows of what was measured to every row that follows from them.
+//!
+//! [`evaluate`] is the whole of it. The stages of a round call its parts one by one, because between them stand a
+//! scorer and a publication; whoever judges a published round again calls it at once and gets the same rows.
+
+use serde::{Deserialize, Serialize};
+
+use super::answers::Answers;
+use super::rank::{RankPolicy, Standings, leaderboard};
+use super::score::{Comparison, ReadTimes, ScorePolicy, decide};
+use super::thresholds::VerifyPolicy;
+use super::verify::{Subject, judge_answers};
+use super::weights::{WeightsPolicy, weights};
+use crate::model::{
+    Arm, CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, ReadStatus, RequestRow, SubmissionRow,
+    TokenRow, VerdictRow, WeightRow,
+};
+
+/// All that is known of a round before it is judged. The rows of one read lie together and in their order.
+#[derive(Debug, Clone, Copy)]
+pub struct RoundEvidence<'a> {
+    /// The round.
+    pub round_id: &'a str,
+    /// All commitments.
+    pub commitments: &'a [CommitmentRow],
+    /// All submissions.
+    pub submissions: &'a [SubmissionRow],
+    /// All reads, the last attempt of each, measured or not.
+    pub reads: &'a [ReadRow],
+    /// The requests of the measured reads.
+    pub requests: &'a [RequestRow],
+    /// The tokens of their answers, the scorer's columns filled.
+    pub tokens: &'a [TokenRow],
+}
+
+/// The rules that a round is judged by.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Policies {
+    /// Thresholds of the checks.
+    pub verify: VerifyPolicy,
+    /// Formula, margins and gates of the speed comparison.
+    pub score: ScorePolicy,
+    /// How the reward is split.
+    pub rank: RankPolicy,
+    /// Where weights go.
+    pub weights: WeightsPolicy,
+}
+
+/// All that a round came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoundOutcome {
+    /// Every check of every candidate's read.
+    pub verdicts: Vec<VerdictRow>,
+    /// Every component of every submission's speed.
+    pub decisions: Vec<DecisionRow>,
+    /// The leaderboard, first place first.
+    pub leaderboard: Vec<LeaderboardRow>,
+    /// What the chain is told.
+    pub weights: Vec<WeightRow>,
+}
+
+/// One measured read and what came of it.
+#[derive(Debug, Clone, Copy)]
+pub struct MeasuredRead<'a> {
+    /// Key of the read.
+    pub read_key: &'a str,
+    /// Side of the comparison.
+    pub arm: Arm,
+    /// Submission, none for the baseline.
+    pub hotkey: Option<&'a str>,
+    /// Sequence it ran in.
+    pub sequence: &'a str,
+    /// Place in the order of measurement.
+    pub position: u32,
+    /// Its rows of `requests`.
+    pub requests: &'a [RequestRow],
+    /// Its rows of `tokens`.
+    pub tokens: &'a [TokenRow],
+}
+
+/// Judges a round.
+pub fn evaluate(policies: &Policies, evidence: &RoundEvidence<'_>) -> RoundOutcome {
+    let measured = measured_reads(evidence);
+    let verdicts = verdicts(&policies.verify, evidence.round_id, &measured);
+    let decisions = decisions(&policies.score, evidence.round_id, evidence.submissions, &measured);
+    let standings = Standings {
+        round_id: evidence.round_id,
+        submissions: evidence.submissions,
+        commitments: evidence.commitments,
+        reads: evidence.reads,
+        verdicts: &verdicts,
+        decisions: &decisions,
+    };
+    let leaderboard = leaderboard(&policies.rank, &standings);
+    let weights = weights(&policies.weights, &leaderboard);
+    RoundOutcome { verdicts, decisions, leaderboard, weights }
+}
+
+/// The measured reads with their rows, in the order of `reads`.
+fn measured_reads<'a>(evidence: &RoundEvidence<'a>) -> Vec<MeasuredRead<'a>> {
+    let is_measured = |read: &&ReadRow| read.status == ReadStatus::Measured;
+    let measured = |read: &'a ReadRow| MeasuredRead {
+        read_key: &read.read_key,
+        arm: read.arm,
+        hotkey: read.hotkey.as_deref(),
+        sequence: &read.sequence,
+        position: read.position,
+        requests: rows_of(evidence.requests, &read.read_key, |row| &row.read_key),
+        tokens: rows_of(evidence.tokens, &read.read_key, |row| &row.read_key),
+    };
+    evidence.reads.iter().filter(is_measured).map(measured).collect()
+}
+
+fn rows_of<'a, T>(rows: &'a [T], read_key: &str, key: fn(&T) -> &String) -> &'a [T] {
+    rows.chunk_by(|left, right| key(left) == key(right))
+        .find(|rows| rows.first().is_some_and(|row| key(row) == read_key))
+        .unwrap_or_default()
+}
+
+/// Judges every candidate's answers against all of the baseline's.
+pub fn verdicts(policy: &VerifyPolicy, round_id: &str, reads: &[MeasuredRead<'_>]) -> Vec<VerdictRow> {
+    let baseline = || reads.iter().filter(|read| read.arm == Arm::Baseline);
+    let requests: Vec<RequestRow> = baseline().flat_map(|read| read.requests).cloned().collect();
+    let tokens: Vec<TokenRow> = baseline().flat_map(|read| read.tokens).cloned().collect();
+    let control = Answers { requests: &requests, tokens: &tokens };
+    let judge = |read: &MeasuredRead<'_>| {
+        let subject = Subject { round_id, read_key: read.read_key, hotkey: read.hotkey };
+        judge_answers(policy, &subject, &control, &Answers { requests: read.requests, tokens: read.tokens })
+    };
+    reads.iter().filter(|read| read.arm == Arm::Candidate).flat_map(judge).collect()
+}
+
+/// Decides the speed of every submission that was measured.
+pub fn decisions(
+    policy: &ScorePolicy,
+    round_id: &str,
+    submissions: &[SubmissionRow],
+    reads: &[MeasuredRead<'_>],
+) -> Vec<DecisionRow> {
+    let baseline = reads.iter().filter(|read| read.arm == Arm::Baseline);
+    let baseline: Vec<ReadTimes<'_>> = baseline.map(MeasuredRead::times).collect();
+    let mut rows = Vec::new();
+    for SubmissionRow { hotkey, .. } in submissions {
+        let candidate = reads.iter().filter(|read| read.hotkey == Some(hotkey));
+        let candidate: Vec<ReadTimes<'_>> = candidate.map(MeasuredRead::times).collect();
+        if !candidate.is_empty() {
+            let comparison = Comparison { round_id, hotkey, candidate: &candidate, baseline: &baseline };
+            rows.extend(decide(policy, &comparison));
+        }
+    }
+    rows
+}
+
+impl<'a> MeasuredRead<'a> {
+    const fn times(&self) -> ReadTimes<'a> {
+        ReadTimes { sequence: self.sequence, position: self.position, requests: self.requests }
+    }
+}

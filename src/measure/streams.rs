@@ -1,0 +1,263 @@
+//! Kept streams: captures as the rows of `exchanges` and `streams`, and all that is derived from these rows.
+//!
+//! The line is [`Capture`] -> [`keep`] -> rows on disk -> [`derive_records`] -> rows of `requests` and `tokens`. A measurement
+//! goes the same way as whoever recomputes it: nothing is derived from anything but the rows that are kept.
+
+use super::capture::{Capture, Read};
+use super::metrics::{Record, RecordContext, record};
+use super::observe::{Caps, observe};
+use super::tokenizer::PinnedTokenizer;
+use crate::model::{ExchangeRow, StreamRow};
+
+/// Most bytes of a header value or a detail that are kept.
+const TEXT_BYTES: usize = 1024;
+
+/// Which read a capture belongs to, and what it was an answer to.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamContext<'a> {
+    /// The round.
+    pub round_id: &'a str,
+    /// Key of the read.
+    pub read_key: &'a str,
+    /// Digest of the prompt's text.
+    pub prompt_sha256: &'a str,
+}
+
+/// Why rows are not the kept streams of a read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidStreams {
+    /// The pieces of a request are not there, or not in their order.
+    #[error("piece {sequence} of prompt {prompt_index} of read `{read_key}` is missing")]
+    Missing {
+        /// Key of the read.
+        read_key: String,
+        /// Number of the prompt.
+        prompt_index: u32,
+        /// Number of the piece.
+        sequence: usize,
+    },
+    /// A piece belongs to no request.
+    #[error("there is a piece of prompt {prompt_index} of read `{read_key}` that no request has")]
+    Stray {
+        /// Key of the read.
+        read_key: String,
+        /// Number of the prompt.
+        prompt_index: u32,
+    },
+}
+
+/// The rows that are kept of a capture.
+pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<StreamRow>) {
+    let exchange = ExchangeRow {
+        round_id: context.round_id.to_owned(),
+        read_key: context.read_key.to_owned(),
+        prompt_index: capture.prompt_index,
+        prompt_sha256: context.prompt_sha256.to_owned(),
+        send_offset_ns: signed(capture.send_offset_ns),
+        connect_ns: capture.connect_ns.map(signed),
+        sent_ns: capture.sent_ns.map(signed),
+        headers_ns: capture.headers_ns.map(signed),
+        end_ns: signed(capture.end_ns),
+        http_status: capture.http_status.map(u32::from),
+        content_type: capture.content_type.map(cut),
+        content_encoding: capture.content_encoding.map(cut),
+        content_length: capture.content_length.map(signed),
+        ended: capture.end,
+        end_detail: cut(capture.end_detail),
+        pieces: u32::try_from(capture.reads.len()).unwrap_or(u32::MAX),
+    };
+    let pieces = (0..).zip(capture.reads).map(|(sequence, read)| StreamRow {
+        round_id: context.round_id.to_owned(),
+        read_key: context.read_key.to_owned(),
+        prompt_index: capture.prompt_index,
+        sequence,
+        at_ns: signed(read.at_ns),
+        bytes: read.bytes,
+    });
+    (exchange, pieces.collect())
+}
+
+/// The rows of `requests` and `tokens` of these requests, one record each, from the rows that were kept of them. Both lie in
+/// their published order; the pieces are those of these requests and no others, of one read or of several.
+///
+/// The same rows and tokenizer always give the same records: there is no other input, and the bounds on hostile
+/// streams are the program's own ([`Caps::default`]).
+///
+/// # Errors
+/// [`InvalidStreams`] where the pieces are not exactly those of the requests.
+pub fn derive_records(
+    tokenizer: &PinnedTokenizer,
+    exchanges: &[ExchangeRow],
+    pieces: &[StreamRow],
+) -> Result<Vec<Record>, InvalidStreams> {
+    let mut rest = pieces;
+    let mut records = Vec::with_capacity(exchanges.len());
+    for exchange in exchanges {
+        let (own, later) = rest.split_at(rest.len().min(exchange.pieces as usize));
+        let is_own = |(sequence, piece): (usize, &StreamRow)| {
+            piece.sequence as usize == sequence
+                && piece.prompt_index == exchange.prompt_index
+                && piece.read_key == exchange.read_key
+        };
+        let present = own.iter().enumerate().take_while(|piece| is_own(*piece)).count();
+        if present < exchange.pieces as usize {
+            return Err(InvalidStreams::Missing {
+                read_key: exchange.read_key.clone(),
+                prompt_index: exchange.prompt_index,
+                sequence: present,
+            });
+        }
+        rest = later;
+        let context = RecordContext {
+            round_id: &exchange.round_id,
+            read_key: &exchange.read_key,
+            prompt_sha256: &exchange.prompt_sha256,
+            tokenizer,
+        };
+        let capture = capture(exchange, own);
+        records.push(record(&context, &capture, &observe(&capture, &Caps::default())));
+    }
+    match rest.first() {
+        None => Ok(records),
+        Some(piece) => {
+            Err(InvalidStreams::Stray { read_key: piece.read_key.clone(), prompt_index: piece.prompt_index })
+        }
+    }
+}
+
+fn capture(exchange: &ExchangeRow, pieces: &[StreamRow]) -> Capture {
+    Capture {
+        prompt_index: exchange.prompt_index,
+        send_offset_ns: unsigned(exchange.send_offset_ns),
+        connect_ns: exchange.connect_ns.map(unsigned),
+        sent_ns: exchange.sent_ns.map(unsigned),
+        headers_ns: exchange.headers_ns.map(unsigned),
+        end_ns: unsigned(exchange.end_ns),
+        // A row may say what no server can: that is no status of an answer either.
+        http_status: exchange.http_status.map(|status| u16::try_from(status).unwrap_or_default()),
+        content_type: exchange.content_type.clone(),
+        content_encoding: exchange.content_encoding.clone(),
+        content_length: exchange.content_length.map(unsigned),
+        reads: pieces
+            .iter()
+            .map(|piece| Read { at_ns: unsigned(piece.at_ns), bytes: piece.bytes.clone() })
+            .collect(),
+        end: exchange.ended,
+        end_detail: exchange.end_detail.clone(),
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::capture::End;
+    use super::super::tokenizer::tests::tiny;
+    use super::*;
+    use crate::model::RequestStatus;
+
+    const CONTEXT: StreamContext<'_> = StreamContext { round_id: "r", read_key: "k", prompt_sha256: "00" };
+
+    fn answered(prompt_index: u32) -> Capture {
+        let event = |at_ns: u64, rest: &str| Read {
+            at_ns,
+            bytes: format!("data: {{\"choices\":[{{\"index\":0,{rest}}}]}}\n\n").into_bytes(),
+        };
+        Capture {
+            prompt_index,
+            send_offset_ns: 1000,
+            connect_ns: Some(0),
+            sent_ns: Some(2),
+            headers_ns: Some(3),
+            end_ns: 50,
+            http_status: Some(200),
+            content_type: Some("text/event-stream".into()),
+            reads: vec![
+                event(10, "\"delta\":{\"content\":\"He\"}"),
+                event(20, "\"delta\":{\"content\":\"llo w\"}"),
+                event(30, "\"delta\":{},\"finish_reason\":\"stop\""),
+                Read { at_ns: 31, bytes: b"data: [DONE]\n\n".to_vec() },
+            ],
+            ..Capture::default()
+        }
+    }
+
+    fn refused(prompt_index: u32) -> Capture {
+        Capture { prompt_index, end: End::ConnectFailed, end_detail: "é".repeat(600), ..Capture::default() }
+    }
+
+    fn kept(captures: Vec<Capture>) -> (Vec<ExchangeRow>, Vec<StreamRow>) {
+        let (exchanges, pieces): (_, Vec<_>) =
+            captures.into_iter().map(|capture| keep(&CONTEXT, capture)).unzip();
+        (exchanges, pieces.concat())
+    }
+
+    #[test]
+    fn what_is_kept_is_all_that_a_capture_holds() {
+        let whole = Capture {
+            content_encoding: Some("identity".into()),
+            content_length: Some(1 << 40),
+            end: End::TooLarge,
+            end_detail: "stopped".into(),
+            ..answered(3)
+        };
+        let (exchange, pieces) = keep(&CONTEXT, whole.clone());
+        assert_eq!(capture(&exchange, &pieces), whole);
+        let (exchange, pieces) = keep(&CONTEXT, refused(0));
+        let cut = Capture { end_detail: "é".repeat(TEXT_BYTES / 2), ..refused(0) };
+        assert_eq!(capture(&exchange, &pieces), cut);
+    }
+
+    #[test]
+    fn records_are_those_of_the_captures() {
+        let (exchanges, pieces) = kept(vec![answered(0), refused(1), answered(2)]);
+        let records = derive_records(&tiny(), &exchanges, &pieces).expect("whole");
+        let of = |record: &Record| (record.request.status, record.request.ttft_ns, record.tokens.len());
+        assert_eq!(
+            records.iter().map(of).collect::<Vec<_>>(),
+            [
+                (RequestStatus::Ok, Some(10), 4),
+                (RequestStatus::TransportError, None, 0),
+                (RequestStatus::Ok, Some(10), 4)
+            ]
+        );
+        let parts = [
+            derive_records(&tiny(), &exchanges[..1], &pieces[..4]).expect("whole"),
+            derive_records(&tiny(), &exchanges[1..], &pieces[4..]).expect("whole"),
+        ];
+        assert_eq!(parts.concat(), records, "some at a time or all at once");
+        assert_eq!(
+            (records[2].request.read_key.as_str(), records[2].request.prompt_sha256.as_str()),
+            ("k", "00")
+        );
+    }
+
+    #[test]
+    fn pieces_that_do_not_fit_are_named() {
+        let check = |change: fn(&mut Vec<StreamRow>), expected: &str| {
+            let (exchanges, mut pieces) = kept(vec![answered(0), refused(1), answered(2)]);
+            change(&mut pieces);
+            let error = derive_records(&tiny(), &exchanges, &pieces).expect_err("does not fit");
+            assert_eq!(error.to_string(), expected);
+        };
+        check(|pieces| drop(pieces.remove(1)), "piece 1 of prompt 0 of read `k` is missing");
+        check(|pieces| drop(pieces.pop()), "piece 3 of prompt 2 of read `k` is missing");
+        check(|pieces| pieces.swap(0, 4), "piece 0 of prompt 0 of read `k` is missing");
+        check(|pieces| pieces[5].read_key.push('x'), "piece 1 of prompt 2 of read `k` is missing");
+        check(
+            |pieces| pieces.push(pieces[7].clone()),
+            "there is a piece of prompt 2 of read `k` that no request has",
+        );
+    }
+}

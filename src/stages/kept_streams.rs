@@ -1,0 +1,172 @@
+//! What the benchmark keeps while it measures: `streams.parquet` and `exchanges.parquet` of its attempt.
+//!
+//! Captures are held as they come and written once they are many: an ordinary read is written after its clock has
+//! stopped, and a server that floods the client costs disk, within its caps, and no memory.
+
+use super::{JobContext, StageError, data_dir, write_table};
+use crate::adapters::store::PartialFile;
+use crate::artifact::{Table as _, TableContext, TableWriter};
+use crate::measure::{Capture, PinnedTokenizer, Prompt, StreamContext, derive_records, keep};
+use crate::model::{ExchangeRow, RequestRow, StreamRow, TokenRow};
+
+/// Captures are written once they hold this many bytes.
+const HELD_BYTES: usize = 64 << 20;
+/// What one piece costs beside its bytes.
+const PIECE_BYTES: usize = 256;
+
+/// What the captures belong to.
+pub(super) struct Measured<'a> {
+    /// Key of the read.
+    pub(super) read_key: &'a str,
+    /// What was asked.
+    pub(super) prompts: &'a [Prompt],
+    /// The pinned tokenizer.
+    pub(super) tokenizer: &'a PinnedTokenizer,
+}
+
+/// The streams of one read on their way to disk, and the rows derived from what is there.
+pub(super) struct KeptStreams<'a> {
+    measured: Measured<'a>,
+    round_id: &'a str,
+    streams: TableWriter<StreamRow, PartialFile>,
+    exchanges: Vec<ExchangeRow>,
+    held: Vec<Capture>,
+    held_bytes: usize,
+    requests: Vec<RequestRow>,
+    tokens: Vec<TokenRow>,
+}
+
+impl<'a> KeptStreams<'a> {
+    pub(super) fn begin(measured: Measured<'a>, context: &'a JobContext<'_>) -> Result<Self, StageError> {
+        let name = format!("{}/{}.parquet", data_dir(context), StreamRow::NAME);
+        let file = context.round.directory.begin_whole(&name)?;
+        let table = TableContext { round_id: &context.round.round_id };
+        Ok(Self {
+            measured,
+            round_id: context.round.round_id.as_str(),
+            streams: TableWriter::new(file, &table)?,
+            exchanges: Vec::new(),
+            held: Vec::new(),
+            held_bytes: 0,
+            requests: Vec::new(),
+            tokens: Vec::new(),
+        })
+    }
+
+    /// Takes the next capture, in the order of prompts.
+    pub(super) fn take(&mut self, capture: Capture) -> Result<(), StageError> {
+        self.held_bytes += capture.reads.iter().map(|read| PIECE_BYTES + read.bytes.len()).sum::<usize>();
+        self.held.push(capture);
+        if self.held_bytes > HELD_BYTES { self.write_held() } else { Ok(()) }
+    }
+
+    /// Puts the files in their place and gives the rows of `requests` and `tokens`.
+    pub(super) fn finish(
+        mut self,
+        context: &JobContext<'_>,
+    ) -> Result<(Vec<RequestRow>, Vec<TokenRow>), StageError> {
+        self.write_held()?;
+        self.streams.finish()?.finish()?;
+        write_table(context, &self.exchanges)?;
+        Ok((self.requests, self.tokens))
+    }
+
+    fn write_held(&mut self) -> Result<(), StageError> {
+        self.held_bytes = 0;
+        for capture in std::mem::take(&mut self.held) {
+            let prompt = self.measured.prompts.get(capture.prompt_index as usize);
+            let stream = StreamContext {
+                round_id: self.round_id,
+                read_key: self.measured.read_key,
+                prompt_sha256: prompt.map_or("", |prompt| &prompt.sha256),
+            };
+            let (exchange, pieces) = keep(&stream, capture);
+            self.streams.write(&pieces)?;
+            for record in derive_records(self.measured.tokenizer, std::slice::from_ref(&exchange), &pieces)? {
+                self.requests.push(record.request);
+                self.tokens.extend(record.tokens);
+            }
+            self.exchanges.push(exchange);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::adapters::store::RoundDirectory;
+    use crate::measure::tokenizer::tests::tiny;
+    use crate::measure::{End, Read};
+    use crate::model::{RoundId, Seed};
+    use crate::pipeline::stage::{Handle, benchmark};
+    use crate::stages::{Notes, RoundContext, RunnerContext, handle, load};
+
+    /// A stream that comes byte by byte, and every third time breaks off.
+    fn capture(prompt_index: u32) -> Capture {
+        let text = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello w\"},\"finish_reason\":\"stop\"}]}\n\n\
+                    data: [DONE]\n\n";
+        let is_cut = prompt_index % 3 == 2;
+        Capture {
+            prompt_index,
+            end_ns: 5000,
+            http_status: Some(200),
+            content_type: Some("text/event-stream".to_owned()),
+            reads: (10..)
+                .zip(text.bytes().take(if is_cut { 40 } else { usize::MAX }))
+                .map(|(at_ns, byte)| Read { at_ns, bytes: vec![byte] })
+                .collect(),
+            end: if is_cut { End::Reset } else { End::Eof },
+            ..Capture::default()
+        }
+    }
+
+    #[test]
+    fn what_was_measured_is_derived_again_from_the_files() {
+        let data = tempfile::tempdir().expect("a directory");
+        let round_id: RoundId = "r".parse().expect("an id");
+        let directory = RoundDirectory::create(data.path(), &round_id).expect("creates");
+        let round = RoundContext { round_id, directory, seed: Seed::from_text("1") };
+        let runner = RunnerContext {
+            name: String::new(),
+            engine: None,
+            model_dir: data.path().to_owned(),
+            max_log_bytes: 0,
+        };
+        let context = JobContext {
+            round: &round,
+            runner: &runner,
+            job: "measure".to_owned(),
+            leg: "0000-a".to_owned(),
+            attempt: 1,
+            attempt_dir: data.path().to_owned(),
+            scratch_dir: data.path().to_owned(),
+            started_at_us: 0,
+            server: None,
+            notes: Notes::default(),
+            cancel: CancellationToken::new(),
+            progress: tokio::sync::mpsc::unbounded_channel().0,
+        };
+        let tokenizer = tiny();
+        let measured = Measured { read_key: "0000-a", prompts: &[], tokenizer: &tokenizer };
+        let mut kept = KeptStreams::begin(measured, &context).expect("begins");
+        for prompt_index in 0..7 {
+            // As if the client had taken more than it holds, now and then.
+            kept.held_bytes += if prompt_index == 3 { HELD_BYTES } else { 0 };
+            kept.take(capture(prompt_index)).expect("takes");
+        }
+        let (requests, tokens) = kept.finish(&context).expect("finishes");
+        assert_eq!((requests.len(), tokens.len()), (7, 5 * 4));
+
+        let data: Handle<benchmark::Output> = handle(&context).expect("a handle");
+        let exchanges = load::<ExchangeRow, _>(&context, &data, "exchanges.parquet").expect("reads");
+        let pieces = load::<StreamRow, _>(&context, &data, "streams.parquet").expect("reads");
+        assert!(pieces.iter().all(|piece| piece.bytes.len() == 1));
+        let records = derive_records(&tokenizer, &exchanges, &pieces).expect("whole");
+        let (again, tokens_again): (Vec<_>, Vec<_>) =
+            records.into_iter().map(|record| (record.request, record.tokens)).unzip();
+        assert_eq!((again, tokens_again.concat()), (requests, tokens));
+    }
+}
