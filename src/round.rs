@@ -3,21 +3,25 @@
 //! Everything that happens (attempts ending, steps going by, waits running out, a wish to stop) becomes an
 //! [`Event`] for the scheduler or a line of the journal; what the scheduler decides is done here. The loop owns
 //! the tasks, joined to empty before it returns, and is the only writer of the journal.
+//!
+//! A turn of the loop takes in all that is ready, writes its lines with one wait for the disk, and only then does
+//! what was decided: no attempt starts and no retry is waited for before the lines that say so are durable. So
+//! many small steps share their waits, and a single event waits for nobody.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "docker")]
 use crate::adapters::docker::{DockerEngine, DockerSettings};
 use crate::adapters::model_files::{file_digest, model_digest};
 use crate::adapters::process::ProcessEngine;
-use crate::adapters::store::{JournalWriter, RoundDirectory, StoreError};
+use crate::adapters::store::{JournalWriter, RoundDirectory};
 use crate::artifact::{
     JournalEvent, JournalLine, LegAttempt, Publication, RoundFile, RoundStart, RoundState, RunnerFile,
     digest, journal,
@@ -27,7 +31,7 @@ use crate::job::{JobRun, run_attempt};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed};
 use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::definition::{Action as StepAction, Job, Pipeline};
-use crate::pipeline::expr::{ExprError, Object, Value};
+use crate::pipeline::expr::{ExprError, Object, Status, Value};
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::pipeline::stage::StageName;
@@ -105,6 +109,16 @@ pub async fn run_round(
     control: Control,
     view: UnboundedSender<View>,
 ) -> Result<RoundEnd, Error> {
+    run_journalled(settings, control, view, |journal| journal).await
+}
+
+/// Runs a round whose journal's writer is `journal_of` the one of its directory.
+async fn run_journalled(
+    settings: RoundSettings,
+    control: Control,
+    view: UnboundedSender<View>,
+    journal_of: impl FnOnce(JournalWriter) -> JournalWriter,
+) -> Result<RoundEnd, Error> {
     let contexts = contexts_of(&settings)?;
     let run_name = settings.pipeline.run_name(&contexts).map_err(|error| unstartable(&settings, &error))?;
     let directory = RoundDirectory::create(&settings.data_dir, &settings.round_id)?;
@@ -122,7 +136,9 @@ pub async fn run_round(
     let (progress, progress_events) = unbounded_channel();
     let mut event_loop = EventLoop {
         scheduler: Scheduler::new(scheduler_settings(&settings, contexts)),
-        journal_file,
+        journal_file: Arc::new(Mutex::new(journal_of(journal_file))),
+        lines: Vec::new(),
+        decided: Vec::new(),
         settings: &settings,
         round,
         control,
@@ -135,7 +151,7 @@ pub async fn run_round(
         stops: BTreeMap::new(),
         state: RoundState::default(),
     };
-    event_loop.record(JournalEvent::RoundStarted(RoundStart {
+    event_loop.note(JournalEvent::RoundStarted(RoundStart {
         schema: journal::SCHEMA,
         round_id: settings.round_id.clone(),
         pipeline: settings.pipeline.name.clone(),
@@ -143,13 +159,13 @@ pub async fn run_round(
         pipeline_digest: round_file.pipeline_digest,
         runners: settings.runners.iter().map(|(runner, _)| runner.name.clone()).collect(),
         seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
-    }))?;
+    }));
     let outcome = event_loop.run().await;
     // Whatever went wrong, nothing that was started outlives the round.
     event_loop.control.cancel.cancel();
     while event_loop.tasks.join_next().await.is_some() {}
     let (exit_code, reason) = outcome?;
-    event_loop.finish(exit_code)?;
+    event_loop.finish(exit_code).await?;
     drop(lock);
     Ok(RoundEnd { exit_code, reason, directory: path })
 }
@@ -221,8 +237,12 @@ fn scheduler_settings(settings: &RoundSettings, contexts: KnownContexts) -> Sche
 
 struct EventLoop<'a> {
     scheduler: Scheduler,
-    /// The journal; written here only.
-    journal_file: JournalWriter,
+    /// The journal; written here only. Shared with the thread that waits for the disk.
+    journal_file: Arc<Mutex<JournalWriter>>,
+    /// Lines that are not written yet, with their times.
+    lines: Vec<(jiff::Timestamp, JournalEvent)>,
+    /// What was decided and waits until those lines are on disk.
+    decided: Vec<Action>,
     settings: &'a RoundSettings,
     round: Arc<RoundContext>,
     control: Control,
@@ -241,41 +261,65 @@ struct EventLoop<'a> {
 
 impl EventLoop<'_> {
     async fn run(&mut self) -> Result<(ExitCode, Option<Reason>), Error> {
-        let mut has_ended = self.on_event(Event::Started)?;
         let mut is_cancelled = false;
-        while !has_ended {
+        self.on_event(Event::Started);
+        while !self.act().await? {
             tokio::select! {
                 biased;
-                Some(event) = self.journal_events.recv() => self.record(event)?,
-                Some(progress) = self.progress_events.recv() => self.show(View::Progress(progress)),
                 () = self.control.cancel.cancelled(), if !is_cancelled => {
                     is_cancelled = true;
+                    self.take_in_what_was_said();
                     let signal = self.control.signal.get().copied().unwrap_or("none").to_owned();
-                    self.record(JournalEvent::Interrupted { signal })?;
-                    has_ended = self.on_event(Event::CancelRequested)?;
+                    self.note(JournalEvent::Interrupted { signal });
+                    self.on_event(Event::CancelRequested);
                 }
-                Some(done) = self.tasks.join_next() => {
-                    // What the attempt said before it ended comes before its end.
-                    while let Ok(event) = self.journal_events.try_recv() {
-                        self.record(event)?;
-                    }
-                    let event = match done {
-                        Ok(Done::Attempt { job, leg, end }) => Event::AttemptEnded { job, leg, end },
-                        Ok(Done::Retry { job, leg }) => Event::RetryDue { job, leg },
-                        Err(error) => std::panic::resume_unwind(error.into_panic()),
-                    };
-                    has_ended = self.on_event(event)?;
-                }
+                Some(event) = self.journal_events.recv() => self.note(event),
+                Some(progress) = self.progress_events.recv() => self.show(View::Progress(progress)),
+                Some(done) = self.tasks.join_next() => self.take_in_end(done),
+            }
+            self.take_in_what_was_said();
+            while let Ok(progress) = self.progress_events.try_recv() {
+                self.show(View::Progress(progress));
+            }
+            while let Some(done) = self.tasks.try_join_next() {
+                self.take_in_end(done);
             }
         }
         Ok(self.exit_code(is_cancelled))
     }
 
-    /// Feeds the scheduler and does what it says; true when the round is over.
-    fn on_event(&mut self, event: Event) -> Result<bool, Error> {
+    fn take_in_what_was_said(&mut self) {
+        while let Ok(event) = self.journal_events.try_recv() {
+            self.note(event);
+        }
+    }
+
+    fn take_in_end(&mut self, done: Result<Done, JoinError>) {
+        // What the attempt said before it ended comes before its end.
+        self.take_in_what_was_said();
+        self.on_event(match done {
+            Ok(Done::Attempt { job, leg, end }) => Event::AttemptEnded { job, leg, end },
+            Ok(Done::Retry { job, leg }) => Event::RetryDue { job, leg },
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        });
+    }
+
+    /// Feeds the scheduler and keeps what it says for [`EventLoop::act`].
+    fn on_event(&mut self, event: Event) {
         for action in self.scheduler.on_event(event) {
             match action {
-                Action::Record(event) => self.record(*event)?,
+                Action::Record(event) => self.note(*event),
+                action => self.decided.push(action),
+            }
+        }
+    }
+
+    /// Does what was decided, once it is on disk; true when the round is over.
+    async fn act(&mut self) -> Result<bool, Error> {
+        self.write().await?;
+        for action in std::mem::take(&mut self.decided) {
+            match action {
+                Action::Record(_) => {}
                 Action::StartAttempt(order) => self.start(*order),
                 Action::WaitForRetry { job, leg, delay } => {
                     let cancel = self.control.cancel.clone();
@@ -299,8 +343,9 @@ impl EventLoop<'_> {
     }
 
     fn start(&mut self, order: AttemptOrder) {
-        let is_after_cancel = self.control.cancel.is_cancelled();
-        let parent = if is_after_cancel { &self.control.kill } else { &self.control.cancel };
+        // A job that began after a cancellation insists on running; one that was decided just before it does not.
+        let insists = order.status == Status::Cancelled;
+        let parent = if insists { &self.control.kill } else { &self.control.cancel };
         let cancel = self.stops.entry(order.job).or_insert_with(|| parent.child_token()).child_token();
         let (job, leg) = (order.job, order.leg);
         let at = LegAttempt {
@@ -354,10 +399,26 @@ impl EventLoop<'_> {
         }
     }
 
-    fn record(&mut self, event: JournalEvent) -> Result<(), StoreError> {
-        let line = self.journal_file.append((self.settings.now)(), event)?;
-        self.state.apply(&line);
-        self.show(View::Journal(Box::new(line)));
+    /// Takes an event down as one of the next lines.
+    fn note(&mut self, event: JournalEvent) {
+        self.lines.push(((self.settings.now)(), event));
+    }
+
+    /// Writes the lines taken down and waits until they are on disk; the wait holds up no other task.
+    async fn write(&mut self) -> Result<(), Error> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let file = Arc::clone(&self.journal_file);
+        let events = std::mem::take(&mut self.lines);
+        let writing = tokio::task::spawn_blocking(move || {
+            file.lock().unwrap_or_else(PoisonError::into_inner).append(events)
+        });
+        let lines = writing.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        for line in lines? {
+            self.state.apply(&line);
+            self.show(View::Journal(Box::new(line)));
+        }
         Ok(())
     }
 
@@ -400,23 +461,26 @@ impl EventLoop<'_> {
     }
 
     /// Writes what comes last: the table of steps, the journal's end, and the seal over all.
-    fn finish(&mut self, exit_code: ExitCode) -> Result<(), Error> {
-        while let Ok(event) = self.journal_events.try_recv() {
-            self.record(event)?;
-        }
+    async fn finish(&mut self, exit_code: ExitCode) -> Result<(), Error> {
+        self.take_in_what_was_said();
+        self.write().await?;
         if self.state.has_published {
             let table = self.round.directory.write_table(&self.state.step_rows())?;
-            self.record(JournalEvent::Published { what: Publication::Steps, tables: vec![table] })?;
+            self.note(JournalEvent::Published { what: Publication::Steps, tables: vec![table] });
         }
         let conclusion = match exit_code {
             ExitCode::Done => Conclusion::Success,
             ExitCode::Interrupted => Conclusion::Cancelled,
             _ => Conclusion::Failure,
         };
-        self.record(JournalEvent::RoundEnded { conclusion, exit_code: exit_code.code() })?;
+        self.note(JournalEvent::RoundEnded { conclusion, exit_code: exit_code.code() });
+        self.write().await?;
         if exit_code == ExitCode::Done {
             self.round.directory.seal()?;
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -307,7 +307,7 @@ pub enum Tail {
     },
 }
 
-/// A line as it is appended, with its end. It is read back first: a line that cannot be replayed must never
+/// A line as it is appended, with its end. Its JSON is read back first: a line that cannot be replayed must never
 /// reach the file.
 ///
 /// # Errors
@@ -318,12 +318,12 @@ pub fn encode_line(line: &JournalLine) -> Result<Vec<u8>, ArtifactError> {
         return Err(ArtifactError::JournalEvent { why: "the first line of a journal is the round's start" });
     }
     let mut json = serde_json::to_string(line).map_err(ArtifactError::JournalWrite)?;
+    event_of(json.as_bytes()).map_err(|why| ArtifactError::JournalEvent { why })?;
     let crc = checksum(json.as_bytes());
     json.pop();
     json.push_str(CRC_KEY);
     json.push_str(&crc);
     json.push_str("\"}");
-    decode_line(json.as_bytes()).map_err(|why| ArtifactError::JournalEvent { why })?;
     json.push('\n');
     Ok(json.into_bytes())
 }
@@ -387,7 +387,11 @@ fn schema_of(bytes: &[u8]) -> FormatVersion {
 
 /// One line without its end, or what is wrong with it.
 fn decode_line(line: &[u8]) -> Result<JournalLine, &'static str> {
-    serde_json::from_slice(&checked_json(line)?).map_err(|_| "not an event of this version")
+    event_of(&checked_json(line)?)
+}
+
+fn event_of(json: &[u8]) -> Result<JournalLine, &'static str> {
+    serde_json::from_slice(json).map_err(|_| "not an event of this version")
 }
 
 /// The JSON of a line, if its checksum is right.

@@ -30,8 +30,8 @@ pub use journal::{
 pub use parquet_file::{TableContext, decode, encode};
 pub use round_file::{RoundFile, RunnerFile};
 pub use round_state::{
-    AttemptState, Ending, Interruption, JobState, LegState, Retry, RoundEnding, RoundState, StepEnding,
-    StepState,
+    AttemptState, Ending, Interruption, JobState, LegCounts, LegState, Retry, RoundEnding, RoundState,
+    StepEnding, StepState,
 };
 pub use row::Table;
 pub use seal::{Seal, SealDifference, SealEntry};

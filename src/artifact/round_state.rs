@@ -7,7 +7,8 @@
 //! ([`AttemptState::standing_steps`]). Deliberately absent: deciding what follows from it, which is
 //! `schedule`'s, and whether a living process holds the round, which no journal knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -34,6 +35,41 @@ pub struct RoundState {
     pub interruption: Option<Interruption>,
     /// How it ended; none while it has not.
     pub end: Option<RoundEnding>,
+    /// Where in [`RoundState::jobs`] each job stands.
+    job_places: Places,
+    /// For each job, where among its legs each leg stands.
+    leg_places: Vec<Places>,
+    leg_counts: LegCounts,
+}
+
+/// How many legs there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LegCounts {
+    /// That are known.
+    pub known: usize,
+    /// That are known and settled, as [`LegState::settled`] says.
+    pub settled: usize,
+}
+
+/// Where in a list each name stands, so that a line costs the same however long the list is.
+#[derive(Clone, Default, PartialEq)]
+struct Places(HashMap<String, usize>);
+
+/// Says nothing: what it knows is seen in the list itself, and its order is by chance.
+impl fmt::Debug for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+impl Places {
+    fn get(&self, name: &str) -> Option<usize> {
+        self.0.get(name).copied()
+    }
+
+    fn set(&mut self, name: &str, place: usize) {
+        self.0.insert(name.to_owned(), place);
+    }
 }
 
 /// Somebody wanted the round to stop.
@@ -167,6 +203,15 @@ impl RoundState {
 
     /// Takes in the next line.
     pub fn apply(&mut self, line: &JournalLine) {
+        let leg = leg_of(&line.event);
+        let was_settled = leg.is_some_and(|(job, leg)| self.is_settled(job, leg));
+        self.take_in(line);
+        let is_settled = leg.is_some_and(|(job, leg)| self.is_settled(job, leg));
+        self.leg_counts.settled += usize::from(is_settled);
+        self.leg_counts.settled -= usize::from(was_settled);
+    }
+
+    fn take_in(&mut self, line: &JournalLine) {
         let at = line.at;
         match &line.event {
             JournalEvent::RoundStarted(start) => {
@@ -180,14 +225,13 @@ impl RoundState {
                 job.is_begun_stopping = is_stopping;
             }
             JournalEvent::JobPlanned { job, legs } => {
-                let job = self.job_mut(job);
-                job.is_planned = true;
+                self.job_mut(job).is_planned = true;
                 for leg in legs {
-                    job.leg_mut(leg);
+                    self.leg_mut(job, leg);
                 }
             }
             JournalEvent::LegStarted { at: which, runner } => {
-                self.leg_mut(which).retry = None;
+                self.leg_mut(&which.job, &which.leg).retry = None;
                 let attempt = self.attempt_mut(which);
                 attempt.runner.clone_from(runner);
                 attempt.started_at = Some(at);
@@ -220,12 +264,13 @@ impl RoundState {
                 attempt.end = Some(end);
             }
             JournalEvent::RetryScheduled { at: which, delay_ms, .. } => {
-                self.leg_mut(which).retry = Some(Retry { attempt: which.attempt, delay_ms: *delay_ms, at });
+                let retry = Retry { attempt: which.attempt, delay_ms: *delay_ms, at };
+                self.leg_mut(&which.job, &which.leg).retry = Some(retry);
             }
             JournalEvent::LegSkipped { job, leg, why } => {
                 let reason = Reason::new(Fault::Operator, "cancelled", why.as_str());
                 let end = self.ending(at, Conclusion::Skipped, Some(reason));
-                let leg = self.job_mut(job).leg_mut(leg);
+                let leg = self.leg_mut(job, leg);
                 leg.retry = None;
                 leg.skip = Some(end);
             }
@@ -248,13 +293,29 @@ impl RoundState {
 
     /// A job by its id.
     pub fn job(&self, id: &str) -> Option<&JobState> {
-        self.jobs.iter().find(|job| job.job == id)
+        self.job_places.get(id).map(|place| &self.jobs[place])
+    }
+
+    /// A leg by its job and key.
+    pub fn leg(&self, job: &str, key: &str) -> Option<&LegState> {
+        let job = self.job_places.get(job)?;
+        self.leg_places[job].get(key).map(|place| &self.jobs[job].legs[place])
     }
 
     /// An attempt.
     pub fn attempt(&self, at: &LegAttempt) -> Option<&AttemptState> {
-        let attempts = &self.job(&at.job)?.leg(&at.leg)?.attempts;
-        attempts.iter().find(|attempt| attempt.attempt == at.attempt)
+        let attempts = &self.leg(&at.job, &at.leg)?.attempts;
+        // Most often it is the last.
+        attempts.iter().rfind(|attempt| attempt.attempt == at.attempt)
+    }
+
+    /// How many legs are known, and how many of them are settled.
+    pub fn leg_counts(&self) -> LegCounts {
+        self.leg_counts
+    }
+
+    fn is_settled(&self, job: &str, leg: &str) -> bool {
+        self.leg(job, leg).is_some_and(|leg| leg.settled().is_some())
     }
 
     /// All legs of all jobs.
@@ -302,20 +363,36 @@ impl RoundState {
     }
 
     fn job_mut(&mut self, id: &str) -> &mut JobState {
-        let place = self.jobs.iter().position(|job| job.job == id).unwrap_or_else(|| {
-            self.jobs.push(JobState { job: id.to_owned(), ..JobState::default() });
-            self.jobs.len() - 1
-        });
+        let place = self.job_place(id);
         &mut self.jobs[place]
     }
 
-    fn leg_mut(&mut self, at: &LegAttempt) -> &mut LegState {
-        self.job_mut(&at.job).leg_mut(&at.leg)
+    /// The place of a job; one that is new comes last.
+    fn job_place(&mut self, id: &str) -> usize {
+        self.job_places.get(id).unwrap_or_else(|| {
+            let place = self.jobs.len();
+            self.job_places.set(id, place);
+            self.jobs.push(JobState { job: id.to_owned(), ..JobState::default() });
+            self.leg_places.push(Places::default());
+            place
+        })
+    }
+
+    fn leg_mut(&mut self, job: &str, key: &str) -> &mut LegState {
+        let job = self.job_place(job);
+        let (places, legs) = (&mut self.leg_places[job], &mut self.jobs[job].legs);
+        let place = places.get(key).unwrap_or_else(|| {
+            places.set(key, legs.len());
+            legs.push(LegState { key: key.to_owned(), ..LegState::default() });
+            self.leg_counts.known += 1;
+            legs.len() - 1
+        });
+        &mut legs[place]
     }
 
     fn attempt_mut(&mut self, at: &LegAttempt) -> &mut AttemptState {
-        let attempts = &mut self.leg_mut(at).attempts;
-        let place = attempts.iter().position(|attempt| attempt.attempt == at.attempt).unwrap_or_else(|| {
+        let attempts = &mut self.leg_mut(&at.job, &at.leg).attempts;
+        let place = attempts.iter().rposition(|attempt| attempt.attempt == at.attempt).unwrap_or_else(|| {
             attempts.push(AttemptState { attempt: at.attempt, ..AttemptState::default() });
             attempts.len() - 1
         });
@@ -332,12 +409,18 @@ impl RoundState {
     }
 }
 
-impl JobState {
-    /// A leg by its key.
-    pub fn leg(&self, key: &str) -> Option<&LegState> {
-        self.legs.iter().find(|leg| leg.key == key)
+/// The leg whose standing an event changes: its job and key.
+fn leg_of(event: &JournalEvent) -> Option<(&str, &str)> {
+    match event {
+        JournalEvent::LegStarted { at, .. }
+        | JournalEvent::LegEnded { at, .. }
+        | JournalEvent::RetryScheduled { at, .. } => Some((&at.job, &at.leg)),
+        JournalEvent::LegSkipped { job, leg, .. } => Some((job, leg)),
+        _ => None,
     }
+}
 
+impl JobState {
     /// How it ended.
     pub fn conclusion(&self) -> Option<Conclusion> {
         self.end.as_ref().map(|end| end.conclusion)
@@ -361,14 +444,6 @@ impl JobState {
         let counts =
             |end: &&Ending| !end.is_stopping || (end.conclusion != Conclusion::Cancelled && is_whole());
         self.end.as_ref().filter(counts)
-    }
-
-    fn leg_mut(&mut self, key: &str) -> &mut LegState {
-        let place = self.legs.iter().position(|leg| leg.key == key).unwrap_or_else(|| {
-            self.legs.push(LegState { key: key.to_owned(), ..LegState::default() });
-            self.legs.len() - 1
-        });
-        &mut self.legs[place]
     }
 }
 

@@ -105,8 +105,9 @@ impl Screen {
     /// Moves the bar to the legs that are over, of all that are known.
     fn count(&self) {
         if let Some(bar) = &self.bar {
-            bar.set_length(self.state.legs().count() as u64);
-            bar.set_position(self.state.legs().filter(|leg| leg.settled().is_some()).count() as u64);
+            let legs = self.state.leg_counts();
+            bar.set_length(legs.known as u64);
+            bar.set_position(legs.settled as u64);
         }
     }
 

@@ -1,5 +1,9 @@
 //! The state machine of a round.
+//!
+//! What an event costs does not grow with the jobs and legs it does not touch: the places below say at once what
+//! may start, and counters say what is over. Only a job's beginning and end look at all of its legs.
 
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
@@ -24,7 +28,23 @@ enum JobPhase {
 #[derive(Debug)]
 struct JobState {
     phase: JobPhase,
+    /// The jobs it needs.
+    needs: Vec<usize>,
+    /// The jobs that need it.
+    dependents: Vec<usize>,
+    /// How many of those it needs have not ended.
+    unmet: usize,
     legs: Vec<LegState>,
+    /// Legs that have not ended, by sequence and in their order: the first of each may run.
+    sequences: Vec<VecDeque<usize>>,
+    /// Legs that may start now, as far as only this job is concerned.
+    ready: BTreeSet<usize>,
+    /// How many legs run.
+    running: u32,
+    /// How many legs have not ended.
+    open: usize,
+    /// What `needs` shows of it once it has ended; made for the first that asks.
+    shown: Option<Value>,
     placement: Placement,
     runner: String,
     contexts: KnownContexts,
@@ -43,7 +63,8 @@ enum LegPhase {
 #[derive(Debug)]
 struct LegState {
     phase: LegPhase,
-    sequence: Option<String>,
+    /// Number of its sequence.
+    sequence: Option<usize>,
     is_tolerated: bool,
     /// Its `matrix`, as expressions see it.
     matrix: Value,
@@ -57,11 +78,57 @@ impl LegState {
     }
 }
 
+impl JobState {
+    /// Whether a leg may start, as far as only this job is concerned.
+    fn is_startable(&self, max_parallel: Option<u32>) -> bool {
+        !self.ready.is_empty() && max_parallel.is_none_or(|limit| self.running < limit)
+    }
+
+    /// A leg is to run, if no earlier one of its sequence is still to end.
+    fn wait_for_turn(&mut self, leg: usize) {
+        self.legs[leg].phase = LegPhase::Pending;
+        let first = |sequence: usize| self.sequences[sequence].front() == Some(&leg);
+        if self.legs[leg].sequence.is_none_or(first) {
+            self.ready.insert(leg);
+        }
+    }
+
+    /// A leg is over: the next one of its sequence may run.
+    fn close(&mut self, leg: usize) {
+        self.legs[leg].phase = LegPhase::Ended;
+        self.ready.remove(&leg);
+        self.open -= 1;
+        let Some(sequence) = self.legs[leg].sequence else { return };
+        let queue = &mut self.sequences[sequence];
+        while queue.front().is_some_and(|first| self.legs[*first].phase == LegPhase::Ended) {
+            queue.pop_front();
+        }
+        if let Some(next) = queue.front().filter(|next| self.legs[**next].phase == LegPhase::Pending) {
+            self.ready.insert(*next);
+        }
+    }
+}
+
+/// A place where legs run.
+#[derive(Debug)]
+struct PlaceState {
+    capacity: u32,
+    running: u32,
+    /// Jobs with legs that may start here.
+    startable: BTreeSet<usize>,
+}
+
 /// Decides what happens next in a round.
 #[derive(Debug)]
 pub struct Scheduler {
     settings: SchedulerSettings,
     jobs: Vec<JobState>,
+    /// The controller, then the runners in their order.
+    places: Vec<PlaceState>,
+    /// Jobs that may begin or end.
+    due: BTreeSet<usize>,
+    /// How many jobs have not ended.
+    open: usize,
     is_cancelled: bool,
     has_ended: bool,
 }
@@ -69,17 +136,41 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler before its first event.
     pub fn new(settings: SchedulerSettings) -> Self {
-        let waiting = |_: &Job| JobState {
+        let jobs = &settings.pipeline.jobs;
+        let numbers: HashMap<&str, usize> = jobs.iter().map(|job| job.id.as_str()).zip(0..).collect();
+        let needs_of = |job: &Job| -> Vec<usize> {
+            job.needs.iter().filter_map(|need| numbers.get(need.job.as_str()).copied()).collect()
+        };
+        let waiting = |job: &Job| JobState {
             phase: JobPhase::Waiting,
+            needs: needs_of(job),
+            dependents: Vec::new(),
+            unmet: 0,
             legs: Vec::new(),
+            sequences: Vec::new(),
+            ready: BTreeSet::new(),
+            running: 0,
+            open: 0,
+            shown: None,
             placement: Placement::Controller,
             runner: String::new(),
             contexts: KnownContexts::default(),
             status: Status::Success,
             reason: None,
         };
-        let jobs = settings.pipeline.jobs.iter().map(waiting).collect();
-        Self { settings, jobs, is_cancelled: false, has_ended: false }
+        let mut jobs: Vec<JobState> = jobs.iter().map(waiting).collect();
+        for job in 0..jobs.len() {
+            jobs[job].unmet = jobs[job].needs.len();
+            for need in jobs[job].needs.clone() {
+                jobs[need].dependents.push(job);
+            }
+        }
+        let place = |capacity| PlaceState { capacity, running: 0, startable: BTreeSet::new() };
+        let runners = settings.runners.iter().map(|runner| place(runner.capacity.max(1)));
+        let places = std::iter::once(place(u32::MAX)).chain(runners).collect();
+        let due = (0..jobs.len()).filter(|job| jobs[*job].unmet == 0).collect();
+        let open = jobs.len();
+        Self { settings, jobs, places, due, open, is_cancelled: false, has_ended: false }
     }
 
     /// Takes in what happened and says what is to be done, in order.
@@ -89,9 +180,9 @@ impl Scheduler {
             Event::Started => {}
             Event::AttemptEnded { job, leg, end } => self.attempt_ended((job, leg), end, &mut actions),
             Event::RetryDue { job, leg } => {
-                let leg = &mut self.jobs[job].legs[leg];
-                if leg.phase == LegPhase::Backoff {
-                    leg.phase = LegPhase::Pending;
+                if self.jobs[job].legs[leg].phase == LegPhase::Backoff {
+                    self.jobs[job].wait_for_turn(leg);
+                    self.note_startable(job);
                 }
             }
             Event::CancelRequested => self.cancel(&mut actions),
@@ -113,7 +204,11 @@ impl Scheduler {
     }
 
     fn attempt_ended(&mut self, (job, leg): (usize, usize), end: AttemptEnd, actions: &mut Vec<Action>) {
-        let definition = &self.settings.pipeline.jobs[job];
+        let pipeline = Arc::clone(&self.settings.pipeline);
+        let definition = &pipeline.jobs[job];
+        self.jobs[job].running -= 1;
+        self.places[place_number(self.jobs[job].placement)].running -= 1;
+        self.note_startable(job);
         let state = &mut self.jobs[job].legs[leg];
         let attempt = state.summary.attempt;
         actions.push(Action::record(JournalEvent::LegEnded {
@@ -142,10 +237,13 @@ impl Scheduler {
             actions.push(Action::WaitForRetry { job, leg, delay });
             return;
         }
-        state.phase = LegPhase::Ended;
         state.summary.reason = end.reason;
+        let is_tolerated = state.is_tolerated;
+        self.jobs[job].close(leg);
+        self.note_startable(job);
+        self.due.insert(job);
         let fails_fast = definition.strategy.as_ref().is_some_and(|strategy| strategy.fail_fast);
-        if fails_fast && end.conclusion == Conclusion::Failure && !state.is_tolerated {
+        if fails_fast && end.conclusion == Conclusion::Failure && !is_tolerated {
             actions.push(Action::StopLegs { job });
             self.give_up(job, "another leg failed and `fail-fast` is set", actions);
         }
@@ -163,86 +261,107 @@ impl Scheduler {
     /// Ends the legs of a job that have not started.
     fn give_up(&mut self, job: usize, why: &str, actions: &mut Vec<Action>) {
         let id = &self.settings.pipeline.jobs[job].id;
-        for leg in &mut self.jobs[job].legs {
-            if matches!(leg.phase, LegPhase::Pending | LegPhase::Backoff) {
-                leg.phase = LegPhase::Ended;
-                leg.summary.result = Conclusion::Cancelled;
-                leg.summary.reason = Some(Reason::new(Fault::Operator, "cancelled", why));
-                let (job, leg) = (id.clone(), leg.summary.key.clone());
-                actions.push(Action::record(JournalEvent::LegSkipped { job, leg, why: why.to_owned() }));
+        let state = &mut self.jobs[job];
+        if state.open > state.running as usize {
+            for leg in &mut state.legs {
+                if matches!(leg.phase, LegPhase::Pending | LegPhase::Backoff) {
+                    leg.phase = LegPhase::Ended;
+                    state.open -= 1;
+                    leg.summary.result = Conclusion::Cancelled;
+                    leg.summary.reason = Some(Reason::new(Fault::Operator, "cancelled", why));
+                    let (job, leg) = (id.clone(), leg.summary.key.clone());
+                    actions.push(Action::record(JournalEvent::LegSkipped { job, leg, why: why.to_owned() }));
+                }
             }
         }
+        state.ready.clear();
+        self.note_startable(job);
+        self.due.insert(job);
     }
 
     fn advance(&mut self, actions: &mut Vec<Action>) {
-        // Each turn ends at least one job or changes nothing: it comes to rest.
-        loop {
-            let mut has_changed = false;
-            for job in 0..self.jobs.len() {
-                if self.jobs[job].phase == JobPhase::Waiting && self.are_needs_over(job) {
-                    self.begin(job, actions);
-                    has_changed = true;
-                }
-                if self.jobs[job].phase == JobPhase::Running {
-                    let is_over = self.jobs[job].legs.iter().all(|leg| leg.phase == LegPhase::Ended);
-                    if is_over {
-                        self.end(job, actions);
-                        has_changed = true;
-                    }
-                }
-            }
-            if !has_changed {
-                break;
+        // Upwards by number, then from the first again: what ends lets others begin, which may end at once.
+        let mut from = 0;
+        while let Some(job) = self.due.range(from..).next().or_else(|| self.due.first()).copied() {
+            self.due.remove(&job);
+            from = job + 1;
+            match self.jobs[job].phase {
+                JobPhase::Waiting => self.begin(job, actions),
+                JobPhase::Running if self.jobs[job].open == 0 => self.end(job, actions),
+                JobPhase::Running | JobPhase::Ended(_) => {}
             }
         }
-        for job in 0..self.jobs.len() {
-            self.start_legs(job, actions);
+        while let Some(job) = self.next_to_start() {
+            self.start_leg(job, actions);
         }
-        let is_over = self.jobs.iter().all(|job| matches!(job.phase, JobPhase::Ended(_)));
-        if is_over && !self.has_ended {
+        if self.open == 0 && !self.has_ended {
             self.has_ended = true;
             actions.push(Action::EndRound);
         }
     }
 
-    fn needs_of(&self, job: usize) -> impl Iterator<Item = usize> {
-        let jobs = &self.settings.pipeline.jobs;
-        jobs[job].needs.iter().filter_map(|need| jobs.iter().position(|other| other.id == need.job))
+    /// The first job with a leg that may start: within the job's own limit, its sequences, and the runner's
+    /// capacity.
+    fn next_to_start(&self) -> Option<usize> {
+        let with_room = self.places.iter().filter(|place| place.running < place.capacity);
+        with_room.filter_map(|place| place.startable.first().copied()).min()
     }
 
-    fn are_needs_over(&self, job: usize) -> bool {
-        self.needs_of(job).all(|need| matches!(self.jobs[need].phase, JobPhase::Ended(_)))
+    fn max_parallel(&self, job: usize) -> Option<u32> {
+        self.settings.pipeline.jobs[job].strategy.as_ref().and_then(|strategy| strategy.max_parallel)
     }
 
-    /// What `needs` shows of one job.
-    fn need(&self, job: usize) -> Value {
+    /// Keeps what the job's place knows of it up to date.
+    fn note_startable(&mut self, job: usize) {
+        let is_startable = self.jobs[job].is_startable(self.max_parallel(job));
+        let startable = &mut self.places[place_number(self.jobs[job].placement)].startable;
+        if is_startable {
+            startable.insert(job);
+        } else {
+            startable.remove(&job);
+        }
+    }
+
+    /// What `needs` shows of a job that has ended.
+    fn need(&mut self, job: usize) -> Value {
+        if let Some(shown) = &self.jobs[job].shown {
+            return shown.clone();
+        }
         let state = &self.jobs[job];
         let result = if let JobPhase::Ended(conclusion) = state.phase { conclusion.as_str() } else { "" };
-        let summaries: Vec<&LegSummary> = state.legs.iter().map(|leg| &leg.summary).collect();
         let has_matrix = self.settings.pipeline.jobs[job].strategy.is_some();
-        let outputs = match summaries.as_slice() {
-            [only] if !has_matrix => Json::Object(only.outputs.clone()),
-            _ => Json::Object(Map::new()),
+        let outputs = match state.legs.as_slice() {
+            [only] if !has_matrix => Value::from(Json::Object(only.summary.outputs.clone())),
+            _ => Value::from(Object::new()),
         };
-        let count = |wanted: Conclusion| summaries.iter().filter(|leg| leg.result == wanted).count();
+        let count = |wanted: Conclusion| state.legs.iter().filter(|leg| leg.summary.result == wanted).count();
         let counts = json!({
-            "total": summaries.len(),
+            "total": state.legs.len(),
             "success": count(Conclusion::Success),
             "failure": count(Conclusion::Failure),
             "cancelled": count(Conclusion::Cancelled),
             "skipped": count(Conclusion::Skipped),
         });
-        let by_key: Map<String, Json> = summaries.iter().map(|leg| (leg.key.clone(), json!(leg))).collect();
-        Value::from(
-            json!({"result": result, "outputs": outputs, "legs": summaries, "counts": counts, "by-key": by_key}),
-        )
+        let legs: Vec<Value> = state.legs.iter().map(|leg| Value::from(json!(leg.summary))).collect();
+        let keys = state.legs.iter().map(|leg| leg.summary.key.as_str());
+        let by_key: Object = keys.zip(legs.iter().cloned()).collect();
+        let shown = Value::from(
+            Object::new()
+                .with("result", result)
+                .with("outputs", outputs)
+                .with("legs", legs)
+                .with("counts", counts)
+                .with("by-key", by_key),
+        );
+        self.jobs[job].shown = Some(shown.clone());
+        shown
     }
 
     /// Everything a waiting job needs has ended: decides whether it runs, and plans its legs.
     fn begin(&mut self, job: usize, actions: &mut Vec<Action>) {
         let pipeline = Arc::clone(&self.settings.pipeline);
         let definition = &pipeline.jobs[job];
-        let needs: Vec<usize> = self.needs_of(job).collect();
+        let needs = self.jobs[job].needs.clone();
         let went_well = |need: &usize| self.jobs[*need].phase == JobPhase::Ended(Conclusion::Success);
         let status = match () {
             () if self.is_cancelled => Status::Cancelled,
@@ -263,10 +382,10 @@ impl Scheduler {
                     if self.is_cancelled { "the round was cancelled" } else { "its condition does not hold" };
                 let conclusion = if self.is_cancelled { Conclusion::Cancelled } else { Conclusion::Skipped };
                 let reason = Reason::new(Fault::Operator, "condition", why);
-                return self.end_without_legs(job, (conclusion, Some(reason)), actions);
+                return self.conclude(job, (conclusion, Some(reason)), actions);
             }
             Err(error) => {
-                return self.end_without_legs(job, (Conclusion::Failure, Some(misread(&error))), actions);
+                return self.conclude(job, (Conclusion::Failure, Some(misread(&error))), actions);
             }
         }
         let planned = labels_of(definition, &contexts)
@@ -279,14 +398,14 @@ impl Scheduler {
             });
         let (placement, legs) = match planned {
             Ok(planned) => planned,
-            Err(reason) => return self.end_without_legs(job, (Conclusion::Failure, Some(reason)), actions),
+            Err(reason) => return self.conclude(job, (Conclusion::Failure, Some(reason)), actions),
         };
         actions.push(Action::record(JournalEvent::JobStarted { job: definition.id.clone() }));
         let keys = legs.iter().map(|leg| leg.key.clone()).collect();
         actions.push(Action::record(JournalEvent::JobPlanned { job: definition.id.clone(), legs: keys }));
         if legs.is_empty() {
             let reason = Reason::new(Fault::Operator, "matrix-empty", "its matrix has no legs");
-            return self.end_without_legs(job, (Conclusion::Skipped, Some(reason)), actions);
+            return self.conclude(job, (Conclusion::Skipped, Some(reason)), actions);
         }
         let state = &mut self.jobs[job];
         state.phase = JobPhase::Running;
@@ -297,9 +416,14 @@ impl Scheduler {
         };
         state.contexts = contexts;
         state.status = status;
+        let mut sequences: HashMap<String, usize> = HashMap::new();
+        let mut number_of = |name: String| {
+            let next = sequences.len();
+            *sequences.entry(name).or_insert(next)
+        };
         let pending = |leg: super::legs::Leg| LegState {
             phase: LegPhase::Pending,
-            sequence: leg.sequence,
+            sequence: leg.sequence.map(&mut number_of),
             is_tolerated: leg.is_tolerated,
             matrix: leg.matrix.clone(),
             summary: LegSummary {
@@ -314,9 +438,19 @@ impl Scheduler {
             },
         };
         state.legs = legs.into_iter().map(pending).collect();
+        state.open = state.legs.len();
+        state.sequences = vec![VecDeque::new(); sequences.len()];
+        for leg in 0..state.legs.len() {
+            if let Some(sequence) = state.legs[leg].sequence {
+                state.sequences[sequence].push_back(leg);
+            }
+            state.wait_for_turn(leg);
+        }
+        self.note_startable(job);
     }
 
-    fn end_without_legs(
+    /// The job is over: those that waited for it alone may begin.
+    fn conclude(
         &mut self,
         job: usize,
         (conclusion, reason): (Conclusion, Option<Reason>),
@@ -324,12 +458,18 @@ impl Scheduler {
     ) {
         self.jobs[job].phase = JobPhase::Ended(conclusion);
         self.jobs[job].reason.clone_from(&reason);
+        self.open -= 1;
+        for dependent in self.jobs[job].dependents.clone() {
+            self.jobs[dependent].unmet -= 1;
+            if self.jobs[dependent].unmet == 0 {
+                self.due.insert(dependent);
+            }
+        }
         let id = self.settings.pipeline.jobs[job].id.clone();
         actions.push(Action::record(JournalEvent::JobEnded { job: id, conclusion, reason }));
     }
 
     fn end(&mut self, job: usize, actions: &mut Vec<Action>) {
-        let definition = &self.settings.pipeline.jobs[job];
         let ended_as = |conclusion: Conclusion| {
             let counts = move |leg: &&LegState| leg.summary.result == conclusion && !leg.is_forgiven();
             self.jobs[job].legs.iter().find(counts)
@@ -342,80 +482,56 @@ impl Scheduler {
         let first = ended_as(conclusion);
         let reason =
             first.and_then(|leg| leg.summary.reason.clone()).filter(|_| conclusion != Conclusion::Success);
-        self.jobs[job].phase = JobPhase::Ended(conclusion);
-        self.jobs[job].reason.clone_from(&reason);
-        let id = definition.id.clone();
-        actions.push(Action::record(JournalEvent::JobEnded { job: id, conclusion, reason }));
+        self.conclude(job, (conclusion, reason), actions);
     }
 
-    /// Starts what may start: within the job's own limit, its sequences, and the runner's capacity.
-    fn start_legs(&mut self, job: usize, actions: &mut Vec<Action>) {
-        // After a cancellation only jobs that asked for it (`if: always()`) still start legs.
-        let is_stopped = self.is_cancelled && self.jobs[job].status != Status::Cancelled;
-        if self.jobs[job].phase != JobPhase::Running || is_stopped {
-            return;
-        }
+    /// Starts the first leg of a job that may start.
+    fn start_leg(&mut self, job: usize, actions: &mut Vec<Action>) {
         let definition = &self.settings.pipeline.jobs[job];
-        let max_parallel = definition.strategy.as_ref().and_then(|strategy| strategy.max_parallel);
-        let placement = self.jobs[job].placement;
-        let mut running_here = self.running_at(placement);
-        let capacity = match placement {
-            Placement::Controller => u32::MAX,
-            Placement::Runner(index) => self.settings.runners[index].capacity.max(1),
-        };
+        let strategy = definition.strategy.as_ref();
         let state = &mut self.jobs[job];
-        for index in 0..state.legs.len() {
-            let running = state.legs.iter().filter(|leg| leg.phase == LegPhase::Running).count();
-            let is_full =
-                max_parallel.is_some_and(|limit| running >= limit as usize) || running_here >= capacity;
-            if is_full {
-                break;
-            }
-            let sequence = state.legs[index].sequence.clone();
-            let is_blocked = sequence.is_some()
-                && state.legs[..index]
-                    .iter()
-                    .any(|leg| leg.sequence == sequence && leg.phase != LegPhase::Ended);
-            if state.legs[index].phase != LegPhase::Pending || is_blocked {
-                continue;
-            }
-            let total = state.legs.len();
-            let leg = &mut state.legs[index];
-            leg.phase = LegPhase::Running;
-            leg.summary.attempt += 1;
-            running_here += 1;
-            let strategy = json!({
-                "key": leg.summary.key,
-                "job-index": index,
-                "job-total": total,
-                "max-parallel": max_parallel.unwrap_or_else(|| u32::try_from(total).unwrap_or(u32::MAX)),
-                "fail-fast": definition.strategy.as_ref().is_some_and(|strategy| strategy.fail_fast),
-            });
-            let contexts = state.contexts.clone();
-            let contexts = contexts
-                .with(ContextName::Matrix, leg.matrix.clone())
-                .with(ContextName::Strategy, Value::from(strategy));
-            actions.push(Action::record(JournalEvent::LegStarted {
-                at: attempt_of(definition, &leg.summary, leg.summary.attempt),
-                runner: state.runner.clone(),
-            }));
-            actions.push(Action::StartAttempt(Box::new(AttemptOrder {
-                job,
-                leg: index,
-                key: leg.summary.key.clone(),
-                attempt: leg.summary.attempt,
-                placement,
-                runner: state.runner.clone(),
-                contexts,
-                status: state.status,
-            })));
-        }
+        let Some(index) = state.ready.pop_first() else { return };
+        let total = state.legs.len();
+        let leg = &mut state.legs[index];
+        leg.phase = LegPhase::Running;
+        leg.summary.attempt += 1;
+        state.running += 1;
+        self.places[place_number(state.placement)].running += 1;
+        let max_parallel = strategy.and_then(|strategy| strategy.max_parallel);
+        let strategy = json!({
+            "key": leg.summary.key,
+            "job-index": index,
+            "job-total": total,
+            "max-parallel": max_parallel.unwrap_or_else(|| u32::try_from(total).unwrap_or(u32::MAX)),
+            "fail-fast": strategy.is_some_and(|strategy| strategy.fail_fast),
+        });
+        let contexts = state.contexts.clone();
+        let contexts = contexts
+            .with(ContextName::Matrix, leg.matrix.clone())
+            .with(ContextName::Strategy, Value::from(strategy));
+        actions.push(Action::record(JournalEvent::LegStarted {
+            at: attempt_of(definition, &leg.summary, leg.summary.attempt),
+            runner: state.runner.clone(),
+        }));
+        actions.push(Action::StartAttempt(Box::new(AttemptOrder {
+            job,
+            leg: index,
+            key: leg.summary.key.clone(),
+            attempt: leg.summary.attempt,
+            placement: state.placement,
+            runner: state.runner.clone(),
+            contexts,
+            status: state.status,
+        })));
+        self.note_startable(job);
     }
+}
 
-    fn running_at(&self, placement: Placement) -> u32 {
-        let here = self.jobs.iter().filter(|job| job.placement == placement);
-        let running = here.flat_map(|job| &job.legs).filter(|leg| leg.phase == LegPhase::Running).count();
-        u32::try_from(running).unwrap_or(u32::MAX)
+/// Where a placement stands among the places.
+fn place_number(placement: Placement) -> usize {
+    match placement {
+        Placement::Controller => 0,
+        Placement::Runner(index) => index + 1,
     }
 }
 

@@ -5,12 +5,14 @@
 //! failure) infrastructure, 65 (data) the submission, any other the pipeline.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
-use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Fault, Reason};
@@ -86,14 +88,20 @@ pub async fn run_shell(step: ShellStep, cancel: CancellationToken) -> Result<Map
     let script_path = step.files_dir.join(format!("{}.sh", step.name));
     let output_path = step.files_dir.join(format!("{}.output", step.name));
     let log_path = step.files_dir.join(format!("{}.log", step.name));
-    tokio::fs::write(&script_path, &step.script).await?;
-    tokio::fs::write(&output_path, b"").await?;
-    let log = std::fs::File::create(&log_path)?;
-    let mut command = tokio::process::Command::new("bash");
+    let (script, paths) = (step.script, [script_path.clone(), output_path.clone(), log_path.clone()]);
+    let log = blocking(move || {
+        let [script_path, output_path, log_path] = paths;
+        std::fs::write(script_path, script)?;
+        std::fs::write(output_path, b"")?;
+        std::fs::File::create(log_path)
+    })
+    .await?;
+    let path = step.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+    let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let mut command = tokio::process::Command::new(bash_in(&path));
     command.args(["--noprofile", "--norc", "-eo", "pipefail"]).arg(&script_path);
     command.env_clear();
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()));
-    command.envs(&step.env).env("CACHEON_OUTPUT", &output_path);
+    command.envs(&step.env).env("PATH", path).env("CACHEON_OUTPUT", &output_path);
     command.current_dir(&step.working_dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn()?;
@@ -129,10 +137,31 @@ impl Drop for KillGroup {
     }
 }
 
+/// The first bash of a search path. Named by its path it starts without a copy of this process (`posix_spawn`),
+/// which by a bare name it would not.
+fn bash_in(path: &OsStr) -> PathBuf {
+    let is_program = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    let mut found = std::env::split_paths(path).map(|directory| directory.join("bash"));
+    found.find(is_program).unwrap_or_else(|| "bash".into())
+}
+
 async fn read_capped(path: &std::path::Path, limit: u64) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
-    tokio::fs::File::open(path).await?.take(limit).read_to_end(&mut bytes).await?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let path = path.to_owned();
+    blocking(move || {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    })
+    .await
+}
+
+/// Touches files on a thread that may wait for a slow disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await?
 }
 
 /// Reads `name=value` lines and `name<<MARK` .. `MARK` blocks, as GitHub's runner does.

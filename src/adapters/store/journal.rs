@@ -1,7 +1,10 @@
 //! The journal's writer: a line is on disk before anything that follows from it happens.
+//!
+//! Lines that come together share one wait for the disk. A power cut leaves some of the last ones, in order, and
+//! perhaps half of the next: nothing followed from any of them yet.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -10,10 +13,35 @@ use super::{StoreError, artifact_error, io_error, whole};
 use crate::artifact::journal::encode_line;
 use crate::artifact::{JournalEvent, JournalLine, Replay};
 
+/// What a journal is written to: a file, or in tests one that remembers and fails.
+pub(crate) trait JournalFile: std::fmt::Debug + Send {
+    /// Writes bytes at the end.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Waits until all that was written is on disk.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Takes back what stands after the first `len` bytes.
+    fn cut(&mut self, len: u64) -> io::Result<()>;
+}
+
+impl JournalFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&mut self, len: u64) -> io::Result<()> {
+        self.set_len(len)?;
+        self.seek(SeekFrom::Start(len)).map(drop)
+    }
+}
+
 /// Appends events to `journal.jsonl`; made by [`super::RoundDirectory::open_journal`].
 #[derive(Debug)]
 pub struct JournalWriter {
-    file: File,
+    file: Box<dyn JournalFile>,
     path: PathBuf,
     /// Number of the next line.
     next_seq: u64,
@@ -29,33 +57,49 @@ impl JournalWriter {
         let open = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
         let mut file = open.map_err(io_error("open", &path))?;
         let valid_bytes = replay.valid_bytes as u64;
-        file.set_len(valid_bytes)
-            .and_then(|()| file.seek(SeekFrom::Start(valid_bytes)))
-            .and_then(|_| file.sync_all())
-            .map_err(io_error("repair", &path))?;
+        file.cut(valid_bytes).and_then(|()| file.sync_all()).map_err(io_error("repair", &path))?;
         if let Some(directory) = path.parent() {
             whole::sync_dir(directory)?;
         }
-        Ok(Self { file, path, next_seq: replay.lines.len() as u64, valid_bytes, is_broken: false })
+        Ok(Self {
+            file: Box::new(file),
+            path,
+            next_seq: replay.lines.len() as u64,
+            valid_bytes,
+            is_broken: false,
+        })
     }
 
-    /// Appends an event that happened at `at` and waits until it is on disk.
+    /// The same writer, with something between it and its file.
+    #[cfg(test)]
+    pub(crate) fn through(self, wrap: impl FnOnce(Box<dyn JournalFile>) -> Box<dyn JournalFile>) -> Self {
+        Self { file: wrap(self.file), ..self }
+    }
+
+    /// Appends events, each with the time at which it happened, and waits once until all are on disk.
     ///
     /// # Errors
-    /// When the disk refuses. The line is then taken back; if even that fails, the writer takes no more.
-    pub fn append(&mut self, at: Timestamp, event: JournalEvent) -> Result<JournalLine, StoreError> {
+    /// When an event is no line of a journal, or the disk refuses. All lines are then taken back; if even that
+    /// fails, the writer takes no more.
+    pub fn append(&mut self, events: Vec<(Timestamp, JournalEvent)>) -> Result<Vec<JournalLine>, StoreError> {
         if self.is_broken {
             return Err(StoreError::JournalBroken { path: self.path.clone() });
         }
-        let line = JournalLine { seq: self.next_seq, at, event };
-        let bytes = encode_line(&line).map_err(artifact_error(&self.path))?;
-        if let Err(error) = self.file.write_all(&bytes).and_then(|()| self.file.sync_data()) {
-            let undone = self.file.set_len(self.valid_bytes);
-            self.is_broken = undone.and_then(|()| self.file.seek(SeekFrom::Start(self.valid_bytes))).is_err();
+        let number = |(seq, (at, event))| JournalLine { seq, at, event };
+        let lines: Vec<JournalLine> = (self.next_seq..).zip(events).map(number).collect();
+        let mut bytes = Vec::new();
+        for line in &lines {
+            bytes.extend(encode_line(line).map_err(artifact_error(&self.path))?);
+        }
+        if bytes.is_empty() {
+            return Ok(lines);
+        }
+        if let Err(error) = self.file.append(&bytes).and_then(|()| self.file.sync()) {
+            self.is_broken = self.file.cut(self.valid_bytes).is_err();
             return Err(io_error("append to", &self.path)(error));
         }
-        self.next_seq += 1;
+        self.next_seq += lines.len() as u64;
         self.valid_bytes += bytes.len() as u64;
-        Ok(line)
+        Ok(lines)
     }
 }

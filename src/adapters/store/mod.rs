@@ -23,6 +23,8 @@ use crate::artifact::{
 use crate::artifact::{Seal, digest, journal as journal_format};
 use crate::model::RoundId;
 
+#[cfg(test)]
+pub(crate) use journal::JournalFile;
 pub use journal::JournalWriter;
 pub(super) use rounds::directories;
 pub use rounds::{list_rounds, round_detail};
@@ -360,6 +362,8 @@ impl RoundDirectory {
     /// # Errors
     /// When there is a seal already, a file cannot be read, or the disk refuses.
     pub fn seal(&self) -> Result<Seal, StoreError> {
+        // At once, for a round may have many thousands of small files.
+        whole::sync_file_system(&self.path)?;
         let seal = seal::digests(&self.path)?;
         let target = whole::target(&self.path, layout::SEAL_FILE)?;
         whole::write(&target, seal.to_string().as_bytes(), whole::Existing::Refuse)?;

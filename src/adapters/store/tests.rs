@@ -57,9 +57,8 @@ fn start() -> JournalEvent {
 
 /// A journal of these two lines.
 fn write_two_lines(writer: &mut JournalWriter) {
-    for event in [start(), JournalEvent::JobStarted { job: "b".to_owned() }] {
-        writer.append(time(AT), event).expect("appends");
-    }
+    let events = [start(), JournalEvent::JobStarted { job: "b".to_owned() }];
+    writer.append(events.map(|event| (time(AT), event)).to_vec()).expect("appends");
 }
 
 fn round_file(started_at: &str) -> RoundFile {
@@ -190,8 +189,9 @@ fn the_journal_goes_on_after_a_torn_line() {
 
     let (mut writer, replay) = round.open_journal().expect("opens");
     assert_eq!(replay.lines.len(), 1);
-    let line = writer.append(time(AT), JournalEvent::JobStarted { job: "c".to_owned() }).expect("appends");
-    assert_eq!(line.seq, 1);
+    let event = JournalEvent::JobStarted { job: "c".to_owned() };
+    let lines = writer.append(vec![(time(AT), event)]).expect("appends");
+    assert_eq!(lines[0].seq, 1);
     let replay = round.read_journal().expect("reads");
     assert_eq!((replay.lines.len(), replay.tail), (2, Tail::Clean));
 }
@@ -254,8 +254,7 @@ fn rounds_are_listed_among_junk() {
     done.write_table(&[leader(0.5)]).expect("writes");
     let (mut writer, _) = done.open_journal().expect("opens");
     let end = JournalEvent::RoundEnded { conclusion: Conclusion::Success, exit_code: 0 };
-    writer.append(time(AT), start()).expect("appends");
-    writer.append(time("2026-11-21T21:30:00Z"), end).expect("appends");
+    writer.append(vec![(time(AT), start()), (time("2026-11-21T21:30:00Z"), end)]).expect("appends");
     let newer = RoundDirectory::create(data.path(), &id("demo-0")).expect("a new round");
     newer.write_round_file(&round_file("2026-11-22T00:00:00Z")).expect("writes");
     let empty = RoundDirectory::create(data.path(), &id("empty")).expect("a new round");

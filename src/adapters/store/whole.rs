@@ -129,6 +129,12 @@ pub(super) fn sync_dir(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error("flush", path))
 }
 
+/// Waits until all that was written on the file system of a directory is on disk.
+pub(super) fn sync_file_system(path: &Path) -> Result<(), StoreError> {
+    let directory = File::open(path).map_err(io_error("flush", path))?;
+    rustix::fs::syncfs(directory).map_err(|error| io_error("flush", path)(error.into()))
+}
+
 /// Opens a plain file below `root`, through no link.
 pub(super) fn open(root: &Path, relative: &str) -> Result<(File, PathBuf), StoreError> {
     let names = names(root, relative)?;

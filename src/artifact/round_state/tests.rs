@@ -430,6 +430,8 @@ proptest! {
             let before = state.clone();
             state.apply(line);
             assert_kept(&before, &state);
+            let settled = state.legs().filter(|leg| leg.settled().is_some()).count();
+            prop_assert_eq!(state.leg_counts(), LegCounts { known: state.legs().count(), settled });
         }
         prop_assert!(state.end.is_some());
         prop_assert!(state.legs().all(|leg| leg.attempts.is_empty() == (leg.attempt() == 0)));

@@ -96,7 +96,8 @@ fn bracketed(candidates: &[Launch]) -> Vec<Launch> {
 
 pub(super) fn cases() -> BTreeMap<&'static str, Case> {
     use Conduct::{Absent, Breaking, Honest, Impostor, Padded, Short, Squeezed, Unclaimed};
-    let in_order: Vec<Value> = (0..5).map(|miner| commitment(miner, 100 + miner as i64)).collect();
+    let in_order: Vec<Value> =
+        (0..5).map(|miner| commitment(miner, 100 + i64::try_from(miner).expect("few"))).collect();
     let of = |miners: usize| in_order[..miners].to_vec();
     BTreeMap::from([
         (
@@ -290,7 +291,7 @@ fn stream(read_key: &str, prompt_index: u32, conduct: Conduct, speed: f64) -> St
     };
     let entry = |token: &str, position: usize| {
         let off = match conduct {
-            Conduct::Squeezed => 0.02 * f64::from(prompt_index as i32 - 2),
+            Conduct::Squeezed => 0.02 * (f64::from(prompt_index) - 2.0),
             Conduct::Impostor => 0.05,
             _ => 0.0,
         };
