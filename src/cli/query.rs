@@ -1,11 +1,12 @@
 //! `cacheon query`: SQL over all rounds, and what there is to ask.
 
 use std::io::IsTerminal as _;
+use std::process::Command;
 
 use clap::{Args, ValueEnum};
 
 use super::{Session, print, say};
-use crate::adapters::query::{self, QueryLimits};
+use crate::adapters::query::{self, QueryError, QueryLimits};
 use crate::error::{Error, ExitCode};
 use crate::report::query_output::{JsonLayout, to_csv, to_json, to_table};
 
@@ -35,7 +36,13 @@ pub(super) struct Arguments {
     /// The answer as JSON; the same as `--format json`.
     #[arg(long)]
     json: bool,
+    /// Asks the engine in this process.
+    #[arg(long, hide = true, env = IN_PROCESS)]
+    in_process: bool,
 }
+
+/// Set for the process that asks the engine.
+const IN_PROCESS: &str = "CACHEON_QUERY_IN_PROCESS";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -47,7 +54,20 @@ enum Format {
     Json,
 }
 
+/// Asks in a process of its own: a file that was crafted for it can make the engine abort, which no thread survives.
 pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
+    if arguments.in_process || arguments.sql.is_none() {
+        return answer(arguments, session);
+    }
+    let machine = |source| Error::Machine { attempted: "start the query engine", source };
+    let mut command = Command::new(std::env::current_exe().map_err(machine)?);
+    command.args(std::env::args_os().skip(1)).env(IN_PROCESS, "true");
+    let code = command.status().map_err(machine)?.code();
+    let said = ExitCode::ALL.into_iter().find(|known| code == Some(i32::from(known.code())));
+    said.ok_or_else(|| QueryError::Engine.into())
+}
+
+fn answer(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
     let result = match (&arguments.sql, &arguments.schema) {
         (Some(sql), _) => query::query(&session.data, sql, QueryLimits::default()),
         (None, Some(table)) => query::schema(table),

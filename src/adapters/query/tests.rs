@@ -327,29 +327,3 @@ fn a_crafted_file_ends_nothing() {
         assert!(rows == 4 || rows == 6, "{place}: {rows}");
     }
 }
-
-/// Sealed with its damage, so that only the layout stands between it and the engine.
-#[test]
-fn a_crafted_file_with_a_seal_ends_nothing() {
-    let data = data();
-    seal_all(&data);
-    let path = layout::table_path("weights");
-    let good = RoundDirectory::open(data.path(), &id("demo-1")).expect("is there").read(&path, 1 << 20);
-    let mut good = good.expect("reads");
-    // The bad round has the other's bytes and name, so that all of them are read.
-    std::fs::remove_dir_all(data.path().join("rounds/round=demo-1")).expect("removes");
-    for place in (0..good.len()).step_by(3) {
-        let bad = RoundDirectory::create(data.path(), &id("demo-1")).expect("a new round");
-        good[place] ^= [0x01, 0x80, 0xff][place % 3];
-        bad.write_whole(&path, &good).expect("writes");
-        good[place] ^= [0x01, 0x80, 0xff][place % 3];
-        bad.seal().expect("seals");
-        match query(data.path(), "SELECT * FROM weights", QueryLimits::default()) {
-            Ok(result) => assert!([2, 4].contains(&result.rows.len()), "{place}: {}", result.rows.len()),
-            Err(error) => {
-                assert!(matches!(error, QueryError::Sql(_) | QueryError::Engine), "{place}: {error}")
-            }
-        }
-        std::fs::remove_dir_all(bad.path()).expect("removes");
-    }
-}
