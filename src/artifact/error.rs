@@ -56,14 +56,32 @@ pub enum ArtifactError {
         found: String,
     },
     /// The file has a version of the schema that this program does not know.
-    #[error("table `{table}` has schema version `{found}`, this program reads version {expected}")]
+    #[error(
+        "table `{table}` has schema version `{found}`, this program reads {expected} and older minor versions of it"
+    )]
     OtherVersion {
-        /// Table.
+        /// Table that was asked for.
         table: &'static str,
         /// Version in the file.
         found: String,
         /// Version of this program.
-        expected: u32,
+        expected: FormatVersion,
+    },
+    /// The file holds the rows of another round, or does not say of which.
+    #[error("table `{table}` is not known to hold the rows of round {round} and no others")]
+    OtherRound {
+        /// Table.
+        table: &'static str,
+        /// The round whose directory it lies in.
+        round: String,
+    },
+    /// The end of the file says what no file of this program's making would.
+    #[error("table `{table}` is not laid out as this program does it: {why}")]
+    Layout {
+        /// Table.
+        table: &'static str,
+        /// What is wrong.
+        why: &'static str,
     },
     /// A column is not there.
     #[error("table `{table}` lacks the column `{column}`")]

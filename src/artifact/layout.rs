@@ -20,6 +20,8 @@ pub const SUMMARY_FILE: &str = "summary.md";
 /// Start of the name of a file that is still being written.
 pub const PARTIAL_PREFIX: &str = ".part-";
 
+/// Digests of tables that were read before, below the data directory; not part of any round.
+pub const QUERY_CACHE_FILE: &str = "query-cache.json";
 /// Directory of all rounds, below the data directory.
 pub const ROUNDS_DIR: &str = "rounds";
 /// Longest name that is written out; longer ones are cut and told apart by a digest.

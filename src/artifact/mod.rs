@@ -11,6 +11,7 @@ pub mod digest;
 #[cfg(test)]
 mod drawn;
 mod error;
+mod footer;
 pub mod journal;
 pub mod layout;
 mod parquet_file;
@@ -23,6 +24,7 @@ mod table_writer;
 mod version;
 
 pub use error::ArtifactError;
+pub use footer::TableFooter;
 pub use journal::{
     JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, Replay, RoundStart,
     StepKind, Tail,
@@ -35,6 +37,6 @@ pub use round_state::{
 };
 pub use row::Table;
 pub use seal::{Seal, SealDifference, SealEntry};
-pub use table::{TABLE_NAMES, TableInfo, encode_empty, rewrite, tables};
+pub use table::{ColumnInfo, TABLE_NAMES, TableInfo, encode_empty, inspect, rewrite, tables};
 pub use table_writer::TableWriter;
 pub use version::FormatVersion;

@@ -16,7 +16,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-use super::{ArtifactError, Table};
+use super::{ArtifactError, FormatVersion, Table};
 use crate::model::RoundId;
 
 /// Rows of a row group: small enough to skip by statistics, large enough to compress.
@@ -25,7 +25,7 @@ pub(super) const GROUP_ROWS: usize = 50_000;
 const ZSTD_LEVEL: i32 = 6;
 /// Who wrote the file, in the form that Parquet readers parse.
 const CREATED_BY: &str = concat!("cacheon version ", env!("CARGO_PKG_VERSION"));
-const KEY_ROUND: &str = "cacheon.round_id";
+pub(super) const KEY_ROUND: &str = "cacheon.round_id";
 const KEY_VERSION: &str = "cacheon.schema_version";
 const KEY_TABLE: &str = "cacheon.table";
 
@@ -135,8 +135,8 @@ fn each_batch_unguarded<T: Table>(
     let read = |source: ParquetError| ArtifactError::Read { table: T::NAME, source };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(read)?;
-    check_identity::<T>(builder.metadata().file_metadata().key_value_metadata())?;
-    check_schema::<T>(builder.schema())?;
+    let version = check_identity::<T>(builder.metadata().file_metadata().key_value_metadata())?;
+    check_schema::<T>(builder.schema(), version)?;
     let claimed = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX);
     bound::<T>(claimed, MAX_ROWS, "rows")?;
     let (mut rows, mut decoded_bytes) = (0, 0);
@@ -156,8 +156,10 @@ fn bound<T: Table>(value: u64, limit: u64, unit: &'static str) -> Result<(), Art
     if value > limit { Err(ArtifactError::TooLarge { table: T::NAME, limit, unit }) } else { Ok(()) }
 }
 
-/// What the file says it is; a file that says nothing is judged by its columns alone.
-fn check_identity<T: Table>(metadata: Option<&Vec<KeyValue>>) -> Result<(), ArtifactError> {
+/// What the file says it is: the version of its schema, if it says one.
+pub(super) fn check_identity<T: Table>(
+    metadata: Option<&Vec<KeyValue>>,
+) -> Result<Option<FormatVersion>, ArtifactError> {
     let said = |key: &str| {
         let pair = metadata.into_iter().flatten().find(|pair| pair.key == key)?;
         Some(pair.value.clone().unwrap_or_default().chars().take(80).collect::<String>())
@@ -165,18 +167,27 @@ fn check_identity<T: Table>(metadata: Option<&Vec<KeyValue>>) -> Result<(), Arti
     if let Some(found) = said(KEY_TABLE).filter(|found| found != T::NAME) {
         return Err(ArtifactError::OtherTable { table: T::NAME, found });
     }
-    if let Some(found) = said(KEY_VERSION).filter(|found| *found != T::VERSION.to_string()) {
-        return Err(ArtifactError::OtherVersion { table: T::NAME, found, expected: T::VERSION });
+    let Some(found) = said(KEY_VERSION) else { return Ok(None) };
+    // The first files say `1`.
+    let version = found.parse().ok().or_else(|| Some(FormatVersion::new(found.parse().ok()?, 0)));
+    match version {
+        Some(version) if version.major == T::VERSION.major && version <= T::VERSION => Ok(Some(version)),
+        _ => Err(ArtifactError::OtherVersion { table: T::NAME, found, expected: T::VERSION }),
     }
-    Ok(())
 }
 
-/// Checks the columns by name and type, in any order.
-fn check_schema<T: Table>(found: &Schema) -> Result<(), ArtifactError> {
+/// Checks the columns by name and type, in any order. What was added after the file's version may be missing; a file
+/// that says no version is judged by its columns alone.
+pub(super) fn check_schema<T: Table>(
+    found: &Schema,
+    version: Option<FormatVersion>,
+) -> Result<(), ArtifactError> {
     let (table, expected) = (T::NAME, T::schema());
+    let minor = version.map_or(0, |version| version.minor);
     for field in expected.fields() {
         let column = field.name().clone();
         match found.field_with_name(&column) {
+            Err(_) if T::minor_of(&column) > minor => {}
             Err(_) => return Err(ArtifactError::MissingColumn { table, column }),
             Ok(other) if other.data_type() != field.data_type() => {
                 let (found, expected) =
@@ -207,6 +218,7 @@ mod tests {
 
     use super::super::cell::Scalar as _;
     use super::super::drawn::{DrawnRow, Values};
+    use super::super::table::grown::{FirstRow, GrownRow, NewerRow};
     use super::*;
     use crate::model::{
         Check, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestFlag, RequestRow,
@@ -300,7 +312,7 @@ mod tests {
         let pairs = metadata.key_value_metadata().expect("has some").iter();
         let pairs: Vec<_> =
             pairs.map(|pair| (pair.key.as_str(), pair.value.as_deref().unwrap_or(""))).collect();
-        assert_eq!(pairs, [(KEY_ROUND, "demo-1"), (KEY_VERSION, "1"), (KEY_TABLE, "weights")]);
+        assert_eq!(pairs, [(KEY_ROUND, "demo-1"), (KEY_VERSION, "1.0"), (KEY_TABLE, "weights")]);
     }
 
     #[test]
@@ -417,6 +429,56 @@ mod tests {
             error.starts_with("row 2 of table `requests`, column `flags`: `` is none of `bad_json`"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_table_grows_by_columns() {
+        let round_id = "demo-1".to_owned();
+        let first = FirstRow { round_id: round_id.clone(), number: 7 };
+        let grown = GrownRow { round_id: round_id.clone(), number: 7, added_ns: None, note: None };
+        assert_eq!(
+            (FirstRow::VERSION, GrownRow::VERSION),
+            (FormatVersion::new(1, 0), FormatVersion::new(1, 2))
+        );
+        let older = file(&[first]);
+        assert_eq!(decode::<GrownRow>(&older).expect("reads the older minor"), std::slice::from_ref(&grown));
+        assert_eq!(
+            decode::<GrownRow>(&rewrite_as::<GrownRow>(&older).expect("rewrites")).expect("reads"),
+            [grown]
+        );
+
+        let newer = NewerRow { round_id, number: 7, added_ns: Some(1), note: None, newest: Some(2) };
+        assert_eq!(
+            decode::<GrownRow>(&file(&[newer])).expect_err("a newer minor").to_string(),
+            "table `grown` has schema version `1.3`, this program reads 1.2 and older minor versions of it"
+        );
+    }
+
+    #[test]
+    fn versions_that_are_read() {
+        let check = |version: &str, expected: bool| {
+            let pairs = vec![KeyValue::new(KEY_VERSION.to_owned(), version.to_owned())];
+            assert_eq!(check_identity::<GrownRow>(Some(&pairs)).is_ok(), expected, "{version}");
+        };
+        for version in ["1", "1.0", "1.2"] {
+            check(version, true);
+        }
+        for version in ["", "0", "0.9", "1.3", "2", "2.0", "x"] {
+            check(version, false);
+        }
+    }
+
+    /// A file that says that it is complete, and is not.
+    #[test]
+    fn a_column_of_the_files_own_version_must_be_there() {
+        let found = FirstRow::schema();
+        let check = |version, expected: bool| {
+            assert_eq!(check_schema::<GrownRow>(&found, version).is_ok(), expected, "{version:?}");
+        };
+        check(None, true);
+        check(Some(FormatVersion::new(1, 0)), true);
+        check(Some(FormatVersion::new(1, 1)), false);
+        check(Some(FormatVersion::new(1, 2)), false);
     }
 
     #[test]

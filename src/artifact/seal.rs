@@ -75,6 +75,11 @@ impl Seal {
         self.0.is_empty()
     }
 
+    /// What was sealed at a path: digest and size.
+    pub fn get(&self, path: &str) -> Option<(&Digest, u64)> {
+        self.0.get(path).map(|(digest, size)| (digest, *size))
+    }
+
     /// Reads the file back.
     ///
     /// # Errors

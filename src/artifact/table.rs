@@ -2,7 +2,8 @@
 //!
 //! The struct in `model` is the definition; the macro below only repeats its field names, and the
 //! compiler refuses a list that is not complete. A column of type `i64` whose name ends in `_at_us` is an
-//! instant in UTC. A change of a published table raises its version.
+//! instant in UTC. A published table grows by columns that may lack values, in a new list behind `+`, which is a new
+//! minor version; any other change is a new major.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use arrow_schema::{Field, Schema};
 use super::cell::{Cell, Key as _, Scalar as _, Unfit};
 #[cfg(test)]
 use super::drawn::{Drawn, DrawnRow, Values};
+use super::footer::{TableFooter, read_footer};
 use super::parquet_file::rewrite_as;
-use super::{ArtifactError, Table, TableContext, encode};
+use super::{ArtifactError, FormatVersion, Table, TableContext, encode};
 use crate::model::{
-    CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestRow, StepAttemptRow, StreamRow,
-    SubmissionRow, TokenRow, VerdictRow, WeightRow,
+    Column, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestRow, RoundId,
+    StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
 };
 
 /// What the public may know of a table without reading one.
@@ -26,9 +28,61 @@ pub struct TableInfo {
     /// Its name.
     pub name: &'static str,
     /// Version of its schema.
-    pub version: u32,
-    /// Its columns.
-    pub schema: Schema,
+    pub version: FormatVersion,
+    /// What one row is.
+    pub about: String,
+    /// Its columns, in the order of its files.
+    pub columns: Vec<ColumnInfo>,
+}
+
+/// What the public may know of a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Type in Arrow's words.
+    pub data_type: String,
+    /// Whether rows may lack it.
+    pub is_nullable: bool,
+    /// What one of it is, where the name says so.
+    pub unit: Option<&'static str>,
+    /// What it means.
+    pub meaning: String,
+    /// The minor version of the table that added it.
+    pub minor: u32,
+}
+
+/// Endings of column names, and the unit they stand for.
+const UNITS: [(&str, &str); 4] =
+    [("_at_us", "instant, UTC"), ("_ns", "ns"), ("_bytes", "byte"), ("_logprob", "nat")];
+
+impl TableInfo {
+    fn of<T: Table>() -> Self {
+        let schema = T::schema();
+        let column = |column: &Column| {
+            let name = column.name;
+            let field = schema.field_with_name(name).ok();
+            ColumnInfo {
+                name,
+                data_type: field.map_or_else(String::new, |field| field.data_type().to_string()),
+                is_nullable: field.is_some_and(Field::is_nullable),
+                unit: UNITS.iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, unit)| *unit),
+                meaning: prose(column.meaning),
+                minor: T::minor_of(name),
+            }
+        };
+        Self {
+            name: T::NAME,
+            version: T::VERSION,
+            about: prose(T::ABOUT),
+            columns: T::COLUMNS.iter().map(column).collect(),
+        }
+    }
+}
+
+/// Lines of documentation as one line.
+fn prose(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
 }
 
 /// The column's declaration; `_get` only tells its type.
@@ -41,7 +95,8 @@ fn array<R, C: Cell>(column: &str, rows: &[&R], get: fn(&R) -> &C) -> ArrayRef {
     C::Scalar::array(column, rows.iter().map(|row| get(row).scalar()))
 }
 
-/// The column's values back; `_get` only tells their type.
+/// The column's values back, none of them where a file of an older minor version lacks it; `_get` only tells their
+/// type.
 fn values<R: Table, C: Cell>(
     column: &str,
     (batch, rows_before): (&RecordBatch, usize),
@@ -49,7 +104,11 @@ fn values<R: Table, C: Cell>(
 ) -> Result<std::vec::IntoIter<C>, ArtifactError> {
     let (table, column) = (R::NAME, column.to_owned());
     let Some(array) = batch.column_by_name(&column) else {
-        return Err(ArtifactError::MissingColumn { table, column });
+        if R::minor_of(&column) == 0 {
+            return Err(ArtifactError::MissingColumn { table, column });
+        }
+        let cells: Option<Vec<C>> = (0..batch.num_rows()).map(|_| C::from_scalar(None)).collect();
+        return Ok(cells.ok_or(ArtifactError::NullValue { table, column })?.into_iter());
     };
     let expected = C::Scalar::data_type(&column);
     let read = if *array.data_type() == expected { C::Scalar::values(array) } else { Err(Unfit::Type) };
@@ -68,15 +127,22 @@ fn values<R: Table, C: Cell>(
     Ok(cells.ok_or(ArtifactError::NullValue { table, column })?.into_iter())
 }
 
-/// A row struct as a table.
-macro_rules! row {
-    ($row:ident = $name:literal v $version:literal by ($($key:ident),+) { $($column:ident),+ $(,)? }) => {
-        impl Table for $row {
+/// Makes a row a table.
+macro_rules! table {
+    (
+        $row:ident = $name:literal v $major:literal by ($($key:ident),+) { $($column:ident),+ $(,)? }
+        $( + { $($added:ident),+ $(,)? } )*
+    ) => {
+        impl $crate::artifact::Table for $row {
             const NAME: &'static str = $name;
-            const VERSION: u32 = $version;
+            const ADDED: &'static [&'static [&'static str]] = &[$( &[$( stringify!($added) ),+] ),*];
+            const VERSION: FormatVersion = FormatVersion::new($major, Self::ADDED.len() as u32);
 
             fn schema() -> Schema {
-                Schema::new(vec![$( field(stringify!($column), |row: &Self| &row.$column) ),+])
+                Schema::new(vec![
+                    $( field(stringify!($column), |row: &Self| &row.$column), )+
+                    $($( field(stringify!($added), |row: &Self| &row.$added), )+)*
+                ])
             }
 
             fn compare(left: &Self, right: &Self) -> Ordering {
@@ -84,7 +150,10 @@ macro_rules! row {
             }
 
             fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError> {
-                let columns = vec![$( array(stringify!($column), rows, |row: &Self| &row.$column) ),+];
+                let columns = vec![
+                    $( array(stringify!($column), rows, |row: &Self| &row.$column), )+
+                    $($( array(stringify!($added), rows, |row: &Self| &row.$added), )+)*
+                ];
                 RecordBatch::try_new(Arc::new(Self::schema()), columns)
                     .map_err(|source| ArtifactError::Columns { table: Self::NAME, source })
             }
@@ -92,44 +161,71 @@ macro_rules! row {
             fn from_batch(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError> {
                 let rows = (batch, rows_before);
                 $( let mut $column = values(stringify!($column), rows, |row: &Self| &row.$column)?; )+
-                let row = |_| Some(Self { $( $column: $column.next()? ),+ });
+                $($( let mut $added = values(stringify!($added), rows, |row: &Self| &row.$added)?; )+)*
+                let row = |_| {
+                    Some(Self { $( $column: $column.next()?, )+ $($( $added: $added.next()?, )+)* })
+                };
                 Ok((0..batch.num_rows()).map_while(row).collect())
             }
         }
+    };
+}
 
+/// Lets tests draw rows of a table.
+macro_rules! drawn {
+    ($row:ident { $($column:ident),+ $(,)? } $( + { $($added:ident),+ $(,)? } )*) => {
         #[cfg(test)]
         impl DrawnRow for $row {
             fn drawn_row<'a>(mut values: impl Iterator<Item = &'a Values>) -> Self {
-                Self { $( $column: Drawn::drawn(values.next().expect("values for each column")) ),+ }
+                Self {
+                    $( $column: Drawn::drawn(values.next().expect("values for each column")), )+
+                    $($( $added: Drawn::drawn(values.next().expect("values for each column")), )+)*
+                }
             }
         }
     };
 }
 
 // What the client keeps of a read, in its attempt's directory: no published tables.
-row! {
+table! {
     ExchangeRow = "exchanges" v 1 by (read_key, prompt_index) {
         round_id, read_key, prompt_index, prompt_sha256, send_offset_ns, connect_ns, sent_ns, headers_ns, end_ns,
         http_status, content_type, content_encoding, content_length, ended, end_detail, pieces,
     }
 }
-row! {
+drawn! {
+    ExchangeRow {
+        round_id, read_key, prompt_index, prompt_sha256, send_offset_ns, connect_ns, sent_ns, headers_ns, end_ns,
+        http_status, content_type, content_encoding, content_length, ended, end_detail, pieces,
+    }
+}
+table! {
     StreamRow = "streams" v 1 by (read_key, prompt_index, sequence) {
         round_id, read_key, prompt_index, sequence, at_ns, bytes,
     }
 }
+drawn! {
+    StreamRow { round_id, read_key, prompt_index, sequence, at_ns, bytes }
+}
 
 /// The published tables.
 macro_rules! tables {
-    ($( $row:ident = $name:literal v $version:literal by ($($key:ident),+) { $($column:ident),+ $(,)? } )+) => {
-        $( row! { $row = $name v $version by ($($key),+) { $($column),+ } } )+
+    ($(
+        $row:ident = $name:literal v $major:literal by ($($key:ident),+) { $($column:ident),+ $(,)? }
+        $( + { $($added:ident),+ $(,)? } )*
+    )+) => {
+        $(
+            table! { $row = $name v $major by ($($key),+) { $($column),+ } $( + { $($added),+ } )* }
+
+            drawn! { $row { $($column),+ } $( + { $($added),+ } )* }
+        )+
 
         /// Names of all tables, in the order of the straight line.
         pub const TABLE_NAMES: [&str; [$($name),+].len()] = [$($name),+];
 
         /// All tables with their schemas, in the order of [`TABLE_NAMES`].
         pub fn tables() -> Vec<TableInfo> {
-            vec![$( TableInfo { name: $name, version: $version, schema: $row::schema() } ),+]
+            vec![$( TableInfo::of::<$row>() ),+]
         }
 
         /// The file of a table without rows; none if there is no table of this name.
@@ -151,6 +247,23 @@ macro_rules! tables {
         pub fn rewrite(table: &str, bytes: &[u8]) -> Option<Result<Vec<u8>, ArtifactError>> {
             match table {
                 $( $name => Some(rewrite_as::<$row>(bytes)), )+
+                _ => None,
+            }
+        }
+
+        /// What the end of a file says of the table in it, checked against what the table must be; none if there
+        /// is no table of this name.
+        ///
+        /// # Errors
+        /// When it is no file of this table in a version that this program reads, or none of this round, or one
+        /// that no program of ours would have written.
+        pub fn inspect(
+            table: &str,
+            round_id: &RoundId,
+            file: &std::fs::File,
+        ) -> Option<Result<TableFooter, ArtifactError>> {
+            match table {
+                $( $name => Some(read_footer::<$row>(round_id, file)), )+
                 _ => None,
             }
         }
@@ -196,6 +309,9 @@ tables! {
 }
 
 #[cfg(test)]
+pub(super) mod grown;
+
+#[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
 
@@ -204,20 +320,41 @@ mod tests {
     #[test]
     fn every_schema() {
         let mut text = String::new();
-        let kept = [
-            (ExchangeRow::NAME, ExchangeRow::VERSION, ExchangeRow::schema()),
-            (StreamRow::NAME, StreamRow::VERSION, StreamRow::schema()),
-        ];
-        let published = tables().into_iter().map(|table| (table.name, table.version, table.schema));
-        for (name, version, schema) in published.chain(kept) {
-            writeln!(text, "{name} v{version}").expect("writes to a string");
-            for field in schema.fields() {
-                let null = if field.is_nullable() { " null" } else { "" };
-                writeln!(text, "  {}: {}{null}", field.name(), field.data_type())
-                    .expect("writes to a string");
+        for table in tables() {
+            writeln!(text, "{} v{}: {}", table.name, table.version, table.about).expect("writes to a string");
+            for column in table.columns {
+                let null = if column.is_nullable { " null" } else { "" };
+                let unit = column.unit.map(|unit| format!(" [{unit}]")).unwrap_or_default();
+                let ColumnInfo { name, data_type, meaning, .. } = column;
+                writeln!(text, "  {name}: {data_type}{null}{unit}: {meaning}").expect("writes to a string");
             }
         }
         insta::assert_snapshot!(text);
+    }
+
+    /// The list of columns in the macro and the fields of the struct are in one order.
+    #[test]
+    fn columns_are_in_the_order_of_the_fields_and_additions_may_lack_values() {
+        fn check<T: Table>() {
+            let schema = T::schema();
+            let documented: Vec<&str> = T::COLUMNS.iter().map(|column| column.name).collect();
+            let listed: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            assert_eq!(documented, listed, "{}", T::NAME);
+            for field in schema.fields() {
+                assert!(field.is_nullable() || T::minor_of(field.name()) == 0, "{}: {field}", T::NAME);
+            }
+        }
+        check::<CommitmentRow>();
+        check::<SubmissionRow>();
+        check::<ReadRow>();
+        check::<RequestRow>();
+        check::<TokenRow>();
+        check::<VerdictRow>();
+        check::<DecisionRow>();
+        check::<LeaderboardRow>();
+        check::<WeightRow>();
+        check::<StepAttemptRow>();
+        check::<grown::GrownRow>();
     }
 
     #[test]

@@ -2,30 +2,30 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Hotkey, ImageReference, words};
+use super::{Digest, Hotkey, ImageReference, row, words};
 
-/// One commitment as found, with what became of it: a row of `commitments`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Default))]
-pub struct CommitmentRow {
-    /// The round that read it.
-    pub round_id: String,
-    /// Place in the source, from 0.
-    pub position: u32,
-    /// Hotkey as written, cut to 80 characters; empty where none could be read.
-    pub hotkey: String,
-    /// Block of the commitment, where the source gives one.
-    pub block: Option<i64>,
-    /// Image as written, cut to 255 characters.
-    pub image: Option<String>,
-    /// Digest as written, cut to 80 characters.
-    pub digest: Option<String>,
-    /// Whether it became a submission.
-    pub is_accepted: bool,
-    /// Why it was ignored.
-    pub ignored_code: Option<IgnoreCode>,
-    /// The same in words for the miner.
-    pub ignored_reason: Option<String>,
+row! {
+    /// One commitment as found, with what became of it: a row of `commitments`.
+    pub struct CommitmentRow {
+        /// The round that read it.
+        pub round_id: String,
+        /// Place in the source, from 0.
+        pub position: u32,
+        /// Hotkey as written, cut to 80 characters; empty where none could be read.
+        pub hotkey: String,
+        /// Block of the commitment, where the source gives one.
+        pub block: Option<i64>,
+        /// Image as written, cut to 255 characters.
+        pub image: Option<String>,
+        /// Digest as written, cut to 80 characters.
+        pub digest: Option<String>,
+        /// Whether it became a submission.
+        pub is_accepted: bool,
+        /// Why it was ignored.
+        pub ignored_code: Option<IgnoreCode>,
+        /// The same in words for the miner.
+        pub ignored_reason: Option<String>,
+    }
 }
 
 words! {
@@ -94,20 +94,20 @@ pub struct Submission {
     pub digest: Digest,
 }
 
-/// A row of `submissions`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Default))]
-pub struct SubmissionRow {
-    /// The round.
-    pub round_id: String,
-    /// Hotkey.
-    pub hotkey: String,
-    /// The chain's uid, where known.
-    pub uid: Option<u32>,
-    /// Block of the commitment.
-    pub block: i64,
-    /// Image without tag.
-    pub image: String,
-    /// Digest.
-    pub digest: String,
+row! {
+    /// A row of `submissions`.
+    pub struct SubmissionRow {
+        /// The round.
+        pub round_id: String,
+        /// Hotkey.
+        pub hotkey: String,
+        /// The chain's uid, where known.
+        pub uid: Option<u32>,
+        /// Block of the commitment.
+        pub block: i64,
+        /// Image without tag.
+        pub image: String,
+        /// Digest.
+        pub digest: String,
+    }
 }

@@ -2,9 +2,7 @@
 //!
 //! These rows are the evidence. Everything else that the client says of a request is derived from them.
 
-use serde::{Deserialize, Serialize};
-
-use super::words;
+use super::{row, words};
 
 words! {
     /// How a response ended.
@@ -24,60 +22,60 @@ words! {
     }
 }
 
-/// A row of `exchanges`: one request as HTTP saw it. All `*_ns` time points are monotonic nanoseconds since the
-/// request's own send, which is the moment before its first byte was handed to the kernel on an open connection.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Default))]
-pub struct ExchangeRow {
-    /// The round.
-    pub round_id: String,
-    /// Key of the read.
-    pub read_key: String,
-    /// Number of the prompt in the read, from 0.
-    pub prompt_index: u32,
-    /// Digest of the prompt's text.
-    pub prompt_sha256: String,
-    /// The request's send, since the benchmark's start.
-    pub send_offset_ns: i64,
-    /// How long connecting took; before the send.
-    pub connect_ns: Option<i64>,
-    /// Last byte of the request accepted by the kernel.
-    pub sent_ns: Option<i64>,
-    /// Response headers complete.
-    pub headers_ns: Option<i64>,
-    /// The end: clean, or when the client gave up.
-    pub end_ns: i64,
-    /// HTTP status, once headers came.
-    pub http_status: Option<u32>,
-    /// `Content-Type` as sent, cut to 1,024 bytes as all texts here.
-    pub content_type: Option<String>,
-    /// `Content-Encoding` as sent.
-    pub content_encoding: Option<String>,
-    /// `Content-Length` as sent.
-    pub content_length: Option<i64>,
-    /// How the response ended.
-    pub ended: ExchangeEnd,
-    /// The client's own words about an end other than `eof`.
-    pub end_detail: String,
-    /// Pieces of the body: so many rows of `streams` are this request's.
-    pub pieces: u32,
+row! {
+    /// A row of `exchanges`: one request as HTTP saw it. All `*_ns` time points are monotonic nanoseconds since the
+    /// request's own send, which is the moment before its first byte was handed to the kernel on an open connection.
+    pub struct ExchangeRow {
+        /// The round.
+        pub round_id: String,
+        /// Key of the read.
+        pub read_key: String,
+        /// Number of the prompt in the read, from 0.
+        pub prompt_index: u32,
+        /// Digest of the prompt's text.
+        pub prompt_sha256: String,
+        /// The request's send, since the benchmark's start.
+        pub send_offset_ns: i64,
+        /// How long connecting took; before the send.
+        pub connect_ns: Option<i64>,
+        /// Last byte of the request accepted by the kernel.
+        pub sent_ns: Option<i64>,
+        /// Response headers complete.
+        pub headers_ns: Option<i64>,
+        /// The end: clean, or when the client gave up.
+        pub end_ns: i64,
+        /// HTTP status, once headers came.
+        pub http_status: Option<u32>,
+        /// `Content-Type` as sent, cut to 1,024 bytes as all texts here.
+        pub content_type: Option<String>,
+        /// `Content-Encoding` as sent.
+        pub content_encoding: Option<String>,
+        /// `Content-Length` as sent.
+        pub content_length: Option<i64>,
+        /// How the response ended.
+        pub ended: ExchangeEnd,
+        /// The client's own words about an end other than `eof`.
+        pub end_detail: String,
+        /// Pieces of the body: so many rows of `streams` are this request's.
+        pub pieces: u32,
+    }
 }
 
-/// A row of `streams`: one piece of one response's body, after the HTTP framing was removed, as it arrived.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Default))]
-pub struct StreamRow {
-    /// The round.
-    pub round_id: String,
-    /// Key of the read.
-    pub read_key: String,
-    /// Number of the prompt in the read.
-    pub prompt_index: u32,
-    /// Number of the piece in the body, from 0.
-    pub sequence: u32,
-    /// When the `read()` that brought it returned, nanoseconds since the request's own send; pieces with one
-    /// stamp arrived together.
-    pub at_ns: i64,
-    /// The bytes, never decoded or trimmed.
-    pub bytes: Vec<u8>,
+row! {
+    /// A row of `streams`: one piece of one response's body, after the HTTP framing was removed, as it arrived.
+    pub struct StreamRow {
+        /// The round.
+        pub round_id: String,
+        /// Key of the read.
+        pub read_key: String,
+        /// Number of the prompt in the read.
+        pub prompt_index: u32,
+        /// Number of the piece in the body, from 0.
+        pub sequence: u32,
+        /// When the `read()` that brought it returned, nanoseconds since the request's own send; pieces with one
+        /// stamp arrived together.
+        pub at_ns: i64,
+        /// The bytes, never decoded or trimmed.
+        pub bytes: Vec<u8>,
+    }
 }

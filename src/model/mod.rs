@@ -3,7 +3,8 @@
 //! Rows of the published tables are here, one struct a table, because they are what every other room
 //! talks about; how they lie in Parquet is `artifact`'s business. Checked values ([`Digest`],
 //! [`Hotkey`], [`ImageReference`]) can only be made from text that passed their one door, and what can
-//! only be one of a few words is an enum ([`Word`]) in every row.
+//! only be one of a few words is an enum ([`Word`]) in every row. What a column means is said once, where its field
+//! is declared, and `query --schema` shows that ([`Described`]).
 #![deny(clippy::disallowed_methods)]
 
 mod admission;
@@ -16,6 +17,7 @@ mod outcome;
 mod published;
 mod read;
 mod request;
+mod row;
 mod seed;
 mod standing;
 mod verdict;
@@ -31,6 +33,8 @@ pub use outcome::{Conclusion, StepAttemptRow};
 pub use published::PublishedTable;
 pub use read::{Arm, ReadRow, ReadSpec, ReadStatus};
 pub use request::{RequestFlag, RequestRow, RequestStatus, TokenRow};
+pub(crate) use row::row;
+pub use row::{Column, Described};
 pub use seed::Seed;
 pub use standing::{Component, DecisionOutcome, DecisionRow, LeaderboardRow, Standing, WeightRow};
 pub use verdict::{Check, CheckOutcome, VerdictRow};

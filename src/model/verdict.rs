@@ -1,8 +1,6 @@
 //! What a correctness check found.
 
-use serde::{Deserialize, Serialize};
-
-use super::words;
+use super::{row, words};
 
 words! {
     /// A correctness check, the most telling first: where several fail, the first one names the reason.
@@ -52,30 +50,30 @@ words! {
     }
 }
 
-/// A row of `verdicts`: one check of one submission (or of the baseline against itself).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(Default))]
-pub struct VerdictRow {
-    /// The round.
-    pub round_id: String,
-    /// Read whose answers were judged.
-    pub read_key: String,
-    /// Submission, none for the baseline.
-    pub hotkey: Option<String>,
-    /// What was checked.
-    pub check: Check,
-    /// What was found.
-    pub outcome: CheckOutcome,
-    /// What was measured.
-    pub value: Option<f64>,
-    /// The same of the baseline's own answers.
-    pub control_value: Option<f64>,
-    /// Beyond this the check fails.
-    pub threshold: Option<f64>,
-    /// Tokens or requests the value rests on.
-    pub samples: u32,
-    /// In words a miner can act on.
-    pub reason: String,
-    /// The worst positions as JSON: `[{"prompt_index":..,"position":..,..}]`.
-    pub evidence: String,
+row! {
+    /// A row of `verdicts`: one check of one submission (or of the baseline against itself).
+    pub struct VerdictRow {
+        /// The round.
+        pub round_id: String,
+        /// Read whose answers were judged.
+        pub read_key: String,
+        /// Submission, none for the baseline.
+        pub hotkey: Option<String>,
+        /// What was checked.
+        pub check: Check,
+        /// What was found.
+        pub outcome: CheckOutcome,
+        /// What was measured.
+        pub value: Option<f64>,
+        /// The same of the baseline's own answers.
+        pub control_value: Option<f64>,
+        /// Beyond this the check fails.
+        pub threshold: Option<f64>,
+        /// Tokens or requests the value rests on.
+        pub samples: u32,
+        /// In words a miner can act on.
+        pub reason: String,
+        /// The worst positions as JSON: `[{"prompt_index":..,"position":..,..}]`.
+        pub evidence: String,
+    }
 }

@@ -195,6 +195,45 @@ fn a_query_without_rounds_answers_and_a_bad_one_is_refused() {
     place.check(&["query", "SELECT * FROM read_parquet('/etc/passwd')"], 3);
 }
 
+/// A file that is wrong inside and was sealed as it is: the engine aborts on some of these, the program says so.
+#[test]
+fn a_query_over_a_crafted_file_ends_with_a_documented_code() {
+    use cacheon::adapters::store::RoundDirectory;
+    use cacheon::model::WeightRow;
+
+    let place = Place::new();
+    let data = place.0.path().join("data");
+    let round_id = "demo-1".parse().expect("an id");
+    let row = |uid: u32| WeightRow {
+        round_id: "demo-1".to_owned(),
+        netuid: 14,
+        hotkey: format!("miner {uid}"),
+        uid: Some(uid),
+        share: 0.25,
+        weight: 9,
+        is_dry_run: true,
+        receipt: None,
+    };
+    let round = RoundDirectory::create(&data, &round_id).expect("a new round");
+    round.write_table(&[row(1), row(2)]).expect("writes");
+    let path = round.path().join("results/weights.parquet");
+    let good = std::fs::read(&path).expect("reads");
+    let mut failed = 0;
+    // The pages come first, the end of the file is checked before the engine sees any of it.
+    for position in (4..good.len()).step_by(good.len() / 60) {
+        let mut bytes = good.clone();
+        bytes[position] ^= [0x01, 0x80, 0xff][position % 3];
+        std::fs::write(&path, &bytes).expect("writes");
+        std::fs::remove_file(round.path().join("SEAL")).ok();
+        round.seal().expect("seals");
+        let output = place.run(&["query", "SELECT * FROM weights"]);
+        let code = output.status.code();
+        assert!([Some(0), Some(3)].contains(&code), "{position}: {:?}", output.status);
+        failed += usize::from(code == Some(3));
+    }
+    assert!(failed > 0, "some of the damage is seen by the engine alone");
+}
+
 /// A runner whose own model directory does not exist, and an image that says everything by its manifest.
 #[cfg(feature = "reference")]
 #[test]

@@ -50,8 +50,7 @@ const SIBLINGS: &[(&str, &str)] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("serde_yaml", &["pipeline/yaml.rs"]),
     ("annotate_snippets", &["pipeline/diagnostic.rs"]),
-    ("polars", &["adapters/query.rs"]),
-    ("polars_lazy", &["adapters/query.rs"]),
+    ("polars", &["adapters/query/"]),
     ("parquet", &["artifact/"]),
     ("arrow_array", &["artifact/"]),
     ("arrow_schema", &["artifact/"]),
@@ -256,7 +255,7 @@ fn each_way_around_the_rule_is_seen() {
     );
     check(&[("stages/a.rs", "fn f() { jiff::Timestamp::now() }")], &[]);
 
-    let polars = &["report/a.rs: names `polars`, whose home is [\"adapters/query.rs\"]"];
+    let polars = &["report/a.rs: names `polars`, whose home is [\"adapters/query/\"]"];
     check(&[("report/a.rs", "use polars as p;")], polars);
     check(&[("report/a.rs", "use {std::fs, ::polars::prelude::*};")], polars);
     check(&[("report/a.rs", "fn f(frame: polars::Frame, polars_like: u8) {}")], polars);

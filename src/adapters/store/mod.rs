@@ -272,6 +272,25 @@ impl RoundDirectory {
         whole::read(&self.path, relative, limit)
     }
 
+    /// Opens a plain file of the round, through no link, and says where it lies.
+    ///
+    /// # Errors
+    /// When it is absent, not a plain file, or reached through a link.
+    pub(super) fn open_file(&self, relative: &str) -> Result<(File, PathBuf), StoreError> {
+        whole::open(&self.path, relative)
+    }
+
+    /// What was sealed; none before.
+    ///
+    /// # Errors
+    /// When there is a seal that cannot be read.
+    pub(super) fn read_seal(&self) -> Result<Option<Seal>, StoreError> {
+        match self.read(layout::SEAL_FILE, MAX_ROUND_FILE) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => Seal::parse(&read?).map(Some).map_err(artifact_error(&self.path.join(layout::SEAL_FILE))),
+        }
+    }
+
     /// Makes the directory of one attempt of a leg; see [`layout::attempt_path`].
     ///
     /// # Errors
@@ -380,6 +399,22 @@ impl RoundDirectory {
         let sealed = Seal::parse(&bytes).map_err(artifact_error(&path))?;
         Ok(sealed.first_difference(&seal::digests(&self.path)?))
     }
+}
+
+/// Reads a file that lies in the data directory itself.
+///
+/// # Errors
+/// As [`RoundDirectory::read`].
+pub(super) fn read_data_file(data_dir: &Path, name: &str, limit: u64) -> Result<Vec<u8>, StoreError> {
+    whole::read(data_dir, name, limit)
+}
+
+/// Writes a file that lies in the data directory itself, whole, over the one that is there.
+///
+/// # Errors
+/// As [`RoundDirectory::write_whole`].
+pub(super) fn write_data_file(data_dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    whole::write(&whole::target(data_dir, name)?, bytes, whole::Existing::Replace)
 }
 
 /// The process named in a lock file.
