@@ -63,7 +63,7 @@ async fn run_with(
     let witness = data.path().join("witness");
     let yaml = format!("name: t\nenv: {{ WITNESS: {} }}\n{yaml}", witness.display());
     let pipeline =
-        Pipeline::parse(&Source::new("t.yml", &*yaml)).unwrap_or_else(|found| panic!("{found}")).value;
+        Pipeline::parse(&Source::new("t.yml", &yaml)).unwrap_or_else(|found| panic!("{found}")).value;
     let round_id: RoundId = "r".parse().unwrap();
     let settings = RoundSettings {
         pipeline: Arc::new(pipeline),
