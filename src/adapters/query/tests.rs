@@ -195,6 +195,7 @@ fn sealed_rounds_answer_as_unsealed_ones() {
         "SELECT * FROM requests ORDER BY round_id, prompt_index",
         "SELECT * FROM step_attempts ORDER BY round_id",
         "SELECT COUNT(*) AS n FROM requests",
+        "SELECT COUNT(*) AS n FROM (SELECT hotkey FROM weights UNION ALL SELECT read_key FROM requests) t",
         "SELECT hotkey FROM weights WHERE round_id = 'demo-2' AND share > 0.5",
         "SELECT r.round_id, COUNT(*) AS n FROM requests r JOIN weights w ON w.round_id = r.round_id \
          WHERE w.hotkey = 'alice' GROUP BY r.round_id ORDER BY r.round_id",
