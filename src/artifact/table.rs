@@ -320,7 +320,8 @@ mod tests {
     #[test]
     fn every_schema() {
         let mut text = String::new();
-        for table in tables() {
+        let kept = [TableInfo::of::<ExchangeRow>(), TableInfo::of::<StreamRow>()];
+        for table in tables().into_iter().chain(kept) {
             writeln!(text, "{} v{}: {}", table.name, table.version, table.about).expect("writes to a string");
             for column in table.columns {
                 let null = if column.is_nullable { " null" } else { "" };

@@ -19,7 +19,7 @@ use super::source::{Source, Span};
 /// The largest file that is read, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 const MAX_DEPTH: usize = 48;
-const MAX_NODES: usize = 20_000;
+const MAX_NODES: usize = 100_000;
 
 /// A value and the bytes it was written with.
 #[derive(Debug, Clone, PartialEq)]

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 /// `in/round.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Round {
+struct Setup {
     /// What the case is about, for its readers.
     about: String,
     round_id: RoundId,
@@ -48,7 +48,7 @@ struct Stream {
 /// probability of the most probable token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Scores {
+struct ScoredAnswer {
     prompt_index: u32,
     token_ids: Vec<u32>,
     scores: Vec<(f64, u32, f64)>,
@@ -57,10 +57,10 @@ struct Scores {
 /// All of `in/`.
 #[derive(Debug, Clone)]
 struct Case {
-    round: Round,
+    round: Setup,
     reads: Vec<ReadRow>,
     streams: Vec<Stream>,
-    scores: Vec<Scores>,
+    scores: Vec<ScoredAnswer>,
 }
 
 impl Case {

@@ -6,7 +6,7 @@ use cacheon::judge::{Policies, questions};
 use cacheon::model::{Arm, ExchangeEnd, Fault, ReadRow, ReadStatus};
 use serde_json::{Value, json};
 
-use super::{Case, Round, Scores, Stream, tokenizer};
+use super::{Case, ScoredAnswer, Setup, Stream, tokenizer};
 
 const PROMPTS: u32 = 6;
 /// Milliseconds of the baseline.
@@ -218,7 +218,7 @@ fn case(about: &str, commitments: Vec<Value>, launches: &[Launch], jitter: f64) 
         reads.push(read);
     }
     let round_id = "golden".parse().expect("an id");
-    let round = Round { about: about.to_owned(), round_id, policies, commitments };
+    let round = Setup { about: about.to_owned(), round_id, policies, commitments };
     let mut case = Case { round, reads, streams, scores: Vec::new() };
     case.scores = scores(&case);
     case
@@ -344,7 +344,7 @@ fn stream(read_key: &str, prompt_index: u32, conduct: Conduct, speed: f64) -> St
 
 /// What a scorer says of every answer that was given: the model's own tokens are its first choice, any other is none it would
 /// have thought of.
-fn scores(case: &Case) -> Vec<Scores> {
+fn scores(case: &Case) -> Vec<ScoredAnswer> {
     let tokenizer = tokenizer();
     let score = |(prompt_index, token_ids): (u32, Vec<u32>)| {
         let mut own = tokenizer.segment(ANSWERS[prompt_index as usize]).expect("segments").ids;
@@ -354,7 +354,7 @@ fn scores(case: &Case) -> Vec<Scores> {
             let is_own = own.get(position) == token_ids.get(position);
             if is_own { (top, 1, top) } else { (-9.5, 812, top) }
         });
-        Scores { prompt_index, scores: scores.collect(), token_ids }
+        ScoredAnswer { prompt_index, scores: scores.collect(), token_ids }
     };
     questions([case.records().1.as_slice()]).into_iter().map(score).collect()
 }
