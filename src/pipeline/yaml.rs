@@ -127,7 +127,7 @@ fn options() -> Options {
             max_depth: MAX_DEPTH,
             flow_nesting_limit: MAX_DEPTH,
             max_nodes: MAX_NODES,
-            max_events: 60_000,
+            max_events: 3 * MAX_NODES,
             max_aliases: 200,
             max_anchors: 100,
             max_documents: 1,
@@ -137,7 +137,7 @@ fn options() -> Options {
         strict_booleans: true,
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         merge_keys: MergeKeyPolicy::AsOrdinary,
-        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: 60_000 },
+        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: 3 * MAX_NODES },
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
@@ -427,6 +427,6 @@ mod tests {
         let source = Source::new("bomb.yml", &bomb);
         assert_eq!(parse(&source).unwrap_err().len(), 1);
         check(&"x".repeat(10_000_000), &[("L001", 1)]);
-        check(&"a: [1, 2]\n".repeat(50_000), &[("L001", 5_000)]);
+        check(&"a: [1, 2]\n".repeat(50_000), &[("L001", 25_000)]);
     }
 }
