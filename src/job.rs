@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::artifact::{JobStep, JournalEvent, LegAttempt, Publication, StepKind};
 use crate::model::{Conclusion, Fault, Reason};
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site, SiteScope};
-use crate::pipeline::definition::{Action, Env, Flag, Job, Pipeline, Step};
+use crate::pipeline::definition::{Env, Flag, Job, Pipeline, Step, StepAction};
 use crate::pipeline::expr::{ExprError, Object, Status, Value};
 use crate::pipeline::stage::StageOutput;
 use crate::pipeline::template::diagnostic;
@@ -373,7 +373,7 @@ impl<'a> StepLoop<'a> {
     ) -> Result<StepGain, StepFailure> {
         let known = self.known(env);
         match &step.action {
-            Action::Stage { stage, with, .. } => {
+            StepAction::Stage { stage, with, .. } => {
                 let scope = known.at(Site::Step, self.status);
                 let given = with
                     .iter()
@@ -390,7 +390,7 @@ impl<'a> StepLoop<'a> {
                 })?;
                 Ok(StepGain { outputs, published: published(output) })
             }
-            Action::Run { script, .. } => {
+            StepAction::Run { script, .. } => {
                 let scope = known.at(Site::Script, self.status);
                 let script = script.text(&scope).map_err(|error| self.expression(&error))?;
                 let working_dir = std::env::current_dir().map_err(|error| {
@@ -484,8 +484,8 @@ fn step_name(index: usize, step: &Step) -> String {
 
 fn kind_of(step: &Step) -> StepKind {
     match &step.action {
-        Action::Stage { stage, .. } => StepKind::Stage(*stage),
-        Action::Run { .. } => StepKind::Run,
+        StepAction::Stage { stage, .. } => StepKind::Stage(*stage),
+        StepAction::Run { .. } => StepKind::Run,
     }
 }
 

@@ -30,7 +30,7 @@ use crate::error::{Error, ExitCode};
 use crate::job::{JobRun, run_attempt};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed};
 use crate::pipeline::contexts::{ContextName, KnownContexts};
-use crate::pipeline::definition::{Action as StepAction, Job, Pipeline};
+use crate::pipeline::definition::{Job, Pipeline, StepAction};
 use crate::pipeline::expr::{ExprError, Object, Status, Value};
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;

@@ -16,6 +16,9 @@ pub(super) struct Arguments {
     /// Files to look at; a file below a folder `runners` is a runner, any other a pipeline. All of `pipelines/`
     /// and `runners/` where none is named.
     files: Vec<PathBuf>,
+    /// Folder of runner files, to find jobs whose labels no runner has.
+    #[arg(long, value_name = "DIR", default_value = "runners")]
+    runners: PathBuf,
     /// Form of the findings.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
@@ -42,9 +45,10 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
     if files.is_empty() {
         return Err(Error::Usage("no files named, and no `pipelines/` or `runners/` here".to_owned()));
     }
+    let runners = runners_in(&arguments.runners)?;
     let mut findings = Vec::new();
     for file in &files {
-        findings.push(diagnostics_of(file)?);
+        findings.push(diagnostics_of(file, &runners)?);
     }
     let has_errors = findings.iter().any(Diagnostics::has_errors);
     match if arguments.json { Format::Json } else { arguments.format } {
@@ -67,13 +71,34 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
     Ok(if has_errors { ExitCode::Invalid } else { ExitCode::Done })
 }
 
-fn diagnostics_of(file: &Path) -> Result<Diagnostics, Error> {
+/// The runners of a folder that can be read; none where there is no folder.
+fn runners_in(folder: &Path) -> Result<Vec<RunnerSpec>, Error> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut runners = Vec::new();
+    for file in yaml_files(folder)? {
+        runners.extend(RunnerSpec::parse(&read_source(&file)?).ok().map(|parsed| parsed.value));
+    }
+    Ok(runners)
+}
+
+fn diagnostics_of(file: &Path, runners: &[RunnerSpec]) -> Result<Diagnostics, Error> {
     let source = read_source(file)?;
     let is_runner = file.parent().is_some_and(|folder| folder.ends_with("runners"));
     Ok(if is_runner {
         RunnerSpec::parse(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
     } else {
-        Pipeline::parse(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
+        let found = Pipeline::parse(&source);
+        // Where no runner is known, nothing can be said about labels.
+        let unanswered = found.as_ref().ok().filter(|_| !runners.is_empty());
+        let unanswered = unanswered.map(|parsed| parsed.value.unanswered(runners)).unwrap_or_default();
+        let found = found.map_or_else(|errors| errors, |parsed| parsed.warnings);
+        if unanswered.is_empty() {
+            found
+        } else {
+            Diagnostics::new(&source, unanswered.into_iter().chain(found.items).collect())
+        }
     })
 }
 

@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::error::{Error, ExitCode};
 use crate::pipeline::diagnostic::Color;
 use crate::pipeline::source::Source;
-use crate::report::{Colour, TextStyle};
+use crate::report::{Paint, TextStyle};
 
 /// The end of the help text.
 fn exit_codes() -> String {
@@ -101,8 +101,8 @@ impl Session {
     /// How tables for people look on stdout.
     fn style(&self) -> TextStyle {
         let is_terminal = std::io::stdout().is_terminal();
-        let colour = if self.is_coloured(is_terminal) { Colour::Ansi } else { Colour::Plain };
-        TextStyle { width: Some(terminal_width()), colour }
+        let paint = if self.is_coloured(is_terminal) { Paint::Ansi } else { Paint::Plain };
+        TextStyle { width: Some(terminal_width()), paint }
     }
 }
 

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::stamped::{StampedStream, Stamps};
-use crate::measure::capture::{Capture, End, Read};
+use crate::measure::capture::{Capture, End, Piece};
 
 /// A body longer than this is not an answer: 256 tokens with 20 alternatives each take about 1 MiB.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -64,7 +64,7 @@ pub(super) async fn exchange(
     capture.connect_ns = capture.connect_ns.or_else(|| Some(nanos(started.elapsed())));
     capture.sent_ns = stamps.last_write().map(since_send);
     capture.headers_ns = capture.headers_ns.map(since_send);
-    for read in &mut capture.reads {
+    for read in &mut capture.pieces {
         read.at_ns = since_send(read.at_ns);
     }
     capture.end_ns = since_send(if end == End::Eof { stamps.last_read().unwrap_or(now) } else { now });
@@ -109,10 +109,10 @@ async fn attempt(
     while let Some(frame) = driven(&mut connection, body.frame()).await {
         let Ok(bytes) = frame.map_err(|error| ended(&error))?.into_data() else { continue };
         total += bytes.len();
-        if total > MAX_BODY_BYTES || capture.reads.len() >= MAX_READS {
+        if total > MAX_BODY_BYTES || capture.pieces.len() >= MAX_READS {
             return Err((End::TooLarge, format!("stopped reading after {total} bytes of body")));
         }
-        capture.reads.push(Read { at_ns: stamps.last_read().unwrap_or_default(), bytes: bytes.to_vec() });
+        capture.pieces.push(Piece { at_ns: stamps.last_read().unwrap_or_default(), bytes: bytes.to_vec() });
     }
     Ok(())
 }

@@ -127,9 +127,9 @@ async fn stamps_are_in_order_and_start_at_the_send() {
     for capture in &captures {
         let sent = capture.sent_ns.expect("sent");
         let headers = capture.headers_ns.expect("headers");
-        assert!(sent <= headers && headers <= capture.reads[0].at_ns, "{capture:?}");
-        assert!(capture.reads.is_sorted_by_key(|read| read.at_ns));
-        assert!(capture.reads.last().expect("a read").at_ns <= capture.end_ns);
+        assert!(sent <= headers && headers <= capture.pieces[0].at_ns, "{capture:?}");
+        assert!(capture.pieces.is_sorted_by_key(|read| read.at_ns));
+        assert!(capture.pieces.last().expect("a read").at_ns <= capture.end_ns);
     }
 }
 

@@ -9,7 +9,7 @@ pub use crate::model::ExchangeEnd as End;
 
 /// One piece of the body.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Read {
+pub struct Piece {
     /// When the `read()` that brought it returned, nanoseconds since the request's send.
     pub at_ns: u64,
     /// The bytes, never decoded or trimmed.
@@ -41,7 +41,7 @@ pub struct Capture {
     /// `Content-Length` as sent: a stream whose length is known beforehand is no stream.
     pub content_length: Option<u64>,
     /// The body as it arrived.
-    pub reads: Vec<Read>,
+    pub pieces: Vec<Piece>,
     /// How it ended.
     pub end: End,
     /// The client's own words about an end other than [`End::Eof`].
@@ -62,7 +62,7 @@ impl Default for Capture {
             content_type: None,
             content_encoding: None,
             content_length: None,
-            reads: Vec::new(),
+            pieces: Vec::new(),
             end: End::Eof,
             end_detail: String::new(),
         }

@@ -196,7 +196,7 @@ fn count(value: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::capture::Read;
+    use super::super::capture::Piece;
     use super::super::observe::{Caps, observe};
     use super::super::tokenizer::tests::tiny;
     use super::*;
@@ -244,7 +244,7 @@ mod tests {
             prompt_index: 4,
             http_status: Some(200),
             content_type: Some("text/event-stream".into()),
-            reads: reads.into_iter().map(|(at_ns, bytes)| Read { at_ns, bytes }).collect(),
+            pieces: reads.into_iter().map(|(at_ns, bytes)| Piece { at_ns, bytes }).collect(),
             ..Capture::default()
         };
         let tokenizer = tiny();

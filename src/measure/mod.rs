@@ -21,7 +21,7 @@ pub mod workload;
 #[cfg(test)]
 mod vectors;
 
-pub use capture::{Capture, End, Read};
+pub use capture::{Capture, End, Piece};
 pub use metrics::{Record, RecordContext, record};
 pub use observe::{Caps, Observation, observe};
 pub use streams::{InvalidStreams, StreamContext, derive_records, keep};

@@ -13,21 +13,21 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::capture::{Capture, End};
-use super::sse::{Event, EventStream, Limits};
+use super::sse::{Event, EventStream, StreamBounds};
 use crate::model::{RequestFlag, RequestStatus};
 
 /// Bounds on one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
     /// Bounds of the event stream.
-    pub stream: Limits,
+    pub stream: StreamBounds,
     /// Choices that were asked for (`n`): one with a higher index is not the protocol.
     pub choices: u32,
 }
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { stream: Limits::default(), choices: 1 }
+        Self { stream: StreamBounds::default(), choices: 1 }
     }
 }
 
@@ -159,15 +159,15 @@ impl Observation {
 /// Reads a capture. Total: any bytes give an observation.
 pub fn observe(capture: &Capture, caps: &Caps) -> Observation {
     let mut seen = Observation::empty();
-    seen.body_bytes = capture.reads.iter().map(|read| read.bytes.len() as u64).sum();
-    seen.first_byte_ns = capture.reads.iter().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
+    seen.body_bytes = capture.pieces.iter().map(|read| read.bytes.len() as u64).sum();
+    seen.first_byte_ns = capture.pieces.iter().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
     if capture.end == End::TooLarge {
         seen.flags.insert(RequestFlag::TooLarge);
     }
     if let Some(status) = head_fault(capture, &mut seen.flags) {
         seen.status = status;
         if status == RequestStatus::ServerError {
-            let bytes = capture.reads.iter().flat_map(|read| &read.bytes).copied();
+            let bytes = capture.pieces.iter().flat_map(|read| &read.bytes).copied();
             let body: Vec<u8> = bytes.take(1 << 16).collect();
             seen.error = Some(error_message(&String::from_utf8_lossy(&body)));
         }
@@ -209,7 +209,7 @@ fn head_fault(capture: &Capture, flags: &mut BTreeSet<RequestFlag>) -> Option<Re
 
 fn read_stream(capture: &Capture, caps: &Caps, seen: &mut Observation) {
     let mut stream = EventStream::new(caps.stream);
-    for read in &capture.reads {
+    for read in &capture.pieces {
         for event in stream.push(&read.bytes) {
             seen.take(&event, read.at_ns, caps);
         }
@@ -218,7 +218,7 @@ fn read_stream(capture: &Capture, caps: &Caps, seen: &mut Observation) {
         seen.flags.insert(RequestFlag::TooLarge);
     } else if stream.has_partial_event() {
         let is_done = |event: Event| event.name != "error" && event.data.trim() == "[DONE]";
-        let at_ns = capture.reads.iter().rev().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
+        let at_ns = capture.pieces.iter().rev().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
         if capture.end == End::Eof && !seen.is_done && stream.unfinished().is_some_and(is_done) {
             seen.is_done = true;
             seen.done_ns = at_ns;

@@ -9,14 +9,14 @@
 
 /// Bounds on what a hostile stream may make the parser hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct StreamBounds {
     /// Most bytes of one event, its line ends not counted.
     pub event_bytes: usize,
     /// Most events of one stream.
     pub events: usize,
 }
 
-impl Default for Limits {
+impl Default for StreamBounds {
     fn default() -> Self {
         Self { event_bytes: 4 << 20, events: 1 << 20 }
     }
@@ -49,7 +49,7 @@ pub struct Event {
 /// The parser: push what was read, take what it completed.
 #[derive(Debug, Clone)]
 pub struct EventStream {
-    limits: Limits,
+    limits: StreamBounds,
     offset: u64,
     line: Vec<u8>,
     name: Vec<u8>,
@@ -63,7 +63,7 @@ pub struct EventStream {
 
 impl EventStream {
     /// A parser at the start of a stream.
-    pub const fn new(limits: Limits) -> Self {
+    pub const fn new(limits: StreamBounds) -> Self {
         Self {
             limits,
             offset: 0,
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     fn parse(bytes: &[u8], cut: usize) -> Vec<Event> {
-        let mut stream = EventStream::new(Limits::default());
+        let mut stream = EventStream::new(StreamBounds::default());
         bytes.chunks(cut.max(1)).flat_map(|read| stream.push(read)).collect()
     }
 
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn what_is_unfinished_can_be_asked_for_and_is_no_event() {
         let check = |bytes: &str, expected: Option<&str>| {
-            let mut stream = EventStream::new(Limits::default());
+            let mut stream = EventStream::new(StreamBounds::default());
             stream.push(bytes.as_bytes());
             let found = stream.unfinished();
             assert_eq!(found.map(|event| event.data).as_deref(), expected, "{bytes:?}");
@@ -261,10 +261,10 @@ mod tests {
 
     #[test]
     fn bounds() {
-        let mut stream = EventStream::new(Limits { event_bytes: 10, events: 2 });
+        let mut stream = EventStream::new(StreamBounds { event_bytes: 10, events: 2 });
         assert_eq!(stream.push(b"data: 1\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\n").len(), 2);
         assert_eq!(stream.exceeded(), Some(LimitExceeded::Events(2)));
-        let mut stream = EventStream::new(Limits { event_bytes: 10, events: 2 });
+        let mut stream = EventStream::new(StreamBounds { event_bytes: 10, events: 2 });
         for _ in 0..100 {
             assert!(stream.push(b"data").is_empty());
         }

@@ -3,7 +3,7 @@
 //! The line is [`Capture`] -> [`keep`] -> rows on disk -> [`derive_records`] -> rows of `requests` and `tokens`. A measurement
 //! goes the same way as whoever recomputes it: nothing is derived from anything but the rows that are kept.
 
-use super::capture::{Capture, Read};
+use super::capture::{Capture, Piece};
 use super::metrics::{Record, RecordContext, record};
 use super::observe::{Caps, observe};
 use super::tokenizer::PinnedTokenizer;
@@ -64,9 +64,9 @@ pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<
         content_length: capture.content_length.map(signed),
         ended: capture.end,
         end_detail: cut(capture.end_detail),
-        pieces: u32::try_from(capture.reads.len()).unwrap_or(u32::MAX),
+        pieces: u32::try_from(capture.pieces.len()).unwrap_or(u32::MAX),
     };
-    let pieces = (0..).zip(capture.reads).map(|(sequence, read)| StreamRow {
+    let pieces = (0..).zip(capture.pieces).map(|(sequence, read)| StreamRow {
         round_id: context.round_id.to_owned(),
         read_key: context.read_key.to_owned(),
         prompt_index: capture.prompt_index,
@@ -138,9 +138,9 @@ fn capture(exchange: &ExchangeRow, pieces: &[StreamRow]) -> Capture {
         content_type: exchange.content_type.clone(),
         content_encoding: exchange.content_encoding.clone(),
         content_length: exchange.content_length.map(unsigned),
-        reads: pieces
+        pieces: pieces
             .iter()
-            .map(|piece| Read { at_ns: unsigned(piece.at_ns), bytes: piece.bytes.clone() })
+            .map(|piece| Piece { at_ns: unsigned(piece.at_ns), bytes: piece.bytes.clone() })
             .collect(),
         end: exchange.ended,
         end_detail: exchange.end_detail.clone(),
@@ -170,7 +170,7 @@ mod tests {
     const CONTEXT: StreamContext<'_> = StreamContext { round_id: "r", read_key: "k", prompt_sha256: "00" };
 
     fn answered(prompt_index: u32) -> Capture {
-        let event = |at_ns: u64, rest: &str| Read {
+        let event = |at_ns: u64, rest: &str| Piece {
             at_ns,
             bytes: format!("data: {{\"choices\":[{{\"index\":0,{rest}}}]}}\n\n").into_bytes(),
         };
@@ -183,11 +183,11 @@ mod tests {
             end_ns: 50,
             http_status: Some(200),
             content_type: Some("text/event-stream".into()),
-            reads: vec![
+            pieces: vec![
                 event(10, "\"delta\":{\"content\":\"He\"}"),
                 event(20, "\"delta\":{\"content\":\"llo w\"}"),
                 event(30, "\"delta\":{},\"finish_reason\":\"stop\""),
-                Read { at_ns: 31, bytes: b"data: [DONE]\n\n".to_vec() },
+                Piece { at_ns: 31, bytes: b"data: [DONE]\n\n".to_vec() },
             ],
             ..Capture::default()
         }

@@ -83,7 +83,7 @@ fn over_http(reads: &[Vec<u8>]) -> Capture {
                 }
             }
         }
-        capture.reads.push(Read { at_ns: at_ns as u64, bytes: body });
+        capture.pieces.push(Piece { at_ns: at_ns as u64, bytes: body });
     }
     if !is_chunked && remaining.unwrap_or(0) == 0 {
         capture.end = End::Eof;
@@ -101,7 +101,7 @@ fn capture(raw: &Value) -> Capture {
             http_status: Some(200),
             content_type: header("content-type").or(Some("text/event-stream".into())),
             content_encoding: header("content-encoding"),
-            reads: (0..).zip(reads).map(|(at_ns, bytes)| Read { at_ns, bytes }).collect(),
+            pieces: (0..).zip(reads).map(|(at_ns, bytes)| Piece { at_ns, bytes }).collect(),
             ..Capture::default()
         }
     };
@@ -188,7 +188,7 @@ fn body(text: &str) -> Capture {
     Capture {
         http_status: Some(200),
         content_type: Some("text/event-stream".into()),
-        reads: vec![Read { at_ns: 7, bytes: text.as_bytes().to_vec() }],
+        pieces: vec![Piece { at_ns: 7, bytes: text.as_bytes().to_vec() }],
         ..Capture::default()
     }
 }
@@ -245,8 +245,8 @@ fn a_done_without_its_blank_line_counts_and_is_flagged() {
         "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\n";
     let check = |rest: &str, end: End, (is_done, flags): (bool, &[RequestFlag])| {
         let mut capture = Capture { end, ..body(HI) };
-        capture.reads.push(Read { at_ns: 9, bytes: rest.as_bytes().to_vec() });
-        capture.reads.push(Read { at_ns: 11, bytes: Vec::new() });
+        capture.pieces.push(Piece { at_ns: 9, bytes: rest.as_bytes().to_vec() });
+        capture.pieces.push(Piece { at_ns: 11, bytes: Vec::new() });
         let seen = observe(&capture, &Caps::default());
         assert_eq!((seen.is_done, seen.done_ns), (is_done, is_done.then_some(9)), "{rest:?}");
         assert_eq!(seen.flags.into_iter().collect::<Vec<_>>(), flags, "{rest:?}");

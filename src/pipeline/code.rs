@@ -66,6 +66,7 @@ codes! {
     InputDefault = "L057": "a default that its input would refuse",
     Matrix = "L059": "a matrix that cannot be expanded",
     Unsupported = "L060": "a setting that is planned and not supported yet",
+    NoRunner = "L061": "labels that no runner has",
     Evaluation = "E001": "an expression failed while the pipeline ran",
 }
 

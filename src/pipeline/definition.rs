@@ -375,12 +375,12 @@ pub struct Step {
     /// Whether and when it is tried again.
     pub retry: Retry,
     /// What it does.
-    pub action: Action,
+    pub action: StepAction,
 }
 
 /// What a step does.
 #[derive(Debug, Clone)]
-pub enum Action {
+pub enum StepAction {
     /// Runs a built-in stage.
     Stage {
         /// Which.

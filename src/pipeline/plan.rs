@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::code::Code;
 use super::contexts::{ContextName, KnownContexts, Site};
-use super::definition::{Action, InputDecl, InputType, Job, Pipeline, Step};
+use super::definition::{InputDecl, InputType, Job, Pipeline, Step, StepAction};
 use super::diagnostic::Diagnostic;
 use super::expr::{ExprError, Status, TermKind, Value};
 use super::matrix::{self, Emptiness};
@@ -326,10 +326,12 @@ fn written(template: &Template, pipeline: &Pipeline) -> String {
 fn step_name(step: &Step, pipeline: &Pipeline) -> String {
     let own = step.name.as_ref().map(|name| written(name, pipeline)).or_else(|| step.id.clone());
     match (&step.action, own) {
-        (Action::Stage { stage, .. }, Some(name)) if name != stage.as_str() => format!("{stage} ({name})"),
-        (Action::Stage { stage, .. }, _) => stage.to_string(),
-        (Action::Run { .. }, Some(name)) => format!("run ({name})"),
-        (Action::Run { script, .. }, None) => {
+        (StepAction::Stage { stage, .. }, Some(name)) if name != stage.as_str() => {
+            format!("{stage} ({name})")
+        }
+        (StepAction::Stage { stage, .. }, _) => stage.to_string(),
+        (StepAction::Run { .. }, Some(name)) => format!("run ({name})"),
+        (StepAction::Run { script, .. }, None) => {
             let script = written(script, pipeline);
             format!("run `{:.60}`", script.lines().next().unwrap_or_default())
         }

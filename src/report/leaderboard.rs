@@ -70,12 +70,12 @@ fn colour(standing: Standing) -> Color {
 #[cfg(test)]
 mod tests {
     use super::super::summary::tests::leaderboard;
-    use super::super::text::Colour;
+    use super::super::text::Paint;
     use super::*;
 
     #[test]
     fn at_three_widths() {
-        let style = |width| TextStyle { width, colour: Colour::Plain };
+        let style = |width| TextStyle { width, paint: Paint::Plain };
         insta::assert_snapshot!("width_100", leaderboard_table(&leaderboard(), style(Some(100))));
         insta::assert_snapshot!("width_160", leaderboard_table(&leaderboard(), style(Some(160))));
         insta::assert_snapshot!("no_width", leaderboard_table(&leaderboard(), style(None)));
@@ -85,7 +85,7 @@ mod tests {
     fn no_line_is_wider_than_the_terminal() {
         for width in [100, 130, 160] {
             let text =
-                leaderboard_table(&leaderboard(), TextStyle { width: Some(width), colour: Colour::Plain });
+                leaderboard_table(&leaderboard(), TextStyle { width: Some(width), paint: Paint::Plain });
             let widest = text.lines().map(|line| line.chars().count()).max();
             assert!(widest <= Some(usize::from(width)), "{widest:?} at {width}");
         }
@@ -95,7 +95,7 @@ mod tests {
     fn escapes_are_only_ours() {
         let plain = leaderboard_table(&leaderboard(), TextStyle::PLAIN);
         assert!(!plain.contains('\u{1b}'));
-        let style = TextStyle { width: Some(100), colour: Colour::Ansi };
+        let style = TextStyle { width: Some(100), paint: Paint::Ansi };
         let ansi = leaderboard_table(&leaderboard(), style);
         assert!(ansi.contains('\u{1b}') && !ansi.contains("\u{1b}]0;pwned"));
     }

@@ -18,4 +18,4 @@ pub use rounds::{
     show_round,
 };
 pub use summary::{SummaryInput, summary_markdown};
-pub use text::{Colour, TextStyle};
+pub use text::{Paint, TextStyle};

@@ -294,7 +294,7 @@ fn jobs_table(jobs: &[JobState], style: TextStyle) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::summary::tests::{jobs, leaderboard, tables};
-    use super::super::text::Colour;
+    use super::super::text::Paint;
     use super::*;
 
     fn summary(id: &str, state: RoundPhase) -> RoundSummary {
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn one_round() {
-        let style = TextStyle { width: Some(100), colour: Colour::Plain };
+        let style = TextStyle { width: Some(100), paint: Paint::Plain };
         insta::assert_snapshot!("show", show_round(&detail(), style));
         let value: serde_json::Value = serde_json::from_str(&round_json(&detail())).expect("JSON");
         assert_eq!(value["round_id"], "demo-2");

@@ -4,7 +4,7 @@ use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Tab
 
 /// Whether output may carry colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Colour {
+pub enum Paint {
     /// None: a file, a pipe, or the user said so.
     Plain,
     /// ANSI colours.
@@ -17,12 +17,12 @@ pub struct TextStyle {
     /// Columns of the terminal; none outside one, then nothing is wrapped.
     pub width: Option<u16>,
     /// Whether to colour.
-    pub colour: Colour,
+    pub paint: Paint,
 }
 
 impl TextStyle {
     /// For files, pipes and tests: no width, no colour.
-    pub const PLAIN: Self = Self { width: None, colour: Colour::Plain };
+    pub const PLAIN: Self = Self { width: None, paint: Paint::Plain };
 }
 
 /// Text of a stranger for a terminal: one line, without control characters and without the characters that
@@ -162,7 +162,7 @@ pub(super) fn table(style: TextStyle, rows: RowLines) -> Table {
         Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
-    if style.colour == Colour::Ansi {
+    if style.paint == Paint::Ansi {
         table.enforce_styling();
     }
     table

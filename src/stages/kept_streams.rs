@@ -55,7 +55,7 @@ impl<'a> KeptStreams<'a> {
 
     /// Takes the next capture, in the order of prompts.
     pub(super) fn take(&mut self, capture: Capture) -> Result<(), StageError> {
-        self.held_bytes += capture.reads.iter().map(|read| PIECE_BYTES + read.bytes.len()).sum::<usize>();
+        self.held_bytes += capture.pieces.iter().map(|read| PIECE_BYTES + read.bytes.len()).sum::<usize>();
         self.held.push(capture);
         if self.held_bytes > HELD_BYTES { self.write_held() } else { Ok(()) }
     }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::adapters::store::RoundDirectory;
     use crate::measure::tokenizer::tests::tiny;
-    use crate::measure::{End, Read};
+    use crate::measure::{End, Piece};
     use crate::model::{RoundId, Seed};
     use crate::pipeline::stage::{Handle, benchmark};
     use crate::stages::{Notes, RoundContext, RunnerContext, handle, load};
@@ -114,9 +114,9 @@ mod tests {
             end_ns: 5000,
             http_status: Some(200),
             content_type: Some("text/event-stream".to_owned()),
-            reads: (10..)
+            pieces: (10..)
                 .zip(text.bytes().take(if is_cut { 40 } else { usize::MAX }))
-                .map(|(at_ns, byte)| Read { at_ns, bytes: vec![byte] })
+                .map(|(at_ns, byte)| Piece { at_ns, bytes: vec![byte] })
                 .collect(),
             end: if is_cut { End::Reset } else { End::Eof },
             ..Capture::default()

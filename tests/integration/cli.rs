@@ -177,6 +177,18 @@ fn a_failing_step_leaves_the_round_incomplete_and_says_why() {
 }
 
 #[test]
+fn a_job_that_no_runner_answers_is_found_by_lint() {
+    let text = "jobs: { a: { runs-on: [gpu, h200], steps: [{ run: 'true' }] } }\n";
+    let runner = "name: box\nlabels: [gpu]\nengine: docker\n";
+    let place = Place::new().with("p.yml", text).with("runners/box.yml", runner);
+    let output = place.run(&["lint", "p.yml"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("no runner has the labels gpu, h200"), "{said}");
+    assert!(said.contains("there are: box (box, gpu)"), "{said}");
+}
+
+#[test]
 fn no_runner_is_a_clear_end() {
     let text = "jobs: { a: { runs-on: [gpu, h200], steps: [{ run: 'true' }] } }\n";
     let place = Place::new().with("p.yml", text).with("runners/.keep", "");

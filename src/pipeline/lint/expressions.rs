@@ -4,7 +4,7 @@ use super::matrices;
 use super::paths::{PathStep, steps_of};
 use crate::pipeline::code::Code;
 use crate::pipeline::contexts::{self, ContextName, Site};
-use crate::pipeline::definition::{Action, Env, Flag, Job, Pipeline, Step};
+use crate::pipeline::definition::{Env, Flag, Job, Pipeline, Step, StepAction};
 use crate::pipeline::diagnostic::Diagnostic;
 use crate::pipeline::expr::{Function, Term, TermKind, Value, same_name};
 use crate::pipeline::source::Span;
@@ -72,12 +72,12 @@ impl<'p> Lint<'p> {
             self.templates(around, Some(template));
         }
         match &step.action {
-            Action::Stage { with, .. } => {
+            StepAction::Stage { with, .. } => {
                 for (_, tree) in with {
                     self.templates(around, tree.templates());
                 }
             }
-            Action::Run { script, .. } => {
+            StepAction::Run { script, .. } => {
                 self.templates(&Surroundings { site: Site::Script, ..*around }, Some(script));
             }
         }
@@ -278,7 +278,7 @@ impl<'p> Lint<'p> {
         let of = format!("steps.{name}");
         let rest = &names[1..];
         let is_known = self.property(&of, rest, ["outputs", "outcome", "conclusion"]);
-        if let (true, Action::Stage { stage, .. }, [(outputs, _), output @ ..]) =
+        if let (true, StepAction::Stage { stage, .. }, [(outputs, _), output @ ..]) =
             (is_known, &step.action, rest)
             && same_name(outputs, "outputs")
         {

@@ -1,7 +1,7 @@
 //! `with:` against the stage's table.
 
 use crate::pipeline::code::Code;
-use crate::pipeline::definition::{Action, Pipeline, Step};
+use crate::pipeline::definition::{Pipeline, Step, StepAction};
 use crate::pipeline::diagnostic::Diagnostic;
 use crate::pipeline::expr::{Contexts, Value};
 use crate::pipeline::stage::{BindError, InputSpec, StageName, ValueKind};
@@ -13,7 +13,7 @@ pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
 }
 
 fn step_findings(step: &Step) -> Vec<Diagnostic> {
-    let Action::Stage { stage, with, span } = &step.action else { return Vec::new() };
+    let StepAction::Stage { stage, with, span } = &step.action else { return Vec::new() };
     let spec = stage.spec();
     let mut found = Vec::new();
     let is_given = |name: &str| with.iter().any(|(key, tree)| key.name == name && !is_null(tree));

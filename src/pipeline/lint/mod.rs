@@ -5,6 +5,7 @@ mod graph;
 mod inputs;
 mod matrices;
 mod paths;
+mod runners;
 mod scripts;
 
 use super::definition::Pipeline;

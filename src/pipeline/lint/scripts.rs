@@ -1,7 +1,7 @@
 //! Outside data in scripts: what a miner writes must never be pasted into bash.
 
 use crate::pipeline::code::Code;
-use crate::pipeline::definition::{Action, Job, Pipeline, Step};
+use crate::pipeline::definition::{Job, Pipeline, Step, StepAction};
 use crate::pipeline::diagnostic::Diagnostic;
 use crate::pipeline::expr::{TermKind, path, same_name};
 use crate::pipeline::template::Placed;
@@ -12,7 +12,7 @@ pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for job in &pipeline.jobs {
         for step in &job.steps {
-            let Action::Run { script, .. } = &step.action else { continue };
+            let StepAction::Run { script, .. } = &step.action else { continue };
             let is_env_outside = has_computed_env(pipeline, job, step);
             let is_outside = |context: &str| {
                 OUTSIDE.iter().any(|name| same_name(name, context))

@@ -3,7 +3,7 @@
 use super::decoder::{Decoder, Fields, Slot};
 use super::{env, flag, shell};
 use crate::pipeline::code::Code;
-use crate::pipeline::definition::{Action, Backoff, BackoffKind, Defaults, FaultName, Retry, Step};
+use crate::pipeline::definition::{Backoff, BackoffKind, Defaults, FaultName, Retry, Step, StepAction};
 use crate::pipeline::diagnostic::Diagnostic;
 use crate::pipeline::source::Span;
 use crate::pipeline::stage::StageName;
@@ -50,7 +50,7 @@ fn step(
     let span = fields.at;
     fields.finish(decoder);
     // A step whose action is wrong stays, so that what refers to its id is not reported too.
-    let unread = || Action::Run { script: Template::literal("", span), shell: position.defaults.shell };
+    let unread = || StepAction::Run { script: Template::literal("", span), shell: position.defaults.shell };
     let action = action.unwrap_or_else(unread);
     Some(Step { id, span, name, condition, env, timeout, continue_on_error, retry, action })
 }
@@ -70,7 +70,7 @@ fn step_id(decoder: &mut Decoder<'_>, slot: Slot<'_>, ids: &mut Vec<(String, Spa
     Some(id)
 }
 
-fn action(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, defaults: &Defaults) -> Option<Action> {
+fn action(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, defaults: &Defaults) -> Option<StepAction> {
     let (uses, run) = (fields.take("uses"), fields.take("run"));
     let (with, own_shell) = (fields.take("with"), fields.take("shell"));
     let kind = own_shell.and_then(|slot| shell(decoder, slot)).unwrap_or(defaults.shell);
@@ -90,7 +90,7 @@ fn action(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, defaults: &Default
             misplaced(decoder, own_shell, "run");
             let name = decoder.string(uses)?;
             match name.parse::<StageName>() {
-                Ok(stage) => Some(Action::Stage { stage, with: inputs, span: uses.place() }),
+                Ok(stage) => Some(StepAction::Stage { stage, with: inputs, span: uses.place() }),
                 Err(error) => {
                     let found = Diagnostic::error(Code::UnknownStage, uses.place(), error.to_string());
                     decoder.report(found.did_you_mean(&error.known));
@@ -100,7 +100,7 @@ fn action(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, defaults: &Default
         }
         (None, Some(run)) => {
             misplaced(decoder, with, "uses");
-            Some(Action::Run { script: decoder.text(run)?, shell: kind })
+            Some(StepAction::Run { script: decoder.text(run)?, shell: kind })
         }
         (None, None) => {
             let message = format!("{} has neither `uses` nor `run`", fields.what);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::pipeline::contexts::{ContextName, KnownContexts};
-use crate::pipeline::definition::{Action, BackoffKind, FaultName, InputType, LegOrder, OutputType};
+use crate::pipeline::definition::{BackoffKind, FaultName, InputType, LegOrder, OutputType, StepAction};
 use crate::pipeline::expr::{Contexts, Value};
 use crate::pipeline::plan::Legs;
 use crate::pipeline::stage::StageName;
@@ -64,7 +64,7 @@ fn a_round_is_read_whole() {
     assert_eq!(measure.timeout, Some(Duration::from_mins(90)));
     assert_eq!(measure.outputs[0].kind, OutputType::Number);
     assert!(
-        matches!(&measure.steps[1].action, Action::Stage { stage: StageName::Boot, with, .. } if with.len() == 2)
+        matches!(&measure.steps[1].action, StepAction::Stage { stage: StageName::Boot, with, .. } if with.len() == 2)
     );
     let inputs = round.inputs(&[("netuid".to_owned(), "3".to_owned())]).unwrap();
     assert_eq!(inputs.get("netuid"), Some(&Value::Number(3.0)));
