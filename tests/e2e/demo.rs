@@ -32,19 +32,35 @@ fn verdicts(round: &Round, id: &str) -> (Vec<Value>, Vec<Value>, Vec<Value>) {
     )
 }
 
-#[test]
-fn the_demo_round_ends_as_described_and_again_the_same() {
-    let round = Round::new();
-    for id in ["first", "second"] {
-        let output = round.run_demo(&["--seed", "1", "--round", id]).output().expect("starts");
+/// Runs the demo until a round decides that both honest ones are faster, and returns that round. On a noisy machine
+/// a round may decide nothing, as it should: then it is run again, at most three times in all.
+fn decided(round: &Round, name: &str) -> String {
+    for attempt in 1..=3 {
+        let id = format!("{name}-{attempt}");
+        let output = round.run_demo(&["--seed", "1", "--round", &id]).output().expect("starts");
         let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() == Some(4) && said.contains("held") {
+            continue;
+        }
         assert_eq!(output.status.code(), Some(0), "{said}");
         let shown = String::from_utf8_lossy(&output.stdout);
         assert!(shown.contains("embedded/swift"), "{shown}");
+        let faster = format!("SELECT image FROM leaderboard WHERE round_id = '{id}' AND standing = 'scored'");
+        if round.rows(&faster).len() == 2 {
+            return id;
+        }
     }
+    panic!("three rounds decided nothing: the machine is too noisy to tell twice as fast from as fast")
+}
+
+#[test]
+fn the_demo_round_ends_as_described_and_again_the_same() {
+    let round = Round::new();
+    let (first, second) = (decided(&round, "first"), decided(&round, "second"));
     round.wait_until_empty();
 
-    let leaderboard = round.rows("SELECT * FROM leaderboard WHERE round_id = 'first' ORDER BY rank");
+    let leaderboard =
+        round.rows(&format!("SELECT * FROM leaderboard WHERE round_id = '{first}' ORDER BY rank"));
     let by_image: BTreeMap<String, &Value> =
         leaderboard.iter().map(|row| (text(row, "image"), row)).collect();
     let check = |image: &str, standing: &str, reason: &str| {
@@ -54,9 +70,9 @@ fn the_demo_round_ends_as_described_and_again_the_same() {
         assert!(!text(row, "detail").is_empty(), "{image} has a reason in words");
     };
     // Both are faster than the baseline by far; which of the two is ahead is the machine's to say.
-    let mut first: Vec<String> = leaderboard[..2].iter().map(|row| text(row, "image")).collect();
-    first.sort();
-    assert_eq!(first, ["embedded/brisk", "embedded/swift"], "the honest ones win: {leaderboard:#?}");
+    let mut winners: Vec<String> = leaderboard[..2].iter().map(|row| text(row, "image")).collect();
+    winners.sort();
+    assert_eq!(winners, ["embedded/brisk", "embedded/swift"], "the honest ones win: {leaderboard:#?}");
     assert_eq!(leaderboard[0]["share"].as_f64(), Some(1.0), "winner takes all");
     check("swift", "scored", "");
     check("brisk", "scored", "");
@@ -67,18 +83,18 @@ fn the_demo_round_ends_as_described_and_again_the_same() {
     check("stillborn", "failed", "server-exited-before-ready");
     check("sleeper", "failed", "not-ready-in-time");
 
-    let weights = round.rows("SELECT hotkey, weight FROM weights WHERE round_id = 'first'");
+    let weights = round.rows(&format!("SELECT hotkey, weight FROM weights WHERE round_id = '{first}'"));
     assert_eq!(weights.len(), 1);
     assert_eq!(weights[0]["weight"].as_u64(), Some(65_535));
     for table in TABLES {
-        let rows = round.rows(&format!("SELECT COUNT(*) AS n FROM {table} WHERE round_id = 'first'"));
+        let rows = round.rows(&format!("SELECT COUNT(*) AS n FROM {table} WHERE round_id = '{first}'"));
         assert!(rows[0]["n"].as_u64().is_some_and(|count| count > 0), "{table} has rows");
     }
-    let directory = round.data().join("rounds/round=first");
+    let directory = round.data().join(format!("rounds/round={first}"));
     for file in ["round.json", "journal.jsonl", "summary.md", "SEAL"] {
         assert!(directory.join(file).metadata().is_ok_and(|file| file.len() > 0), "{file}");
     }
-    let (first, second) = (verdicts(&round, "first"), verdicts(&round, "second"));
+    let (first, second) = (verdicts(&round, &first), verdicts(&round, &second));
     assert_eq!(first.0, second.0, "one seed, the same prompts");
     assert_eq!(first.1, second.1, "the same verdicts");
     assert_eq!(first.2, second.2, "the same standings");
