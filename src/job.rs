@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifact::{JobStep, JournalEvent, LegAttempt, Publication, StepKind};
 use crate::model::{Conclusion, Fault, Reason};
-use crate::pipeline::contexts::{ContextName, KnownContexts, Site, SiteScope};
-use crate::pipeline::definition::{Env, Flag, Job, Pipeline, Step, StepAction};
+use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
+use crate::pipeline::definition::{Flag, Job, Pipeline, Step, StepAction, texts};
 use crate::pipeline::expr::{ExprError, Object, Status, Value};
 use crate::pipeline::stage::StageOutput;
 use crate::pipeline::template::diagnostic;
@@ -126,14 +126,14 @@ struct StepLoop<'a> {
 /// The variables of a step: for its process, and as expressions see them.
 #[derive(Debug, Clone, Default)]
 struct Environment {
-    variables: BTreeMap<String, String>,
+    variables: Arc<BTreeMap<String, String>>,
     value: Value,
 }
 
 impl Environment {
     fn of(variables: BTreeMap<String, String>) -> Self {
         let value = variables.iter().map(|(name, text)| (name, Value::from(text.as_str())));
-        Self { value: Value::from(value.collect::<Object>()), variables }
+        Self { value: Value::from(value.collect::<Object>()), variables: Arc::new(variables) }
     }
 }
 
@@ -302,7 +302,7 @@ impl<'a> StepLoop<'a> {
         }
         let scope = known.at(Site::Step, self.status);
         let own = texts(&step.env, &scope).map_err(|error| self.expression(&error))?;
-        let mut variables = env.variables;
+        let mut variables = BTreeMap::clone(&env.variables);
         variables.extend(own);
         Ok(Some(Environment::of(variables)))
     }
@@ -398,7 +398,7 @@ impl<'a> StepLoop<'a> {
                 })?;
                 let shell = ShellStep {
                     script,
-                    env: env.variables.clone(),
+                    env: BTreeMap::clone(&env.variables),
                     working_dir,
                     files_dir: self.context.attempt_dir.clone(),
                     name: format!("step-{index}"),
@@ -455,10 +455,6 @@ fn environment_of(run: &JobRun, job: &Job) -> Result<Environment, Reason> {
     let own = texts(&job.env, &contexts.at(Site::JobEnv, Status::Success));
     variables.extend(own.map_err(|error| pipeline_reason(&run.pipeline.source, &diagnostic(&error)))?);
     Ok(Environment::of(variables))
-}
-
-fn texts(env: &Env, scope: &SiteScope<'_>) -> Result<Vec<(String, String)>, ExprError> {
-    env.iter().map(|(name, template)| Ok((name.clone(), template.text(scope)?))).collect()
 }
 
 /// What is to be said of tables that a stage has written: that they are published.

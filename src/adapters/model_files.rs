@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::artifact::digest;
@@ -18,15 +18,9 @@ const TOKENIZER_TEXTS: &[&str] = &["merges", "vocab"];
 
 /// Digest of a file; none if it cannot be read.
 pub fn file_digest(path: &Path) -> Option<Digest> {
-    let mut file = fs::File::open(path).ok()?;
     let mut hasher = digest::Hasher::default();
-    let mut chunk = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut chunk).ok()? {
-            0 => return Some(hasher.finish()),
-            count => hasher.update(&chunk[..count]),
-        }
-    }
+    hasher.read(fs::File::open(path).ok()?).ok()?;
+    Some(hasher.finish())
 }
 
 /// Digest over a model's folder: the digests and paths of the files that matter for serving, folders below

@@ -89,15 +89,14 @@ fn diagnostics_of(file: &Path, runners: &[RunnerSpec]) -> Result<Diagnostics, Er
     Ok(if is_runner {
         RunnerSpec::parse(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
     } else {
-        let found = Pipeline::parse(&source);
-        // Where no runner is known, nothing can be said about labels.
-        let unanswered = found.as_ref().ok().filter(|_| !runners.is_empty());
-        let unanswered = unanswered.map(|parsed| parsed.value.unanswered(runners)).unwrap_or_default();
-        let found = found.map_or_else(|errors| errors, |parsed| parsed.warnings);
-        if unanswered.is_empty() {
-            found
-        } else {
-            Diagnostics::new(&source, unanswered.into_iter().chain(found.items).collect())
+        match Pipeline::parse(&source) {
+            Err(errors) => errors,
+            // Where no runner is known, nothing can be said about labels.
+            Ok(parsed) if runners.is_empty() => parsed.warnings,
+            Ok(parsed) => {
+                let unanswered = parsed.value.unanswered(runners);
+                Diagnostics::new(&source, unanswered.into_iter().chain(parsed.warnings.items).collect())
+            }
         }
     })
 }

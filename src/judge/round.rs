@@ -79,11 +79,23 @@ pub struct MeasuredRead<'a> {
     pub tokens: &'a [TokenRow],
 }
 
+/// The times of one measured read, and whose they are: all that a speed is decided by.
+#[derive(Debug, Clone, Copy)]
+pub struct TimedRead<'a> {
+    /// Side of the comparison.
+    pub arm: Arm,
+    /// Submission, none for the baseline.
+    pub hotkey: Option<&'a str>,
+    /// When each request came to what.
+    pub times: ReadTimes<'a>,
+}
+
 /// Judges a round.
 pub fn evaluate(policies: &Policies, evidence: &RoundEvidence<'_>) -> RoundOutcome {
     let measured = measured_reads(evidence);
     let verdicts = verdicts(&policies.verify, evidence.round_id, &measured);
-    let decisions = decisions(&policies.score, evidence.round_id, evidence.submissions, &measured);
+    let timed: Vec<TimedRead<'_>> = measured.iter().map(MeasuredRead::timed).collect();
+    let decisions = decisions(&policies.score, evidence.round_id, evidence.submissions, &timed);
     let standings = Standings {
         round_id: evidence.round_id,
         submissions: evidence.submissions,
@@ -136,14 +148,14 @@ pub fn decisions(
     policy: &ScorePolicy,
     round_id: &str,
     submissions: &[SubmissionRow],
-    reads: &[MeasuredRead<'_>],
+    reads: &[TimedRead<'_>],
 ) -> Vec<DecisionRow> {
     let baseline = reads.iter().filter(|read| read.arm == Arm::Baseline);
-    let baseline: Vec<ReadTimes<'_>> = baseline.map(MeasuredRead::times).collect();
+    let baseline: Vec<ReadTimes<'_>> = baseline.map(|read| read.times).collect();
     let mut rows = Vec::new();
     for SubmissionRow { hotkey, .. } in submissions {
         let candidate = reads.iter().filter(|read| read.hotkey == Some(hotkey));
-        let candidate: Vec<ReadTimes<'_>> = candidate.map(MeasuredRead::times).collect();
+        let candidate: Vec<ReadTimes<'_>> = candidate.map(|read| read.times).collect();
         if !candidate.is_empty() {
             let comparison = Comparison { round_id, hotkey, candidate: &candidate, baseline: &baseline };
             rows.extend(decide(policy, &comparison));
@@ -153,7 +165,8 @@ pub fn decisions(
 }
 
 impl<'a> MeasuredRead<'a> {
-    const fn times(&self) -> ReadTimes<'a> {
-        ReadTimes { sequence: self.sequence, position: self.position, requests: self.requests }
+    const fn timed(&self) -> TimedRead<'a> {
+        let times = ReadTimes { sequence: self.sequence, position: self.position, requests: self.requests };
+        TimedRead { arm: self.arm, hotkey: self.hotkey, times }
     }
 }

@@ -111,3 +111,17 @@ row! {
         pub digest: String,
     }
 }
+
+impl SubmissionRow {
+    /// A submission as a row of its round.
+    pub fn new(round_id: &str, submission: &Submission) -> Self {
+        Self {
+            round_id: round_id.to_owned(),
+            hotkey: submission.hotkey.to_string(),
+            uid: submission.uid,
+            block: submission.block,
+            image: submission.image.to_string(),
+            digest: submission.digest.to_string(),
+        }
+    }
+}

@@ -5,9 +5,10 @@ use serde_json::{Map, Value};
 
 use super::{Conclusion, Reason};
 
-/// One leg and what came of it.
+/// One leg and what came of it; of any job, or, with types of their own for what tells it from the other legs and
+/// what it hands on, of a job whose legs are all alike.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LegSummary {
+pub struct LegSummary<Matrix = Value, Outputs = Map<String, Value>> {
     /// Key of the leg; empty for a job without matrix.
     pub key: String,
     /// How its last attempt ended.
@@ -21,7 +22,7 @@ pub struct LegSummary {
     /// Why it did not succeed.
     pub reason: Option<Reason>,
     /// The leg's matrix values.
-    pub matrix: Value,
+    pub matrix: Matrix,
     /// The job's outputs as this leg gave them.
-    pub outputs: Map<String, Value>,
+    pub outputs: Outputs,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::cron::Cron;
-use super::expr::Value;
+use super::expr::{ExprError, Scope, Value};
 use super::source::{Source, Span};
 use super::stage::{StageName, ValueKind};
 use super::template::{Condition, Template, TemplateTree};
@@ -16,6 +16,14 @@ use super::yaml::Key;
 
 /// Names and templated values in file order.
 pub type Env = Vec<(String, Template)>;
+
+/// The values of an environment as text.
+///
+/// # Errors
+/// The first expression that fails.
+pub fn texts(env: &Env, scope: &dyn Scope) -> Result<Vec<(String, String)>, ExprError> {
+    env.iter().map(|(name, template)| Ok((name.clone(), template.text(scope)?))).collect()
+}
 
 /// A whole pipeline.
 #[derive(Debug, Clone)]

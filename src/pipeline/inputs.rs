@@ -1,7 +1,7 @@
 //! What a person gave, and the declared inputs -> the values of `inputs`.
 
 use super::contexts::{KnownContexts, Site};
-use super::definition::{InputDecl, InputType, Pipeline};
+use super::definition::{InputDecl, InputType, Pipeline, texts};
 use super::expr::{ExprError, Object, Status, Value};
 use super::suggest;
 
@@ -50,8 +50,7 @@ impl Pipeline {
     /// # Errors
     /// The first expression that fails.
     pub fn env(&self, known: &KnownContexts) -> Result<Object, ExprError> {
-        let scope = known.at(Site::PipelineEnv, Status::Success);
-        self.env.iter().map(|(name, template)| Ok((name.as_str(), template.text(&scope)?))).collect()
+        Ok(texts(&self.env, &known.at(Site::PipelineEnv, Status::Success))?.into_iter().collect())
     }
 }
 

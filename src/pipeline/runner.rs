@@ -100,9 +100,19 @@ impl RunnerSpec {
     }
 
     /// Whether the runner has all these labels.
-    pub fn has_labels<'l>(&self, labels: impl IntoIterator<Item = &'l str>) -> bool {
-        labels.into_iter().all(|wanted| self.labels.iter().any(|label| label.eq_ignore_ascii_case(wanted)))
+    pub fn has_labels(&self, wanted: &[String]) -> bool {
+        has_labels(self.labels.iter(), wanted)
     }
+}
+
+/// Whether a job with these labels runs on the controller, and on no runner.
+pub fn wants_controller(wanted: &[String]) -> bool {
+    wanted.iter().all(|label| label.eq_ignore_ascii_case("controller"))
+}
+
+/// Whether all the labels that are wanted are there, whatever their case.
+pub fn has_labels<'l>(own: impl Iterator<Item = &'l String> + Clone, wanted: &[String]) -> bool {
+    wanted.iter().all(|label| own.clone().any(|own| own.eq_ignore_ascii_case(label)))
 }
 
 pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<RunnerSpec> {
@@ -233,7 +243,9 @@ mod tests {
         assert_eq!(runner.labels, ["h200x4", "h200", "gpu"]);
         assert_eq!((runner.place, runner.engine), (RunnerPlace::Local, EngineKind::Docker));
         assert_eq!(runner.limits.memory_mib, Some(65_536));
-        assert!(runner.has_labels(["GPU", "h200"]) && !runner.has_labels(["a100"]));
+        let has =
+            |wanted: &[&str]| runner.has_labels(&wanted.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert!(has(&["GPU", "h200"]) && !has(&["a100"]));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Which runner a job goes to.
 
+use crate::pipeline::runner::{has_labels, wants_controller};
+
 /// A runner as placement sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunnerSlot {
@@ -38,14 +40,12 @@ pub enum PlacementError {
 /// # Errors
 /// Where no runner has all of them.
 pub fn place(labels: &[String], runners: &[RunnerSlot]) -> Result<Placement, PlacementError> {
-    if labels.is_empty() || labels.iter().all(|label| label.eq_ignore_ascii_case("controller")) {
+    if wants_controller(labels) {
         return Ok(Placement::Controller);
     }
-    let has = |runner: &RunnerSlot, label: &String| {
-        runner.name.eq_ignore_ascii_case(label)
-            || runner.labels.iter().any(|own| own.eq_ignore_ascii_case(label))
-    };
-    let found = runners.iter().position(|runner| labels.iter().all(|label| has(runner, label)));
+    let answers =
+        |runner: &RunnerSlot| has_labels(std::iter::once(&runner.name).chain(&runner.labels), labels);
+    let found = runners.iter().position(answers);
     found.map(Placement::Runner).ok_or_else(|| PlacementError::NoRunner {
         wanted: labels.join(", "),
         known: runners.iter().map(|runner| runner.name.as_str()).collect::<Vec<_>>().join(", "),

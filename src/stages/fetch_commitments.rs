@@ -35,18 +35,9 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         let reason = row.ignored_reason.as_deref().unwrap_or_default();
         tracing::info!(position = row.position, hotkey = row.hotkey, reason, "commitment ignored");
     }
-    let submissions: Vec<SubmissionRow> = admission
-        .submissions
-        .iter()
-        .map(|submission| SubmissionRow {
-            round_id: round_id.to_owned(),
-            hotkey: submission.hotkey.to_string(),
-            uid: submission.uid,
-            block: submission.block,
-            image: submission.image.to_string(),
-            digest: submission.digest.to_string(),
-        })
-        .collect();
+    let submissions = admission.submissions.iter();
+    let submissions: Vec<_> =
+        submissions.map(|submission| SubmissionRow::new(round_id, submission)).collect();
     let ignored = admission.commitments.iter().filter(|row| !row.is_accepted).count();
     write_table(context, &admission.commitments)?;
     write_table(context, &submissions)?;

@@ -1,9 +1,9 @@
 //! L3, the stages: the built-in actions that a step names by `uses:`.
 //!
 //! A closed enum with typed parameters and outputs, not a trait: what a stage takes and gives stands in
-//! `pipeline::stage`, what it does in its file here, and no match over stages has an arm for the rest. A stage leaves rows of a table as `<table>.parquet` in its attempt's
-//! directory, and hands small values on as outputs. Deliberately absent: what happens next (`schedule`), and
-//! any judgement (`judge`).
+//! `pipeline::stage`, what it does in its file here, and no match over stages has an arm for the rest. A stage
+//! leaves rows of a table as `<table>.parquet` in its attempt's directory, and hands small values on as outputs.
+//! Deliberately absent: what happens next (`schedule`), and any judgement (`judge`).
 
 mod benchmark;
 mod boot;
@@ -229,9 +229,6 @@ pub enum StageError {
     /// Kept streams are not those of their requests.
     #[error(transparent)]
     Streams(#[from] InvalidStreams),
-    /// A value could not be written as JSON.
-    #[error("write JSON: {0}")]
-    Json(#[from] serde_json::Error),
     /// The machine failed.
     #[error("{attempted}: {source}")]
     Machine {
@@ -293,7 +290,6 @@ impl StageError {
             Self::Store(_) => (Fault::Infra, "round-directory"),
             Self::Artifact(_) => (Fault::Infra, "damaged-artifact"),
             Self::Streams(_) => (Fault::Unknown, "streams"),
-            Self::Json(_) => (Fault::Unknown, "json"),
             Self::Machine { .. } => (Fault::Infra, "machine"),
             Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),
             Self::HttpClient(_) => (Fault::Infra, "http-client"),

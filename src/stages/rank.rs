@@ -3,11 +3,13 @@
 //! Everything it uses is on disk: the requests of each read, the verdicts, the commitments. It measures
 //! nothing, so it can be done again, by anybody, with this policy or another.
 
-use super::verify_logprobs::{SealedRead, sealed_reads};
 use super::{JobContext, StageError, load, write_table};
-use crate::judge::round::decisions;
-use crate::judge::{MeasuredRead, Standings, leaderboard};
-use crate::model::{CommitmentRow, Fault, ReadRow, ReadStatus, Reason, Standing, SubmissionRow, VerdictRow};
+use crate::judge::round::{TimedRead, decisions};
+use crate::judge::{ReadTimes, Standings, leaderboard};
+use crate::model::{
+    CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestRow, Standing, SubmissionRow,
+    VerdictRow,
+};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::rank::{Output, Parameters};
 
@@ -16,10 +18,10 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let commitments: Vec<CommitmentRow> = load(context, &parameters.commitments, "commitments.parquet")?;
     let submissions: Vec<SubmissionRow> = load(context, &parameters.commitments, "submissions.parquet")?;
     let verdicts: Vec<VerdictRow> = load(context, &parameters.verdicts, "verdicts.parquet")?;
-    let sealed = sealed_reads(&parameters.reads, context)?;
+    let requests = requests_of(&parameters.reads, context)?;
     let reads = read_rows_of(&parameters.reads, context)?;
-    let measured: Vec<MeasuredRead<'_>> = sealed.iter().map(SealedRead::measured).collect();
-    let decisions = decisions(&parameters.score, round_id, &submissions, &measured);
+    let timed: Vec<TimedRead<'_>> = requests.iter().map(|(read, requests)| timed(read, requests)).collect();
+    let decisions = decisions(&parameters.score, round_id, &submissions, &timed);
     let standings = Standings {
         round_id,
         submissions: &submissions,
@@ -35,6 +37,20 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let held = rows.iter().filter(|row| row.standing == Standing::Held).count();
     let winner = rows.iter().find(|row| row.share > 0.0).map(|row| row.hotkey.clone()).unwrap_or_default();
     Ok(Output { held: held as u64, winner, leaderboard: rows })
+}
+
+/// The requests of each measured read. Its answers, many times as large, do not enter a speed.
+fn requests_of<'a>(
+    legs: &'a [MeasuredLeg],
+    context: &JobContext<'_>,
+) -> Result<Vec<(&'a ReadSpec, Vec<RequestRow>)>, StageError> {
+    let measured = legs.iter().filter_map(|leg| Some((&leg.matrix.read, leg.outputs.data.as_ref()?)));
+    measured.map(|(read, data)| Ok((read, load(context, data, "requests.parquet")?))).collect()
+}
+
+fn timed<'a>(read: &'a ReadSpec, requests: &'a [RequestRow]) -> TimedRead<'a> {
+    let times = ReadTimes { sequence: &read.sequence, position: read.position, requests };
+    TimedRead { arm: read.arm, hotkey: read.hotkey.as_ref().map(Hotkey::as_str), times }
 }
 
 /// One row a read: what the benchmark left, or what is known of one that did not come so far.

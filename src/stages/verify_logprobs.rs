@@ -16,15 +16,15 @@ use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::verify_logprobs::{Output, Parameters};
 
 /// The sealed answers of one read.
-pub(super) struct SealedRead {
-    pub(super) spec: ReadSpec,
-    pub(super) requests: Vec<RequestRow>,
-    pub(super) answers: Vec<TokenRow>,
+struct SealedRead {
+    spec: ReadSpec,
+    requests: Vec<RequestRow>,
+    answers: Vec<TokenRow>,
 }
 
 impl SealedRead {
     /// The same as it is judged.
-    pub(super) fn measured(&self) -> MeasuredRead<'_> {
+    fn measured(&self) -> MeasuredRead<'_> {
         MeasuredRead {
             read_key: &self.spec.key,
             arm: self.spec.arm,
@@ -38,10 +38,7 @@ impl SealedRead {
 }
 
 /// Reads back what the benchmark of each measured leg left; legs that were not measured are left out.
-pub(super) fn sealed_reads(
-    legs: &[MeasuredLeg],
-    context: &JobContext<'_>,
-) -> Result<Vec<SealedRead>, StageError> {
+fn sealed_reads(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<SealedRead>, StageError> {
     let mut reads = Vec::new();
     for leg in legs {
         let Some(data) = &leg.outputs.data else { continue };

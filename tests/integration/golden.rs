@@ -133,18 +133,9 @@ impl Case {
     fn outcome(&self) -> BTreeMap<String, String> {
         let round_id = self.round.round_id.as_str();
         let admission = admit(round_id, &self.round.commitments);
-        let submissions: Vec<SubmissionRow> = admission
-            .submissions
-            .iter()
-            .map(|submission| SubmissionRow {
-                round_id: round_id.to_owned(),
-                hotkey: submission.hotkey.to_string(),
-                uid: submission.uid,
-                block: submission.block,
-                image: submission.image.to_string(),
-                digest: submission.digest.to_string(),
-            })
-            .collect();
+        let submissions = admission.submissions.iter();
+        let submissions: Vec<_> =
+            submissions.map(|submission| SubmissionRow::new(round_id, submission)).collect();
         let (requests, mut tokens) = self.records();
         let score = |(logprob, rank, top_logprob): &(f64, u32, f64)| TokenScore {
             logprob: *logprob,

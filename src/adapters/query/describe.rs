@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::table::empty;
 use super::warnings::Warnings;
 use super::{QueryError, store};
-use crate::adapters::store::{RoundDirectory, StoreError};
+use crate::adapters::store::RoundDirectory;
 use crate::artifact::{self, TableInfo, layout};
 use crate::report::QueryResult;
 use crate::report::text::error_chain;
@@ -41,9 +41,7 @@ pub fn list(data_dir: &Path) -> Result<QueryResult, QueryError> {
 
 fn rows_of(table: &str, round: &RoundDirectory) -> Result<Option<u64>, String> {
     let file = match round.open_file(&layout::table_path(table)) {
-        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
+        Err(error) if error.is_absence() => return Ok(None),
         opened => opened.map_err(|error| error_chain(&error))?.0,
     };
     let footer = artifact::inspect(table, round.round_id(), &file).transpose();

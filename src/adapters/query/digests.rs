@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -21,8 +21,6 @@ use crate::model::Digest;
 const VERSION: FormatVersion = FormatVersion::new(1, 0);
 /// Largest cache that is read.
 const MAX_BYTES: u64 = 64 << 20;
-/// Bytes hashed at a time.
-const CHUNK: usize = 1 << 20;
 
 /// The cache of one data directory.
 #[derive(Debug)]
@@ -67,7 +65,7 @@ impl Digests {
     }
 
     /// The digest of an open file, which lies at this path below the data directory.
-    pub(super) fn digest(&mut self, path: String, mut file: &File) -> io::Result<Digest> {
+    pub(super) fn digest(&mut self, path: String, file: &File) -> io::Result<Digest> {
         let metadata = file.metadata()?;
         let size = metadata.len();
         let mtime_ns = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
@@ -76,14 +74,7 @@ impl Digests {
             return Ok(known.digest.clone());
         }
         let mut hasher = Hasher::default();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let count = file.read(&mut chunk)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&chunk[..count]);
-        }
+        hasher.read(file)?;
         let digest = hasher.finish();
         self.files.insert(path, Known { size, mtime_ns, digest: digest.clone() });
         self.is_changed = true;

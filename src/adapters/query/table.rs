@@ -149,7 +149,7 @@ fn source(
     let seal = round.seal.as_ref().map_err(|error| LeftOut::Seal(error_chain(error)))?;
     let sealed = seal.as_ref().and_then(|seal| seal.get(&relative));
     let (file, path) = match round.directory.open_file(&relative) {
-        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.is_absence() => {
             return match sealed {
                 Some(_) => Err(LeftOut::Changed(SealDifference::Missing(relative))),
                 None => Ok(Source::Nothing),

@@ -125,6 +125,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the file is simply not there.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// Makes the error of a system call.
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |source| StoreError::Io { action, path: path.to_owned(), source }
@@ -286,7 +293,7 @@ impl RoundDirectory {
     /// When there is a seal that cannot be read.
     pub(super) fn read_seal(&self) -> Result<Option<Seal>, StoreError> {
         match self.read(layout::SEAL_FILE, MAX_ROUND_FILE) {
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.is_absence() => Ok(None),
             read => Seal::parse(&read?).map(Some).map_err(artifact_error(&self.path.join(layout::SEAL_FILE))),
         }
     }
@@ -347,7 +354,7 @@ impl RoundDirectory {
     pub fn read_journal(&self) -> Result<Replay, StoreError> {
         let path = self.path.join(layout::JOURNAL_FILE);
         let bytes = match self.read(layout::JOURNAL_FILE, MAX_JOURNAL) {
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.is_absence() => Vec::new(),
             result => result?,
         };
         journal_format::replay(&bytes).map_err(artifact_error(&path))

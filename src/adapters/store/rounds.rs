@@ -56,7 +56,7 @@ pub fn round_detail(directory: &RoundDirectory) -> RoundDetail {
     let file = directory.read_round_file().map_err(&mut note).ok();
     let leaderboard = match directory.read_table::<LeaderboardRow>() {
         Ok(rows) => rows,
-        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.is_absence() => Vec::new(),
         Err(error) => {
             note(error);
             Vec::new()

@@ -5,7 +5,6 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, FileType};
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -17,37 +16,25 @@ use crate::artifact::{Seal, SealEntry, layout, seal};
 const MAX_FILES: usize = 500_000;
 /// Deepest directory of a round.
 const MAX_DEPTH: usize = 32;
-/// Bytes hashed at a time.
-const CHUNK: usize = 1 << 20;
 
 /// Digests of all files of a round but its seal and its lock.
 pub(super) fn digests(root: &Path) -> Result<Seal, StoreError> {
     let is_outside = |path: &Path| [layout::SEAL_FILE, layout::LOCK_FILE].map(Path::new).contains(&path);
     let files = walk(root)?.into_iter().filter(|(path, _)| !is_outside(path));
-    let mut chunk = vec![0; CHUNK];
-    files.map(|(relative, kind)| entry(root, &relative, kind, &mut chunk)).collect()
+    files.map(|(relative, kind)| entry(root, &relative, kind)).collect()
 }
 
-fn entry(root: &Path, relative: &Path, kind: FileType, chunk: &mut [u8]) -> Result<SealEntry, StoreError> {
+fn entry(root: &Path, relative: &Path, kind: FileType) -> Result<SealEntry, StoreError> {
     let path = root.join(relative);
     let mut hasher = Hasher::default();
-    let mut size = 0;
-    if kind.is_symlink() {
+    let size = if kind.is_symlink() {
         let target = fs::read_link(&path).map_err(io_error("read", &path))?;
         let bytes = target.as_os_str().as_bytes();
         hasher.update(bytes);
-        size = bytes.len() as u64;
+        bytes.len() as u64
     } else {
-        let mut file = whole::open_plain(&path).map_err(io_error("read", &path))?;
-        loop {
-            let count = file.read(chunk).map_err(io_error("read", &path))?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&chunk[..count]);
-            size += count as u64;
-        }
-    }
+        whole::open_plain(&path).and_then(|file| hasher.read(file)).map_err(io_error("read", &path))?
+    };
     Ok(SealEntry { path: seal::path_text(relative.as_os_str().as_bytes()), digest: hasher.finish(), size })
 }
 

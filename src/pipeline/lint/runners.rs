@@ -3,7 +3,7 @@
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{Job, Pipeline};
 use crate::pipeline::diagnostic::Diagnostic;
-use crate::pipeline::runner::RunnerSpec;
+use crate::pipeline::runner::{RunnerSpec, wants_controller};
 
 impl Pipeline {
     /// The jobs whose labels no runner has. Labels that are computed are known only when the pipeline runs.
@@ -15,8 +15,7 @@ impl Pipeline {
 fn unanswered(job: &Job, runners: &[RunnerSpec]) -> Option<Diagnostic> {
     let labels = job.runs_on.labels.iter().map(|label| label.as_literal().map(ToString::to_string));
     let labels = labels.collect::<Option<Vec<String>>>()?;
-    let is_controller = labels.iter().all(|label| label.eq_ignore_ascii_case("controller"));
-    if is_controller || runners.iter().any(|runner| runner.has_labels(labels.iter().map(String::as_str))) {
+    if wants_controller(&labels) || runners.iter().any(|runner| runner.has_labels(&labels)) {
         return None;
     }
     let message = format!("no runner has the labels {} that job `{}` asks for", labels.join(", "), job.id);

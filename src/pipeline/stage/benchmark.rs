@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::declare::{outputs, parameters};
 use super::{Handle, LeavesData, StageName, TimeSpan};
-use crate::model::{Conclusion, ReadSpec, Reason};
+use crate::model::{LegSummary, ReadSpec};
 
 parameters! {
     /// What is measured, and within which bounds it is a measurement.
@@ -46,25 +46,7 @@ impl LeavesData for Output {
 
 /// A leg that was to measure one read, as `needs.<job>.legs` lists it: its matrix has `read`, its job hands on
 /// the benchmark's `data`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MeasuredLeg {
-    /// Key of the leg.
-    pub key: String,
-    /// How its last attempt ended.
-    pub result: Conclusion,
-    /// Number of the last attempt, from 1; 0 if none was made.
-    pub attempt: u32,
-    /// Runner of the last attempt.
-    pub runner: String,
-    /// Wall time of the last attempt's start, microseconds since 1970 UTC.
-    pub started_at_us: i64,
-    /// Why it did not succeed.
-    pub reason: Option<Reason>,
-    /// What tells it from the other legs.
-    pub matrix: MeasuredMatrix,
-    /// What it handed on.
-    pub outputs: MeasuredOutputs,
-}
+pub type MeasuredLeg = LegSummary<MeasuredMatrix, MeasuredOutputs>;
 
 /// The matrix of a leg that measures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
