@@ -8,91 +8,103 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::artifact::{JobStep, JournalEvent, LegAttempt, Publication, StepKind};
+use crate::adapters::shell::{ShellStep, run_shell};
+use crate::adapters::store::RoundDirectory;
+use crate::artifact::{JobStep, JournalEvent, Publication, StepKind};
 use crate::model::{Conclusion, Fault, Reason};
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
-use crate::pipeline::definition::{Flag, Job, Pipeline, Step, StepAction, texts};
+use crate::pipeline::definition::{Flag, Job, Step, StepAction, texts};
 use crate::pipeline::expr::{ExprError, Object, Status, Value};
 use crate::pipeline::stage::StageOutput;
 use crate::pipeline::template::diagnostic;
-use crate::ports::Progress;
+use crate::ports::{JobNews, JobOrder, JobRunner, JobStop};
 use crate::report::text::error_chain;
-use crate::schedule::{AttemptEnd, AttemptOrder, fault_of, pipeline_reason};
-use crate::stages::{
-    JobContext, Notes, RoundContext, RunnerContext, ShellStep, StepFailure, run_shell, run_stage,
-};
+use crate::schedule::{AttemptEnd, fault_of, pipeline_reason};
+use crate::stages::{JobContext, Notes, RoundContext, RunnerContext, StepFailure, run_stage};
 
 /// How long a server may take to end when it is asked to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// What steps that insist on running after a cancellation (`if: always()`) may take together.
 const CLEANUP_BUDGET: Duration = Duration::from_secs(30);
 
-/// What an attempt needs.
-pub struct JobRun {
-    /// What to run.
-    pub order: AttemptOrder,
-    /// The pipeline.
-    pub pipeline: Arc<Pipeline>,
-    /// The round.
-    pub round: Arc<RoundContext>,
-    /// The place.
-    pub runner: RunnerContext,
-    /// Stops the attempt: its server is asked to end.
-    pub cancel: CancellationToken,
-    /// Stops it at once: its server is killed.
-    pub kill: CancellationToken,
-    /// Where journal events go.
-    pub journal: UnboundedSender<JournalEvent>,
-    /// Where progress goes.
-    pub progress: UnboundedSender<Progress>,
-    /// Wall time of now, microseconds since 1970 UTC.
-    pub started_at_us: i64,
+/// Runs jobs in this process.
+pub struct InProcess {
+    runner: RunnerContext,
+}
+
+impl InProcess {
+    /// Jobs run by this process as the runner's.
+    pub const fn new(runner: RunnerContext) -> Self {
+        Self { runner }
+    }
+}
+
+impl JobRunner for InProcess {
+    fn run(
+        &self,
+        order: JobOrder,
+        news: UnboundedSender<JobNews>,
+        stop: JobStop,
+    ) -> BoxFuture<'static, AttemptEnd> {
+        let run = JobRun { order, runner: self.runner.clone(), news, stop };
+        async move { run_attempt(run).await }.boxed()
+    }
+}
+
+/// An attempt under way.
+struct JobRun {
+    order: JobOrder,
+    runner: RunnerContext,
+    news: UnboundedSender<JobNews>,
+    stop: JobStop,
 }
 
 /// Runs the attempt to its end.
-///
-/// # Cancel safety
-/// Stops by its tokens; dropping the future kills the server.
-pub async fn run_attempt(run: JobRun) -> AttemptEnd {
-    let failed = |reason: Reason| AttemptEnd {
+async fn run_attempt(run: JobRun) -> AttemptEnd {
+    let failed = |fault, code, message: String| AttemptEnd {
         conclusion: Conclusion::Failure,
-        reason: Some(reason),
+        reason: Some(Reason::new(fault, code, message)),
         outputs: Map::new(),
-        started_at_us: run.started_at_us,
+        started_at_us: run.order.started_at_us,
     };
-    let job = &run.pipeline.jobs[run.order.job];
-    let attempt_dir = match run.round.directory.attempt_dir(&job.id, &run.order.key, run.order.attempt) {
-        Ok(path) => path,
-        Err(error) => return failed(Reason::new(Fault::Infra, "round-directory", error_chain(&error))),
+    let order = &run.order;
+    let Some(job) = order.job() else {
+        return failed(Fault::Pipeline, "unknown-job", format!("there is no job `{}`", order.at.job));
+    };
+    let directory = RoundDirectory::open(&order.data_dir, &order.round_id).and_then(|directory| {
+        let attempt_dir = directory.new_attempt_dir(&order.at.job, &order.at.leg, order.at.attempt)?;
+        Ok((directory, attempt_dir))
+    });
+    let (directory, attempt_dir) = match directory {
+        Ok(directories) => directories,
+        Err(error) => return failed(Fault::Infra, "round-directory", error_chain(&error)),
     };
     let scratch = match tempfile::Builder::new().prefix("cacheon-").tempdir() {
         Ok(scratch) => scratch,
         Err(error) => {
-            return failed(Reason::new(
-                Fault::Infra,
-                "machine",
-                format!("make a scratch directory: {error}"),
-            ));
+            return failed(Fault::Infra, "machine", format!("make a scratch directory: {error}"));
         }
     };
+    let round = RoundContext { round_id: order.round_id.clone(), directory, seed: order.seed.clone() };
     let context = JobContext {
-        round: &run.round,
+        round: &round,
         runner: &run.runner,
-        job: job.id.clone(),
-        leg: run.order.key.clone(),
-        attempt: run.order.attempt,
+        job: order.at.job.clone(),
+        leg: order.at.leg.clone(),
+        attempt: order.at.attempt,
         attempt_dir,
         scratch_dir: scratch.path().to_owned(),
-        started_at_us: run.started_at_us,
+        started_at_us: order.started_at_us,
         server: None,
         notes: Notes::default(),
-        cancel: run.cancel.clone(),
-        progress: run.progress.clone(),
+        cancel: run.stop.cancel.clone(),
+        news: run.news.clone(),
     };
     let mut steps = StepLoop::new(&run, job, context);
     let end = steps.run().await;
@@ -100,7 +112,7 @@ pub async fn run_attempt(run: JobRun) -> AttemptEnd {
         tokio::select! {
             biased;
             // Dropping the stop kills the server's whole group.
-            () = run.kill.cancelled() => {}
+            () = run.stop.kill.cancelled() => {}
             () = booted.server.stop(STOP_GRACE) => {}
         }
     }
@@ -163,7 +175,7 @@ impl<'a> StepLoop<'a> {
     fn new(run: &'a JobRun, job: &'a Job, context: JobContext<'a>) -> Self {
         let contexts = run.order.contexts.clone();
         let contexts =
-            contexts.with(ContextName::Machine, Object::new().with("id", run.order.runner.as_str()));
+            contexts.with(ContextName::Machine, Object::new().with("id", run.runner.name.as_str()));
         Self {
             run,
             job,
@@ -179,7 +191,7 @@ impl<'a> StepLoop<'a> {
 
     async fn run(&mut self) -> AttemptEnd {
         for (index, step) in self.job.steps.iter().enumerate() {
-            if self.status != Status::Cancelled && self.run.cancel.is_cancelled() {
+            if self.status != Status::Cancelled && self.run.stop.cancel.is_cancelled() {
                 self.cancelled();
             }
             self.step(index, step).await;
@@ -193,7 +205,7 @@ impl<'a> StepLoop<'a> {
             conclusion,
             reason: self.reason.take(),
             outputs: Map::new(),
-            started_at_us: self.run.started_at_us,
+            started_at_us: self.run.order.started_at_us,
         };
         match self.outputs(conclusion) {
             Ok(outputs) => end.outputs = outputs,
@@ -211,7 +223,7 @@ impl<'a> StepLoop<'a> {
         self.reason
             .get_or_insert_with(|| Reason::new(Fault::Operator, "cancelled", "the round was cancelled"));
         self.deadline = Some(Instant::now() + CLEANUP_BUDGET);
-        self.context.cancel = self.run.kill.clone();
+        self.context.cancel = self.run.stop.kill.clone();
     }
 
     async fn step(&mut self, index: usize, step: &Step) {
@@ -223,8 +235,8 @@ impl<'a> StepLoop<'a> {
             Ok(None) => StepEnd { outcome: Conclusion::Skipped, reason: None, gain: StepGain::default() },
             Ok(Some(env)) => {
                 is_started = true;
-                let _ = self.run.journal.send(JournalEvent::StepStarted {
-                    at: self.at(),
+                self.tell(JournalEvent::StepStarted {
+                    at: self.run.order.at.clone(),
                     step: JobStep { index: index as u32, name: name.clone(), kind: kind_of(step) },
                 });
                 let end = self.attempts(index, step, &env).await;
@@ -245,9 +257,8 @@ impl<'a> StepLoop<'a> {
         Arc::make_mut(&mut self.steps).insert(step.id.as_deref().unwrap_or(&name), shown);
         if is_started || end.outcome != Conclusion::Skipped {
             let nanos = i64::try_from(started.elapsed().as_nanos()).unwrap_or(i64::MAX);
-            // The round owns the receiver for as long as it runs jobs.
-            let _ = self.run.journal.send(JournalEvent::StepEnded {
-                at: self.at(),
+            self.tell(JournalEvent::StepEnded {
+                at: self.run.order.at.clone(),
                 step: JobStep { index: index as u32, name, kind: kind_of(step) },
                 outcome: end.outcome,
                 conclusion,
@@ -256,7 +267,7 @@ impl<'a> StepLoop<'a> {
                 duration_ns: nanos,
             });
             if let Some(published) = end.gain.published {
-                let _ = self.run.journal.send(published);
+                self.tell(published);
             }
         }
         match conclusion {
@@ -269,10 +280,10 @@ impl<'a> StepLoop<'a> {
         }
     }
 
-    /// How the journal names this attempt.
-    fn at(&self) -> LegAttempt {
-        let JobContext { job, leg, attempt, .. } = &self.context;
-        LegAttempt { job: job.clone(), leg: leg.clone(), attempt: *attempt }
+    /// Says something that is to be journalled.
+    fn tell(&self, event: JournalEvent) {
+        // Whoever ordered the job listens for as long as it runs.
+        let _ = self.run.news.send(JobNews::Journal(event));
     }
 
     /// The contexts of this moment, with the environment given.
@@ -439,7 +450,7 @@ impl<'a> StepLoop<'a> {
     }
 
     fn expression(&self, error: &ExprError) -> Reason {
-        pipeline_reason(&self.run.pipeline.source, &diagnostic(error))
+        pipeline_reason(&self.run.order.pipeline.source, &diagnostic(error))
     }
 }
 
@@ -453,7 +464,7 @@ fn environment_of(run: &JobRun, job: &Job) -> Result<Environment, Reason> {
         .map(|(name, value)| (name.to_owned(), value.to_string()))
         .collect();
     let own = texts(&job.env, &contexts.at(Site::JobEnv, Status::Success));
-    variables.extend(own.map_err(|error| pipeline_reason(&run.pipeline.source, &diagnostic(&error)))?);
+    variables.extend(own.map_err(|error| pipeline_reason(&run.order.pipeline.source, &diagnostic(&error)))?);
     Ok(Environment::of(variables))
 }
 

@@ -19,8 +19,8 @@
 //! |---|---|
 //! | 0 | [`model`]: the nouns and the rows of the tables |
 //! | 1, pure | [`stats`], [`pipeline`], [`schedule`], [`measure`], [`judge`], [`artifact`], [`report`] |
-//! | 2 | [`ports`]: the seams; [`client`]: the load generator |
-//! | 3 | [`adapters`]: engines, chain, store, query; [`stages`]: the built-in actions |
+//! | 2 | [`ports`]: the seams, a job's order and report; [`client`]: the load generator |
+//! | 3 | [`adapters`]: engines, shell, processes of jobs, chain, store, query; [`stages`]: the built-in actions |
 //! | 4 | [`job`]: one attempt of one leg; [`round`]: the only event loop |
 //! | beside | `reference`: the embedded reference server, used by the command line only |
 //! | top | [`error`], [`cli`] |
@@ -35,7 +35,8 @@
 //!   any other is refused with its table, column and row.
 //! - All randomness of a round comes from one [`model::Seed`]; clocks are arguments.
 //! - The journal has one writer, files appear whole, and a sealed round does not change.
-//! - No server outlives its job, whatever ends the job; if the program is killed, the kernel ends the servers.
+//! - A job is an order and a report, plain data both, whether it runs in this process or in one of its own.
+//! - No server outlives its job, whatever ends the job; if the program is killed, the kernel ends jobs and servers.
 
 pub mod adapters;
 pub mod artifact;

@@ -1,13 +1,17 @@
 //! L2, the seams to the outside: what the program asks of an engine that runs servers, of a chain that
-//! holds commitments, and how each may fail.
+//! holds commitments, of a place that runs jobs, and how each may fail.
 //!
 //! Deliberately absent: stages (a closed enum, not a trait), and the store (a plain directory so far).
+
+mod job;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+
+pub use job::{InvalidOrder, JobCommand, JobMessage, JobNews, JobOrder, JobRunner, JobStop};
 
 use crate::model::{Digest, Fault, ImageReference, Reason};
 
@@ -254,7 +258,7 @@ pub struct MachineFacts {
 }
 
 /// How far a step has come, for people who watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Progress {
     /// Job.
     pub job: String,

@@ -17,31 +17,26 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "docker")]
-use crate::adapters::docker::{DockerEngine, DockerSettings};
 use crate::adapters::model_files::{file_digest, model_digest};
-use crate::adapters::process::ProcessEngine;
 use crate::adapters::store::{JournalWriter, RoundDirectory};
 use crate::artifact::{
     JournalEvent, JournalLine, LegAttempt, Publication, RoundFile, RoundStart, RoundState, RunnerFile,
     digest, journal,
 };
 use crate::error::{Error, ExitCode};
-use crate::job::{JobRun, run_attempt};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed};
 use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::definition::{Job, Pipeline, StepAction};
 use crate::pipeline::expr::{ExprError, Object, Status, Value};
-use crate::pipeline::runner::{EngineKind, RunnerSpec};
+use crate::pipeline::runner::RunnerSpec;
 use crate::pipeline::source::Source;
 use crate::pipeline::stage::StageName;
 use crate::pipeline::template::diagnostic;
 use crate::pipeline::{Color, Diagnostics};
-use crate::ports::{ContainerEngine, Progress};
+use crate::ports::{JobNews, JobOrder, JobRunner, JobStop, Progress};
 use crate::schedule::{
     Action, AttemptEnd, AttemptOrder, Event, Placement, RunnerSlot, Scheduler, SchedulerSettings,
 };
-use crate::stages::{RoundContext, RunnerContext};
 
 /// What a round is made of; all that enters it from outside.
 pub struct RoundSettings {
@@ -49,27 +44,37 @@ pub struct RoundSettings {
     pub pipeline: Arc<Pipeline>,
     /// Inputs, defaults filled in.
     pub inputs: Map<String, Json>,
-    /// The runners there are, with the text each was read from.
-    pub runners: Vec<(RunnerSpec, Source)>,
-    /// Directory of all rounds.
+    /// The runners there are.
+    pub runners: Vec<RoundRunner>,
+    /// Runs the jobs that are on no runner.
+    pub controller: Arc<dyn JobRunner>,
+    /// Directory of all rounds, absolute.
     pub data_dir: PathBuf,
     /// Name of this round.
     pub round_id: RoundId,
     /// Root of all randomness.
     pub seed: Seed,
-    /// This executable.
+    /// This executable, for its digest.
     pub program: PathBuf,
     /// The clock.
     pub now: fn() -> jiff::Timestamp,
 }
 
+/// A runner of a round.
+pub struct RoundRunner {
+    /// What its file says.
+    pub spec: RunnerSpec,
+    /// The file itself.
+    pub source: Source,
+    /// Runs its jobs.
+    pub jobs: Arc<dyn JobRunner>,
+}
+
 /// How somebody stops a round.
 #[derive(Debug, Clone, Default)]
 pub struct Control {
-    /// Ask everything to end.
-    pub cancel: CancellationToken,
-    /// End everything now.
-    pub kill: CancellationToken,
+    /// Stops everything: its jobs, and the waits between them.
+    pub stop: JobStop,
     /// Name of the signal that asked first.
     pub signal: Arc<OnceLock<&'static str>>,
 }
@@ -127,26 +132,18 @@ async fn run_journalled(
     directory.write_round_file(&round_file)?;
     let (journal_file, _) = directory.open_journal()?;
     let path = directory.path().to_owned();
-    let round = Arc::new(RoundContext {
-        round_id: settings.round_id.clone(),
-        directory,
-        seed: settings.seed.clone(),
-    });
-    let (journal, journal_events) = unbounded_channel();
-    let (progress, progress_events) = unbounded_channel();
+    let (news, heard) = unbounded_channel();
     let mut event_loop = EventLoop {
         scheduler: Scheduler::new(scheduler_settings(&settings, contexts)),
         journal_file: Arc::new(Mutex::new(journal_of(journal_file))),
         lines: Vec::new(),
         decided: Vec::new(),
         settings: &settings,
-        round,
+        directory,
         control,
         view,
-        journal,
-        journal_events,
-        progress,
-        progress_events,
+        news,
+        heard,
         tasks: JoinSet::new(),
         stops: BTreeMap::new(),
         state: RoundState::default(),
@@ -157,12 +154,12 @@ async fn run_journalled(
         pipeline: settings.pipeline.name.clone(),
         run_name,
         pipeline_digest: round_file.pipeline_digest,
-        runners: settings.runners.iter().map(|(runner, _)| runner.name.clone()).collect(),
+        runners: settings.runners.iter().map(|runner| runner.spec.name.clone()).collect(),
         seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
     }));
     let outcome = event_loop.run().await;
     // Whatever went wrong, nothing that was started outlives the round.
-    event_loop.control.cancel.cancel();
+    event_loop.control.stop.cancel.cancel();
     while event_loop.tasks.join_next().await.is_some() {}
     let (exit_code, reason) = outcome?;
     event_loop.finish(exit_code).await?;
@@ -175,12 +172,12 @@ fn round_file(settings: &RoundSettings) -> RoundFile {
     // Runners often share a model, and reading one takes long.
     let mut models: BTreeMap<&str, Option<Digest>> = BTreeMap::new();
     let mut runners = Vec::new();
-    for (runner, source) in &settings.runners {
-        let folder = runner.model_dir.as_deref();
+    for RoundRunner { spec, source, .. } in &settings.runners {
+        let folder = spec.model_dir.as_deref();
         let digest_of =
             |folder| models.entry(folder).or_insert_with(|| model_digest(Path::new(folder))).clone();
         runners.push(RunnerFile {
-            name: runner.name.clone(),
+            name: spec.name.clone(),
             path: source.path.to_string(),
             text: source.text.to_string(),
             digest: digest::sha256(source.text.as_bytes()),
@@ -226,10 +223,10 @@ fn scheduler_settings(settings: &RoundSettings, contexts: KnownContexts) -> Sche
         runners: settings
             .runners
             .iter()
-            .map(|(runner, _)| RunnerSlot {
-                name: runner.name.clone(),
-                labels: runner.labels.clone(),
-                capacity: runner.capacity,
+            .map(|RoundRunner { spec, .. }| RunnerSlot {
+                name: spec.name.clone(),
+                labels: spec.labels.clone(),
+                capacity: spec.capacity,
             })
             .collect(),
     }
@@ -244,14 +241,12 @@ struct EventLoop<'a> {
     /// What was decided and waits until those lines are on disk.
     decided: Vec<Action>,
     settings: &'a RoundSettings,
-    round: Arc<RoundContext>,
+    directory: RoundDirectory,
     control: Control,
     view: UnboundedSender<View>,
     /// Handed to jobs; the loop keeps one end so that the channel never closes under it.
-    journal: UnboundedSender<JournalEvent>,
-    journal_events: UnboundedReceiver<JournalEvent>,
-    progress: UnboundedSender<Progress>,
-    progress_events: UnboundedReceiver<Progress>,
+    news: UnboundedSender<JobNews>,
+    heard: UnboundedReceiver<JobNews>,
     tasks: JoinSet<Done>,
     /// Stops the legs of one job, for `fail-fast`.
     stops: BTreeMap<usize, CancellationToken>,
@@ -266,21 +261,17 @@ impl EventLoop<'_> {
         while !self.act().await? {
             tokio::select! {
                 biased;
-                () = self.control.cancel.cancelled(), if !is_cancelled => {
+                () = self.control.stop.cancel.cancelled(), if !is_cancelled => {
                     is_cancelled = true;
                     self.take_in_what_was_said();
                     let signal = self.control.signal.get().copied().unwrap_or("none").to_owned();
                     self.note(JournalEvent::Interrupted { signal });
                     self.on_event(Event::CancelRequested);
                 }
-                Some(event) = self.journal_events.recv() => self.note(event),
-                Some(progress) = self.progress_events.recv() => self.show(View::Progress(progress)),
+                Some(news) = self.heard.recv() => self.take_in(news),
                 Some(done) = self.tasks.join_next() => self.take_in_end(done),
             }
             self.take_in_what_was_said();
-            while let Ok(progress) = self.progress_events.try_recv() {
-                self.show(View::Progress(progress));
-            }
             while let Some(done) = self.tasks.try_join_next() {
                 self.take_in_end(done);
             }
@@ -289,8 +280,15 @@ impl EventLoop<'_> {
     }
 
     fn take_in_what_was_said(&mut self) {
-        while let Ok(event) = self.journal_events.try_recv() {
-            self.note(event);
+        while let Ok(news) = self.heard.try_recv() {
+            self.take_in(news);
+        }
+    }
+
+    fn take_in(&mut self, news: JobNews) {
+        match news {
+            JobNews::Journal(event) => self.note(event),
+            JobNews::Progress(progress) => self.show(View::Progress(progress)),
         }
     }
 
@@ -322,7 +320,7 @@ impl EventLoop<'_> {
                 Action::Record(_) => {}
                 Action::StartAttempt(order) => self.start(*order),
                 Action::WaitForRetry { job, leg, delay } => {
-                    let cancel = self.control.cancel.clone();
+                    let cancel = self.control.stop.cancel.clone();
                     self.tasks.spawn(async move {
                         tokio::select! {
                             () = cancel.cancelled() => {}
@@ -345,58 +343,38 @@ impl EventLoop<'_> {
     fn start(&mut self, order: AttemptOrder) {
         // A job that began after a cancellation insists on running; one that was decided just before it does not.
         let insists = order.status == Status::Cancelled;
-        let parent = if insists { &self.control.kill } else { &self.control.cancel };
+        let JobStop { cancel, kill } = &self.control.stop;
+        let parent = if insists { kill } else { cancel };
         let cancel = self.stops.entry(order.job).or_insert_with(|| parent.child_token()).child_token();
         let (job, leg) = (order.job, order.leg);
         let at = LegAttempt {
             job: self.settings.pipeline.jobs[job].id.clone(),
-            leg: order.key.clone(),
+            leg: order.key,
             attempt: order.attempt,
         };
         let started_at = self.state.attempt(&at).and_then(|attempt| attempt.started_at);
-        let run = JobRun {
-            runner: self.runner(order.placement),
-            order,
+        let (runner, jobs) = match order.placement {
+            Placement::Controller => (None, &self.settings.controller),
+            Placement::Runner(index) => {
+                let runner = &self.settings.runners[index];
+                (Some(runner.source.clone()), &runner.jobs)
+            }
+        };
+        let order = JobOrder {
+            schema: JobOrder::SCHEMA,
+            data_dir: self.settings.data_dir.clone(),
+            round_id: self.settings.round_id.clone(),
+            seed: self.settings.seed.clone(),
             pipeline: Arc::clone(&self.settings.pipeline),
-            round: Arc::clone(&self.round),
-            cancel,
-            kill: self.control.kill.clone(),
-            journal: self.journal.clone(),
-            progress: self.progress.clone(),
+            runner,
+            at,
+            contexts: order.contexts,
+            status: order.status,
             started_at_us: started_at.unwrap_or_else(self.settings.now).as_microsecond(),
         };
-        self.tasks.spawn(async move { Done::Attempt { job, leg, end: run_attempt(run).await } });
-    }
-
-    fn runner(&self, placement: Placement) -> RunnerContext {
-        let Placement::Runner(index) = placement else {
-            return RunnerContext {
-                name: "controller".to_owned(),
-                engine: None,
-                model_dir: PathBuf::new(),
-                max_log_bytes: 0,
-            };
-        };
-        let (spec, _) = &self.settings.runners[index];
-        let absolute = |path: &str| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-        let engine: Option<Arc<dyn ContainerEngine>> = match spec.engine {
-            EngineKind::Process => {
-                let images = spec.images.as_deref().map(absolute).unwrap_or_default();
-                Some(Arc::new(ProcessEngine::new(images, self.settings.program.clone())))
-            }
-            #[cfg(feature = "docker")]
-            EngineKind::Docker => {
-                Some(Arc::new(DockerEngine::new(DockerSettings { host: None, limits: spec.limits.clone() })))
-            }
-            #[cfg(not(feature = "docker"))]
-            EngineKind::Docker => None,
-        };
-        RunnerContext {
-            name: spec.name.clone(),
-            engine,
-            model_dir: spec.model_dir.as_deref().map(absolute).unwrap_or_default(),
-            max_log_bytes: spec.limits.log_kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024)),
-        }
+        let stop = JobStop { cancel, kill: self.control.stop.kill.clone() };
+        let running = jobs.run(order, self.news.clone(), stop);
+        self.tasks.spawn(async move { Done::Attempt { job, leg, end: running.await } });
     }
 
     /// Takes an event down as one of the next lines.
@@ -465,7 +443,7 @@ impl EventLoop<'_> {
         self.take_in_what_was_said();
         self.write().await?;
         if self.state.has_published {
-            let table = self.round.directory.write_table(&self.state.step_rows())?;
+            let table = self.directory.write_table(&self.state.step_rows())?;
             self.note(JournalEvent::Published { what: Publication::Steps, tables: vec![table] });
         }
         let conclusion = match exit_code {
@@ -476,7 +454,7 @@ impl EventLoop<'_> {
         self.note(JournalEvent::RoundEnded { conclusion, exit_code: exit_code.code() });
         self.write().await?;
         if exit_code == ExitCode::Done {
-            self.round.directory.seal()?;
+            self.directory.seal()?;
         }
         Ok(())
     }

@@ -83,6 +83,12 @@ impl LogFile {
     }
 }
 
+/// The last line of a log with something in it, cut to what a table row can bear.
+pub fn last_words(log: &str) -> String {
+    let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing)");
+    line.chars().filter(|c| !c.is_control()).take(240).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +119,14 @@ mod tests {
             &format!("{}end", &long[..TAIL_BYTES - 3]),
         )
         .await;
+    }
+
+    #[test]
+    fn last_words_are_one_plain_line() {
+        let check = |log: &str, expected: &str| assert_eq!(last_words(log), expected, "{log:?}");
+        check("one\n two\t \n\n", "two");
+        check("\u{1b}[31mred\u{7}", "[31mred");
+        check(" \n", "(nothing)");
+        check(&"x".repeat(999), &"x".repeat(240));
     }
 }

@@ -5,13 +5,15 @@
 pub mod chain_file;
 #[cfg(feature = "docker")]
 pub mod docker;
-mod log;
+pub mod job_process;
+pub mod log;
 pub mod machine;
 mod manifest;
 pub mod model_files;
 pub mod process;
 pub mod query;
 pub mod scorer;
+pub mod shell;
 pub mod store;
 #[cfg(feature = "chain")]
 pub mod subtensor;

@@ -3,6 +3,8 @@
 //! stdout is data, stderr is talk. A verb turns arguments into a call of the library and its result into text;
 //! it decides nothing.
 
+mod engines;
+mod job;
 mod launch;
 mod lint;
 mod plan;
@@ -10,6 +12,7 @@ mod query;
 mod rounds;
 mod run;
 mod show;
+mod signals;
 mod watch;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -70,6 +73,8 @@ enum Command {
     #[cfg(feature = "reference")]
     #[command(subcommand)]
     Reference(crate::reference::ReferenceCommand),
+    /// Runs one job of a round by its order; how `run` starts the jobs of a runner.
+    Job(job::Arguments),
     /// Becomes a program that ends when its parent does; used by the process engine.
     #[command(hide = true)]
     Launch(launch::Arguments),
@@ -121,6 +126,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
     let session = Session { data: cli.data, color: cli.color };
     match cli.command {
         Command::Run(arguments) => run::run(arguments, &session).await,
+        Command::Job(arguments) => job::run(arguments, &session).await,
         Command::Lint(arguments) => lint::run(&arguments, &session),
         Command::Plan(arguments) => plan::run(&arguments, &session),
         Command::Rounds(arguments) => rounds::run(&arguments, &session),
@@ -133,6 +139,12 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Launch(arguments) => Err(launch::run(&arguments)),
     }
+}
+
+/// The file of this executable.
+fn this_program() -> Result<PathBuf, Error> {
+    std::env::current_exe()
+        .map_err(|source| Error::Machine { attempted: "find this program's own file", source })
 }
 
 /// Writes data to stdout; a reader that has gone away is no error.

@@ -6,20 +6,22 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
-use super::{Session, print, read_source, say, watch, yaml_files};
+use super::{Session, print, read_source, say, signals, this_program, watch, yaml_files};
+use crate::adapters::job_process::JobProcess;
 use crate::adapters::store::RoundDirectory;
 use crate::artifact::{decode, layout};
 use crate::error::{Error, ExitCode};
+use crate::job::InProcess;
 use crate::model::{LeaderboardRow, RoundId, Seed};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::report::leaderboard_table;
-use crate::round::{Control, RoundEnd, RoundSettings, run_round};
+use crate::round::{Control, RoundEnd, RoundRunner, RoundSettings, run_round};
+use crate::stages::RunnerContext;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -54,13 +56,14 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         Some(round_id) => round_id,
         None => default_round_id(&pipeline.name, now(), &random)?,
     };
-    let program = std::env::current_exe()
-        .map_err(|source| Error::Machine { attempted: "find this program's own file", source })?;
+    let program = this_program()?;
     let settings = RoundSettings {
         pipeline: Arc::new(pipeline),
         inputs,
-        runners,
-        data_dir: session.data.clone(),
+        runners: runners.into_iter().map(|(spec, source)| round_runner(spec, source, &program)).collect(),
+        controller: Arc::new(InProcess::new(RunnerContext::controller())),
+        data_dir: std::path::absolute(&session.data)
+            .map_err(|source| Error::Machine { attempted: "find the working directory", source })?,
         round_id: round_id.clone(),
         seed,
         program,
@@ -68,7 +71,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     };
     let control = Control::default();
     let mut helpers = JoinSet::new();
-    helpers.spawn(listen_for_signals(control.clone())?);
+    helpers.spawn(signals::listen(control.clone())?);
     let (view, views) = unbounded_channel();
     let is_live = std::io::stderr().is_terminal();
     let mut watching = JoinSet::new();
@@ -77,6 +80,11 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     // The round dropped its end of the channel: the watcher ends by itself.
     let _ = watching.join_next().await;
     report(&arguments, session, &round_id, outcome?)
+}
+
+/// A runner of this machine: each of its jobs is a process of its own.
+fn round_runner(spec: RunnerSpec, source: Source, program: &Path) -> RoundRunner {
+    RoundRunner { spec, source, jobs: Arc::new(JobProcess::new(program.to_owned())) }
 }
 
 /// Reads and checks a pipeline; warnings are said, errors end.
@@ -149,35 +157,6 @@ fn default_round_id(pipeline: &str, now: jiff::Timestamp, random: &[u8; 32]) -> 
     format!("{name}-{time}-{}", hex::encode(&random[30..]))
         .parse()
         .map_err(|error| Error::Usage(format!("{error}")))
-}
-
-/// The first Ctrl-C (or SIGTERM) stops gently, the second kills, the third ends the program on the spot.
-fn listen_for_signals(control: Control) -> Result<impl Future<Output = ()>, Error> {
-    let failed = |source| Error::Machine { attempted: "listen for signals", source };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    Ok(async move {
-        for count in 1.. {
-            let name = tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
-            };
-            match count {
-                1 => {
-                    say("stopping: servers are asked to end; again to kill them");
-                    // Only the first one is kept.
-                    let _ = control.signal.set(name);
-                    control.cancel.cancel();
-                }
-                2 => {
-                    say("killing what still runs; again to end at once");
-                    control.kill.cancel();
-                }
-                // The kernel kills what we started when we end.
-                _ => std::process::exit(i32::from(ExitCode::Interrupted.code())),
-            }
-        }
-    })
 }
 
 fn report(

@@ -7,15 +7,16 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobRun, run_attempt};
+use super::InProcess;
 use crate::adapters::store::RoundDirectory;
-use crate::artifact::JournalEvent;
+use crate::artifact::{JournalEvent, LegAttempt};
 use crate::model::{Conclusion, Fault, Reason, Seed};
 use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::expr::{Object, Status};
 use crate::pipeline::{Pipeline, Source};
-use crate::schedule::{AttemptEnd, AttemptOrder, Placement};
-use crate::stages::{RoundContext, RunnerContext};
+use crate::ports::{JobNews, JobOrder, JobRunner as _, JobStop};
+use crate::schedule::AttemptEnd;
+use crate::stages::RunnerContext;
 
 /// What became of an attempt.
 struct Ran {
@@ -45,42 +46,29 @@ async fn run(yaml: &str, cancel: CancellationToken) -> Ran {
         Pipeline::parse(&Source::new("t.yml", yaml)).unwrap_or_else(|found| panic!("{found}")).value;
     let data = tempfile::tempdir().unwrap();
     let round_id: crate::model::RoundId = "r".parse().unwrap();
-    let directory = RoundDirectory::create(data.path(), &round_id).unwrap();
+    RoundDirectory::create(data.path(), &round_id).unwrap();
     let contexts = KnownContexts::default()
         .with(ContextName::Inputs, Object::new())
         .with(ContextName::Run, Object::new().with("id", "r"));
     let env = pipeline.env(&contexts).unwrap();
-    let (journal, mut events) = unbounded_channel();
-    let (progress, _unwatched) = unbounded_channel();
-    let end = run_attempt(JobRun {
-        order: AttemptOrder {
-            job: 0,
-            leg: 0,
-            key: String::new(),
-            attempt: 1,
-            placement: Placement::Controller,
-            runner: "controller".to_owned(),
-            contexts: contexts.with(ContextName::Env, env),
-            status: Status::Success,
-        },
+    let (news, mut heard) = unbounded_channel();
+    let order = JobOrder {
+        schema: JobOrder::SCHEMA,
+        data_dir: data.path().to_owned(),
+        round_id,
+        seed: Seed::from_text("1"),
+        at: LegAttempt { job: pipeline.jobs[0].id.clone(), leg: String::new(), attempt: 1 },
         pipeline: Arc::new(pipeline),
-        round: Arc::new(RoundContext { round_id, directory, seed: Seed::from_text("1") }),
-        runner: RunnerContext {
-            name: "controller".to_owned(),
-            engine: None,
-            model_dir: std::path::PathBuf::new(),
-            max_log_bytes: 0,
-        },
-        cancel,
-        kill: CancellationToken::new(),
-        journal,
-        progress,
+        runner: None,
+        contexts: contexts.with(ContextName::Env, env),
+        status: Status::Success,
         started_at_us: 0,
-    })
-    .await;
+    };
+    let stop = JobStop { cancel, kill: CancellationToken::new() };
+    let end = InProcess::new(RunnerContext::controller()).run(order, news, stop).await;
     let mut steps = Vec::new();
-    while let Ok(event) = events.try_recv() {
-        if let JournalEvent::StepEnded { step, outcome, conclusion, reason, .. } = event {
+    while let Ok(news) = heard.try_recv() {
+        if let JobNews::Journal(JournalEvent::StepEnded { step, outcome, conclusion, reason, .. }) = news {
             steps.push((step.name, outcome, conclusion, reason));
         }
     }

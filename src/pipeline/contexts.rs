@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use super::expr::{Scope, Status, Value, same_name};
 
 /// A context: a name at the head of a path such as `needs.measure.result`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ContextName {
     /// The round.
     Run,
@@ -175,7 +176,8 @@ impl Site {
 }
 
 /// The contexts that are known so far. Cloning is cheap: the values are shared.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct KnownContexts {
     values: BTreeMap<ContextName, Value>,
 }

@@ -48,7 +48,7 @@ pub struct LineColumn {
 }
 
 /// A file's text and the name it is shown under. Cloning is cheap.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Source {
     /// The path as the user gave it.
     pub path: Arc<str>,

@@ -6,7 +6,9 @@ use tokio::time::{Duration, Instant};
 
 use super::*;
 use crate::adapters::store::JournalFile;
+use crate::job::InProcess;
 use crate::report::text::error_chain;
+use crate::stages::RunnerContext;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -69,6 +71,7 @@ async fn run_with(
         pipeline: Arc::new(pipeline),
         inputs: Map::new(),
         runners: Vec::new(),
+        controller: Arc::new(InProcess::new(RunnerContext::controller())),
         data_dir: data.path().to_owned(),
         round_id: round_id.clone(),
         seed: Seed::from_text("1"),
@@ -180,7 +183,7 @@ jobs:
     let mut ran = run(yaml, |event, control| {
         begun += usize::from(matches!(event, JournalEvent::StepStarted { .. }));
         if begun == 2 {
-            control.cancel.cancel();
+            control.stop.cancel.cancel();
         }
     })
     .await;
@@ -210,7 +213,7 @@ jobs:
 async fn cancelling_while_a_retry_waits_ends_the_wait() {
     let ran = run(FAILS_TWICE, |event, control| {
         if matches!(event, JournalEvent::RetryScheduled { .. }) {
-            control.cancel.cancel();
+            control.stop.cancel.cancel();
         }
     })
     .await;
@@ -312,7 +315,7 @@ async fn a_leg_that_was_decided_before_a_cancellation_does_not_run_after_it() {
     let yaml = "jobs: { j: { runs-on: controller, steps: [{ run: echo ran >> \"$WITNESS\" }] } }";
     let control = Control::default();
     // The wish comes while the leg's line is being written.
-    let journal = watched(usize::MAX, control.cancel.clone());
+    let journal = watched(usize::MAX, control.stop.cancel.clone());
     let ran = run_with(yaml, control, |_, _| {}, journal).await;
     assert_eq!(ran.lines, ["start j 1", "stop", "end j cancelled", "j cancelled", "round cancelled"]);
     assert_eq!(ran.witness, "");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::placement::{Placement, RunnerSlot};
@@ -37,10 +38,10 @@ pub enum Event {
     CancelRequested,
 }
 
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq)]
+/// How an attempt ended: its report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptEnd {
-    /// Result.
+    /// Whether it succeeded, failed or was cancelled.
     pub conclusion: Conclusion,
     /// Why it did not succeed.
     pub reason: Option<Reason>,
@@ -125,7 +126,7 @@ pub struct AttemptOrder {
     pub attempt: u32,
     /// Where.
     pub placement: Placement,
-    /// Name of the place.
+    /// Name of the runner, or `controller`.
     pub runner: String,
     /// The contexts known before the job's own steps: inputs, run, env, needs, matrix, strategy.
     pub contexts: KnownContexts,

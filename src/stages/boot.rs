@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{JobContext, StageError};
+use crate::adapters::log::last_words;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::boot::{Output, Parameters};
 use crate::ports::{Exit, Launch, Server};
@@ -117,7 +118,7 @@ async fn wait_until_ready(
             Err(_) => None,
         },
     };
-    let last_words = super::last_words(&server.log_tail());
+    let last_words = last_words(&server.log_tail());
     Err(match outcome {
         Some(exit) => BootError::Exited { exit, after: started.elapsed(), health_path, last_words },
         None => BootError::NotReady { deadline, health_path, last, last_words },

@@ -147,7 +147,7 @@ mod tests {
             server: None,
             notes: Notes::default(),
             cancel: CancellationToken::new(),
-            progress: tokio::sync::mpsc::unbounded_channel().0,
+            news: tokio::sync::mpsc::unbounded_channel().0,
         };
         let tokenizer = tiny();
         let measured = Measured { read_key: "0000-a", prompts: &[], tokenizer: &tokenizer };

@@ -7,7 +7,6 @@
 
 mod benchmark;
 mod boot;
-mod exec;
 mod fetch_commitments;
 mod kept_streams;
 mod plan_reads;
@@ -26,14 +25,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 pub use boot::{BootError, BootedServer};
-pub use exec::{ExecError, ShellStep, run_shell};
 
+use crate::adapters::shell::ExecError;
 use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Table, TableContext, layout};
 use crate::measure::InvalidStreams;
 use crate::model::{Arm, Fault, Reason, RoundId, Seed};
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
-use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, Progress};
+use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, JobNews, Progress};
 use crate::report::text::error_chain;
 
 /// What all jobs of a round share.
@@ -57,6 +56,13 @@ pub struct RunnerContext {
     pub model_dir: PathBuf,
     /// Most bytes of server log kept.
     pub max_log_bytes: u64,
+}
+
+impl RunnerContext {
+    /// The controller: the machine that runs the round, which boots no servers.
+    pub fn controller() -> Self {
+        Self { name: "controller".to_owned(), engine: None, model_dir: PathBuf::new(), max_log_bytes: 0 }
+    }
 }
 
 /// What one attempt of a leg works with; it owns the booted server.
@@ -83,8 +89,8 @@ pub struct JobContext<'a> {
     pub notes: Notes,
     /// Ends the stage early.
     pub cancel: CancellationToken,
-    /// Where progress is told.
-    pub progress: UnboundedSender<Progress>,
+    /// Where news of the attempt are told.
+    pub news: UnboundedSender<JobNews>,
 }
 
 /// What later stages of a job need to know of earlier ones.
@@ -103,7 +109,7 @@ impl JobContext<'_> {
         let progress =
             Progress { job: self.job.clone(), leg: self.leg.clone(), doing: doing.to_owned(), done, total };
         // Nobody may be watching.
-        let _ = self.progress.send(progress);
+        let _ = self.news.send(JobNews::Progress(progress));
     }
 
     fn engine(&self) -> Result<&Arc<dyn ContainerEngine>, StageError> {
@@ -302,12 +308,6 @@ impl StageError {
     }
 }
 
-/// The last line of a log with something in it, cut to what a table row can bear.
-fn last_words(log: &str) -> String {
-    let line = log.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing)");
-    line.chars().filter(|c| !c.is_control()).take(240).collect()
-}
-
 /// A client for health checks and the scorer: loopback only, so no proxy, no redirects.
 fn http_client() -> Result<reqwest::Client, StageError> {
     reqwest::Client::builder()
@@ -355,18 +355,4 @@ fn handle<S: LeavesData>(context: &JobContext<'_>) -> Result<Handle<S>, StageErr
 /// Directory of this attempt, relative to the round's.
 fn data_dir(context: &JobContext<'_>) -> String {
     layout::attempt_path(&context.job, &context.leg, context.attempt)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn last_words_are_one_plain_line() {
-        let check = |log: &str, expected: &str| assert_eq!(last_words(log), expected, "{log:?}");
-        check("one\n two\t \n\n", "two");
-        check("\u{1b}[31mred\u{7}", "[31mred");
-        check(" \n", "(nothing)");
-        check(&"x".repeat(999), &"x".repeat(240));
-    }
 }

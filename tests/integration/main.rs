@@ -3,6 +3,7 @@
 mod cli;
 mod docs;
 mod golden;
+mod job;
 mod layers;
 mod process;
 #[cfg(feature = "reference")]

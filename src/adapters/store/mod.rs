@@ -301,9 +301,13 @@ impl RoundDirectory {
     /// Makes the directory of one attempt of a leg; see [`layout::attempt_path`].
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn attempt_dir(&self, job: &str, leg: &str, attempt: u32) -> Result<PathBuf, StoreError> {
-        whole::directory(&self.path, &layout::attempt_path(job, leg, attempt))
+    /// When it is there already, for no attempt runs twice; when the round is sealed, or the disk refuses.
+    pub fn new_attempt_dir(&self, job: &str, leg: &str, attempt: u32) -> Result<PathBuf, StoreError> {
+        let relative = layout::attempt_path(job, leg, attempt);
+        if self.is_sealed() {
+            return Err(StoreError::Sealed { path: self.path.join(relative) });
+        }
+        whole::new_directory(&self.path, &relative)
     }
 
     /// Writes `round.json`, once.

@@ -167,10 +167,11 @@ fn nothing_leaves_the_directory() {
 fn attempts_have_harmless_names() {
     let data = data();
     let round = round(&data);
-    let path = round.attempt_dir("measure", "../../x", 2).expect("makes");
+    let path = round.new_attempt_dir("measure", "../../x", 2).expect("makes");
     assert!(path.is_dir() && path.ends_with("jobs/measure/%2E.%2F..%2Fx/attempt-2"), "{path:?}");
-    assert_eq!(round.attempt_dir("measure", "../../x", 2).expect("is there"), path);
-    assert!(round.attempt_dir("rank", "", 1).expect("makes").ends_with("jobs/rank/_/attempt-1"));
+    let again = round.new_attempt_dir("measure", "../../x", 2);
+    assert!(matches!(again, Err(StoreError::Exists { path: found }) if found == path));
+    assert!(round.new_attempt_dir("rank", "", 1).expect("makes").ends_with("jobs/rank/_/attempt-1"));
 }
 
 #[test]

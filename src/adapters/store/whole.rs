@@ -31,9 +31,20 @@ fn names(root: &Path, relative: &str) -> Result<Vec<PathBuf>, StoreError> {
     names.filter(|names| !names.is_empty() && !relative.contains('\0')).ok_or_else(escapes)
 }
 
-/// Makes a directory below `root`, step by step, through no link.
-pub(super) fn directory(root: &Path, relative: &str) -> Result<PathBuf, StoreError> {
-    descend(root, names(root, relative)?)
+/// Makes a directory below `root` that is not there yet, and those above it, step by step, through no link.
+pub(super) fn new_directory(root: &Path, relative: &str) -> Result<PathBuf, StoreError> {
+    let mut names = names(root, relative)?;
+    let last = names.pop();
+    let parent = descend(root, names)?;
+    let path = last.map_or_else(|| parent.clone(), |last| parent.join(last));
+    match fs::create_dir(&path) {
+        Ok(()) => sync_dir(&parent)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(StoreError::Exists { path });
+        }
+        Err(error) => return Err(io_error("create", &path)(error)),
+    }
+    Ok(path)
 }
 
 fn descend(root: &Path, names: impl IntoIterator<Item = PathBuf>) -> Result<PathBuf, StoreError> {

@@ -3,7 +3,8 @@
 use super::value::{Object, Value};
 
 /// How things went so far, for `success()` and its like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// Nothing failed.
     Success,

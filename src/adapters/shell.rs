@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::log::last_words;
 use crate::model::{Fault, Reason};
 
 /// Bytes of output kept of a shell step.
@@ -119,7 +120,7 @@ pub async fn run_shell(step: ShellStep, cancel: CancellationToken) -> Result<Map
     if !status.success() {
         use std::os::unix::process::ExitStatusExt as _;
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-        let last_words = super::last_words(&read_capped(&log_path, MAX_LOG_BYTES).await?);
+        let last_words = last_words(&read_capped(&log_path, MAX_LOG_BYTES).await?);
         return Err(ExecError::Failed { code, last_words });
     }
     outputs(&read_capped(&output_path, MAX_OUTPUT_BYTES).await?)

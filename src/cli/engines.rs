@@ -1,0 +1,34 @@
+//! What a runner's file names, built: the one place that knows which engine is which.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[cfg(feature = "docker")]
+use crate::adapters::docker::{DockerEngine, DockerSettings};
+use crate::adapters::process::ProcessEngine;
+use crate::pipeline::runner::{EngineKind, RunnerSpec};
+use crate::ports::ContainerEngine;
+use crate::stages::RunnerContext;
+
+/// The runner with its engine; `program` is this executable.
+pub(super) fn runner(spec: &RunnerSpec, program: &Path) -> RunnerContext {
+    let absolute = |path: &str| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    let engine: Option<Arc<dyn ContainerEngine>> = match spec.engine {
+        EngineKind::Process => {
+            let images = spec.images.as_deref().map(absolute).unwrap_or_default();
+            Some(Arc::new(ProcessEngine::new(images, program.to_owned())))
+        }
+        #[cfg(feature = "docker")]
+        EngineKind::Docker => {
+            Some(Arc::new(DockerEngine::new(DockerSettings { host: None, limits: spec.limits.clone() })))
+        }
+        #[cfg(not(feature = "docker"))]
+        EngineKind::Docker => None,
+    };
+    RunnerContext {
+        name: spec.name.clone(),
+        engine,
+        model_dir: spec.model_dir.as_deref().map(absolute).unwrap_or_default(),
+        max_log_bytes: spec.limits.log_kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024)),
+    }
+}
