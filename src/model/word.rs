@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::model::{
         Arm, Check, CheckOutcome, Component, Conclusion, DecisionOutcome, ExchangeEnd, Fault, IgnoreCode,
-        ReadStatus, RequestFlag, RequestStatus, Standing,
+        ReadStatus, RequestFlag, RequestStatus, Role, Standing,
     };
 
     fn check<W: Word + Debug + Display + Serialize + DeserializeOwned>() {
@@ -139,6 +139,7 @@ mod tests {
         check::<ReadStatus>();
         check::<RequestFlag>();
         check::<RequestStatus>();
+        check::<Role>();
         check::<Standing>();
     }
 

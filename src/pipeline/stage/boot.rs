@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::TimeSpan;
 use super::declare::{outputs, parameters};
-use crate::model::{Arm, Digest, ImageReference};
+use crate::model::{Digest, ImageReference, Role};
 
 parameters! {
     /// Which server, and how long it may take.
@@ -14,8 +14,9 @@ parameters! {
         "image" image: ImageReference,
         /// the image's digest
         "digest" digest: Digest,
-        /// whose image it is, `candidate` or `baseline`: a failure of the baseline's is never a submission's fault
-        "arm" arm: Arm = Arm::Candidate,
+        /// whose server it is: `candidate`, `baseline` or `scorer`;
+        /// only a candidate's failure can be a submission's fault
+        "role" role: Role = Role::Candidate,
         /// the name under which the model is served
         "model-name" model_name: String = "reference".to_owned(),
         /// the model's directory, its tokenizer included; the runner's by default

@@ -318,7 +318,7 @@ mod tests {
         let digest = format!("sha256:{}", "0".repeat(64));
         let pull = bind(StageName::Pull, json!({"image": "a", "digest": digest}));
         let StageCall::Pull(pull) = pull.unwrap() else { panic!("another stage") };
-        assert_eq!((pull.image.to_string().as_str(), pull.arm.as_str()), ("a", "candidate"));
+        assert_eq!((pull.image.to_string().as_str(), pull.role.as_str()), ("a", "candidate"));
         let weights = json!({"leaderboard": [], "netuid": "14", "dry-run": null});
         let weights = bind(StageName::SetWeights, weights).unwrap();
         let StageCall::SetWeights(weights) = weights else { panic!("another stage") };

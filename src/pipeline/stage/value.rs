@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::{Handle, LeavesData};
 use crate::judge::{RankPolicy, ScorePolicy, VerifyPolicy};
-use crate::model::{Arm, Digest, ImageReference, ReadSpec};
+use crate::model::{Digest, ImageReference, ReadSpec, Role};
 use crate::pipeline::duration;
 use crate::pipeline::expr::Value;
 
@@ -84,7 +84,7 @@ macro_rules! stage_values {
 }
 
 stage_values! {
-    String: String, PathBuf, ImageReference, Digest, Arm;
+    String: String, PathBuf, ImageReference, Digest, Role;
     Integer: u16, u32, u64;
     Boolean: bool;
     Duration: TimeSpan;
