@@ -11,9 +11,9 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::ports::{ChainError, ChainSource, ChainView};
 
-/// A subnet has 256 neurons with about 1 KiB each; this is ten times as much.
+/// Largest file that is read, in bytes: ten times what the 256 neurons of a subnet commit, about 1 KiB each.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// More entries than ten subnets have neurons.
+/// Most entries that a file may have: more than ten subnets have neurons.
 const MAX_ENTRIES: usize = 4096;
 
 /// A file that stands for the chain.

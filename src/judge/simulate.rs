@@ -17,7 +17,7 @@ impl Dice {
         )
     }
 
-    /// Uniform, above 0 and below 1.
+    /// Draws a uniform number, above 0 and below 1.
     fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -31,7 +31,7 @@ impl Dice {
         self.uniform() < probability
     }
 
-    /// Standard normal, by Box and Muller.
+    /// Draws a standard normal number, by Box and Muller.
     fn normal(&mut self) -> f64 {
         (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
@@ -40,21 +40,21 @@ impl Dice {
 /// A server as the scorer sees it.
 #[derive(Clone, Copy)]
 struct Server {
-    /// Standard deviation of claimed against scored log probability.
+    /// Standard deviation of the difference between claimed and scored log probability, nat.
     residual: f64,
     /// Share of tokens where it does not emit the scorer's first choice.
     flips: f64,
-    /// Mean of the margin there, exponential.
+    /// Mean of the margin of such a token, nat; margins are exponential.
     margin: f64,
-    /// The same share at position 0, where it is another.
+    /// Share of such tokens at position 0, where it is another.
     first: Option<f64>,
-    /// Margin of the end token where answers are cut.
+    /// Margin of the end token where answers are cut, nat.
     end_margin: f64,
-    /// Share of an answer that is given; above 1 it is padded.
+    /// Length of the answers as a share of the control's; above 1 they are padded.
     length: f64,
-    /// What `usage` says for each token.
+    /// Tokens that `usage` claims for each token there is.
     usage: f64,
-    /// Share of requests that fail.
+    /// Share of the requests that fail.
     failed: f64,
     has_logprobs: bool,
     flag: Option<RequestFlag>,
@@ -74,7 +74,7 @@ const EXACT: Server = Server {
     flag: None,
 };
 
-/// A bf16 engine against a scorer with other kernels: the noise floors of the measurement notes, section 4.3.
+/// A bf16 engine against a scorer with other kernels, at the noise floors of such pairs.
 const BF16: Server = Server { residual: 0.03, flips: 0.008, margin: 0.08, ..EXACT };
 
 struct Simulated {
@@ -153,7 +153,7 @@ fn with(verdicts: &[VerdictRow], outcome: CheckOutcome) -> Vec<Check> {
     verdicts.iter().filter(|row| row.outcome == outcome).map(|row| row.check).collect()
 }
 
-/// How many of so many evaluations fail this check, or any where none is given.
+/// How many of so many evaluations fail this check, or any check where none is given.
 fn failures(
     evaluations: usize,
     (control, candidate): (&Server, &Server),
@@ -264,7 +264,7 @@ fn hostile_numbers_do_no_harm() {
     }
 }
 
-/// Requests of one launch: its own factor, and noise of each request.
+/// The requests of one launch: the launch has a factor of its own, and each request has noise.
 fn launch(speedup: f64, noise: f64, dice: &mut Dice) -> Vec<RequestRow> {
     let factor = (noise * dice.normal()).exp() / speedup;
     (0..24)

@@ -95,19 +95,19 @@ impl Teller<'_> {
         words[self.below(words.len())]
     }
 
-    /// Two different words.
+    /// Draws two different words.
     fn two(&mut self, words: &[&'static str]) -> (&'static str, &'static str) {
         let first = self.below(words.len());
         let second = (first + 1 + self.below(words.len() - 1)) % words.len();
         (words[first], words[second])
     }
 
-    /// The usual word in seven cases of ten, else one of the others.
+    /// Draws the usual word in seven cases of ten, else one of the others.
     fn usually(&mut self, usual: &'static str, others: &[&'static str]) -> &'static str {
         if self.below(10) < 7 { usual } else { self.word(others) }
     }
 
-    /// An invented proper name of two or three syllables.
+    /// Draws an invented proper name of two or three syllables.
     fn name(&mut self) -> String {
         let count = 2 + self.below(2);
         let text: String = (0..count).map(|_| self.word(&SYLLABLES)).collect();
@@ -119,7 +119,7 @@ impl Teller<'_> {
         *self.one_of(&[("She", "Her"), ("He", "His")])
     }
 
-    /// The unique beginning of a prompt.
+    /// Draws the unique beginning of a prompt.
     fn salt(&mut self) -> String {
         let number = 1_000 + self.below(899_000);
         match self.below(4) {
@@ -130,7 +130,7 @@ impl Teller<'_> {
         }
     }
 
-    /// A sentence that no answer needs, or nothing.
+    /// Draws a sentence that no answer needs, or nothing.
     fn aside(&mut self) -> String {
         match self.below(3) {
             0 => format!("It was a {} day with a little {}. ", self.word(&MOODS), self.word(&SKIES)),

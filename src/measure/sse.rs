@@ -10,9 +10,9 @@
 /// Bounds on what a hostile stream may make the parser hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamBounds {
-    /// Most bytes of one event, its line ends not counted.
+    /// Most bytes that one event may have, its line ends not counted.
     pub event_bytes: usize,
-    /// Most events of one stream.
+    /// Most events that one stream may have.
     pub events: usize,
 }
 
@@ -22,13 +22,13 @@ impl Default for StreamBounds {
     }
 }
 
-/// A bound that a stream went over. The parser gives no events after it.
+/// Which bound a stream went over. The parser gives no events after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitExceeded {
-    /// One event was too long.
+    /// One event had more bytes than this.
     #[error("an event is longer than {0} bytes")]
     EventBytes(usize),
-    /// The stream had too many events.
+    /// The stream had more events than this.
     #[error("the stream has more than {0} events")]
     Events(usize),
 }
@@ -40,13 +40,13 @@ pub struct Event {
     pub name: String,
     /// The `data` fields joined by LF, decoded with replacement.
     pub data: String,
-    /// Bytes of the stream up to and including the one that completed it.
+    /// Number of the stream's bytes up to and including the one that completed the event.
     pub end_offset: u64,
-    /// Whether replacement was needed: the text is then not what the server wrote.
+    /// Whether bytes had to be replaced in decoding: the text is then not what the server wrote.
     pub is_lossy: bool,
 }
 
-/// The parser: push what was read, take what it completed.
+/// The parser of a stream: push what was read, take what it completed.
 #[derive(Debug, Clone)]
 pub struct EventStream {
     limits: StreamBounds,

@@ -25,7 +25,7 @@ use crate::artifact::{
 };
 use crate::report::text::error_chain;
 
-/// A round, with what was sealed of its tables if it has a seal.
+/// A round, with what its seal says of its tables if it has one.
 #[derive(Debug)]
 pub(super) struct Round {
     directory: RoundDirectory,
@@ -33,7 +33,7 @@ pub(super) struct Round {
 }
 
 impl Round {
-    /// Reads the seal and keeps what it says of the tables: a round has many other files.
+    /// Opens a round: reads the seal and keeps what it says of the tables alone, since a round has many other files.
     pub(super) fn open(directory: RoundDirectory) -> Self {
         let seal = directory.read_seal().map(|seal| seal.as_ref().map(of_tables));
         Self { directory, seal }
@@ -48,7 +48,7 @@ fn of_tables(seal: &Seal) -> Seal {
     TABLE_NAMES.into_iter().filter_map(|table| entry(layout::table_path(table))).collect()
 }
 
-/// Why a file is left out.
+/// Why a file is left out of an answer.
 #[derive(Debug, thiserror::Error)]
 enum LeftOut {
     #[error("{0}")]
@@ -75,20 +75,20 @@ enum LeftOut {
     Engine(#[source] PolarsError),
 }
 
-/// What a round has of a table.
+/// Where the rows of a table of one round come from.
 enum Source {
     Nothing,
-    /// To be scanned, with its number of rows.
+    /// A sealed file, to be scanned where it lies, with its number of rows.
     Sealed(PlRefPath, u64),
-    /// Already read.
+    /// A file that was read whole already.
     Unsealed(DataFrame),
 }
 
-/// All tables of all rounds.
+/// All tables of all rounds, as far as a query may still read them.
 pub(super) struct Tables {
     pub(super) rounds: Vec<Round>,
     pub(super) digests: Digests,
-    /// How much of unsealed files may still be read.
+    /// Number of bytes of unsealed files that may still be read.
     pub(super) unsealed_bytes: u64,
 }
 
@@ -183,7 +183,7 @@ fn source(
     Ok(Source::Sealed(path, rows))
 }
 
-/// What the end of a file says, checked.
+/// Checks what the end of a sealed file says, and returns it.
 fn inspect(table: &str, round: &Round, file: &File) -> Result<TableFooter, ArtifactError> {
     artifact::inspect(table, round.directory.round_id(), file).expect("the name of a table")
 }

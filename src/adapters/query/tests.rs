@@ -186,7 +186,7 @@ fn seal_all(data: &tempfile::TempDir) {
     }
 }
 
-/// The same questions have the same answers whether rounds are scanned or read whole, or both.
+/// The same questions have the same answers, whether rounds are scanned, read whole, or both.
 #[test]
 fn sealed_rounds_answer_as_unsealed_ones() {
     let data = data();

@@ -26,17 +26,17 @@ fn account(name: &str) -> [u8; 32] {
     bytes(&golden(&format!("/keys/{name}/public"))).try_into().unwrap()
 }
 
-/// What is wrong with a node.
+/// What is wrong with a scripted node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     None,
     Fails(&'static str),
     Hangs(&'static str),
-    /// Never ends giving keys.
+    /// The node never ends giving keys.
     Endless,
-    /// Gives values that the metadata does not describe.
+    /// The node gives values that the metadata does not describe.
     Garbage,
-    /// Gives keys of another subnet.
+    /// The node gives keys of another subnet.
     Elsewhere,
 }
 
@@ -144,7 +144,7 @@ impl RpcClientT for Node {
     }
 }
 
-/// Reads from a node with this storage.
+/// Reads the commitments from a node with this storage.
 async fn read(
     storage: BTreeMap<Vec<u8>, Vec<u8>>,
     trouble: Trouble,
