@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::Answers;
 use super::rank::{RankPolicy, Standings, leaderboard};
-use super::score::{Comparison, ReadTimes, ScorePolicy, decide};
+use super::score::{ReadTimes, ScorePolicy, SpeedComparison, decide};
 use super::thresholds::VerifyPolicy;
 use super::verify::{Subject, judge_answers};
 use super::weights::{WeightsPolicy, weights};
@@ -157,7 +157,7 @@ pub fn decisions(
         let candidate = reads.iter().filter(|read| read.hotkey == Some(hotkey));
         let candidate: Vec<ReadTimes<'_>> = candidate.map(|read| read.times).collect();
         if !candidate.is_empty() {
-            let comparison = Comparison { round_id, hotkey, candidate: &candidate, baseline: &baseline };
+            let comparison = SpeedComparison { round_id, hotkey, candidate: &candidate, baseline: &baseline };
             rows.extend(decide(policy, &comparison));
         }
     }

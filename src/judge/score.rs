@@ -99,7 +99,7 @@ pub struct ReadTimes<'a> {
 
 /// One submission's reads and all measured baseline reads of the round.
 #[derive(Debug, Clone, Copy)]
-pub struct Comparison<'a> {
+pub struct SpeedComparison<'a> {
     /// Id of the round.
     pub round_id: &'a str,
     /// Hotkey of the submission.
@@ -154,7 +154,7 @@ enum NoEstimate {
 ///
 /// The verdict is the score's: first a regression beyond the worst baseline read fails whatever the noise; then
 /// drift or noise beyond the policy's bounds leave it undecided; then the component gate; then the bar.
-pub fn decide(policy: &ScorePolicy, comparison: &Comparison<'_>) -> Vec<DecisionRow> {
+pub fn decide(policy: &ScorePolicy, comparison: &SpeedComparison<'_>) -> Vec<DecisionRow> {
     let gate = -(1.0 + policy.max_regression.max(0.0)).ln();
     let bar = (1.0 + policy.margin.max(0.0)).ln();
     let mut rows = Vec::new();
@@ -247,7 +247,7 @@ struct Judged {
     reason: String,
 }
 
-fn row(comparison: &Comparison<'_>, component: Component, judged: Judged) -> DecisionRow {
+fn row(comparison: &SpeedComparison<'_>, component: Component, judged: Judged) -> DecisionRow {
     let number =
         |pick: fn(&Estimate) -> f64| judged.estimate.as_ref().map(pick).filter(|value| value.is_finite());
     DecisionRow {
@@ -308,7 +308,7 @@ fn difference(policy: &ScorePolicy, reference: &LogTimes, other: &LogTimes) -> O
 ///
 /// Half the mean square of successive differences (von Neumann, Annals of Mathematical Statistics 12, 1941), which
 /// a drift of the machine hardly touches; m differences of a chain carry 2 m^2 / (3 m - 1) degrees.
-fn noise(policy: &ScorePolicy, comparison: &Comparison<'_>, component: Component) -> Option<(f64, f64)> {
+fn noise(policy: &ScorePolicy, comparison: &SpeedComparison<'_>, component: Component) -> Option<(f64, f64)> {
     let mut reads: Vec<&ReadTimes<'_>> = comparison.baseline.iter().collect();
     reads.sort_by_key(|read| (read.sequence, read.position));
     let squares: Vec<f64> = reads
@@ -343,7 +343,7 @@ struct ReadValue {
 
 fn read_value(
     policy: &ScorePolicy,
-    comparison: &Comparison<'_>,
+    comparison: &SpeedComparison<'_>,
     component: Component,
     read: &ReadTimes<'_>,
 ) -> Result<ReadValue, NoEstimate> {
@@ -386,7 +386,7 @@ fn read_value(
 /// its own brackets and the round's noise each suggest.
 fn estimate(
     policy: &ScorePolicy,
-    comparison: &Comparison<'_>,
+    comparison: &SpeedComparison<'_>,
     component: Component,
 ) -> Result<Estimate, NoEstimate> {
     let reads: Vec<ReadValue> = comparison

@@ -293,7 +293,7 @@ fn round(speedups: &[f64], noise: f64, dice: &mut Dice) -> Vec<DecisionOutcome> 
     let baseline: Vec<ReadTimes<'_>> = times.iter().step_by(2).copied().collect();
     (0..speedups.len())
         .map(|candidate| {
-            let comparison = Comparison {
+            let comparison = SpeedComparison {
                 round_id: "r",
                 hotkey: "h",
                 candidate: &times[2 * candidate + 1..2 * candidate + 2],

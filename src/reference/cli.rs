@@ -24,9 +24,9 @@ use super::cheats::{Cheat, Cheats};
 use super::engine::{Conduct, Decode, Engine, Prefill, Request};
 use super::linear::Format;
 use super::model::{Config, Model};
-use super::server::{Loaded, Server, router};
+use super::server::{Loaded, ServerState, router};
 use super::text::Vocabulary;
-use crate::measure::language::exchange;
+use crate::measure::language::dialogue;
 
 /// The reference inference server
 #[derive(Debug, Subcommand)]
@@ -130,8 +130,8 @@ fn corpus(arguments: &CorpusArguments) -> std::io::Result<()> {
     let mut rng = ChaCha12Rng::seed_from_u64(arguments.seed);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for _ in 0..arguments.count {
-        let exchange = exchange(&mut rng);
-        writeln!(out, "{}", json!({"prompt": exchange.prompt, "answer": exchange.answer}))?;
+        let dialogue = dialogue(&mut rng);
+        writeln!(out, "{}", json!({"prompt": dialogue.prompt, "answer": dialogue.answer}))?;
     }
     out.flush()
 }
@@ -151,7 +151,7 @@ async fn serve(arguments: ServeArguments) -> Result<(), ReferenceError> {
     let address: SocketAddr = listener.local_addr().map_err(listen)?;
     tracing::info!("listening on {address}");
 
-    let server = Arc::new(Server {
+    let server = Arc::new(ServerState {
         loaded: OnceLock::new(),
         name: arguments.served_model_name.clone(),
         root: arguments.model_dir.display().to_string(),
@@ -193,7 +193,11 @@ fn take_threads(threads: u16) -> Result<(), ReferenceError> {
 }
 
 /// Reads the model and starts the engine.
-async fn load(arguments: &ServeArguments, cheats: Cheats, server: &Server) -> Result<(), ReferenceError> {
+async fn load(
+    arguments: &ServeArguments,
+    cheats: Cheats,
+    server: &ServerState,
+) -> Result<(), ReferenceError> {
     let folder = &arguments.model_dir;
     let format = format_of(arguments, &cheats);
     let path = folder.join("tokenizer.json");

@@ -9,7 +9,7 @@ use candle_core::{DType, Module, Result, Tensor};
 /// How matrices are stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One product in this type.
+    /// The matrix as it is, in this type.
     Plain(DType),
     /// The inner dimension cut into blocks whose products are added one after the other, in this type.
     Blocked(DType),
@@ -27,10 +27,10 @@ impl Format {
     }
 }
 
-/// Inputs per block of the blocked sum.
+/// Number of inputs in one block of the blocked sum.
 const BLOCK: usize = 32;
 
-/// `y = x Wᵀ + b`.
+/// A matrix with its bias: `y = x Wᵀ + b`.
 #[derive(Debug)]
 pub struct Linear {
     weight: Weight,
@@ -67,7 +67,7 @@ impl Linear {
     }
 }
 
-/// `(in, out)` in memory, which spares products of a few rows the packing of the matrix. Only f16 stays as it is: in that
+/// A matrix as `(in, out)` in memory, which spares small products its packing. Only f16 stays as it is: in that
 /// order gemm would add its products in f16, which costs precision that an honest f16 server has.
 fn transposed(weight: &Tensor, dtype: DType) -> Result<Tensor> {
     let weight = weight.to_dtype(dtype)?.t()?;

@@ -16,28 +16,28 @@ use super::linear::{Format, Linear};
 /// The fields of `config.json` that shape the network.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
-    /// Number of token ids.
+    /// Number of token ids in the vocabulary.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width inside the feed-forward part.
+    /// Width inside the feed-forward part of a layer.
     pub intermediate_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
     /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Number of key and value heads.
+    /// Number of heads of keys and values.
     pub num_key_value_heads: usize,
-    /// Longest sequence in tokens.
+    /// Longest sequence, in tokens.
     pub max_position_embeddings: usize,
-    /// Added to the mean square before its root.
+    /// What the RMS norm adds to the mean square before its root.
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Whether the output matrix is the embedding.
+    /// Whether the output matrix is the embedding itself.
     #[serde(default)]
     pub tie_word_embeddings: bool,
-    /// The token that ends an answer.
+    /// Id of the token that ends an answer.
     pub eos_token_id: u32,
 }
 
@@ -58,12 +58,12 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Number of tokens it holds.
+    /// Number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it holds none.
+    /// Whether there are no tokens in the cache.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -100,8 +100,8 @@ pub struct Model {
     sin: Tensor,
 }
 
-/// Where in the sequence a pass stands.
-struct Place {
+/// Which part of the sequence a pass runs: its first position, the rotary angles from there on, and what may be seen.
+struct Window {
     start: usize,
     cos: Tensor,
     sin: Tensor,
@@ -191,7 +191,7 @@ impl Model {
     pub fn forward(&self, tokens: &[u32], cache: &mut Cache, rows: Rows) -> Result<Tensor> {
         let (start, count) = (cache.len, tokens.len());
         let ids = Tensor::from_slice(tokens, count, &Device::Cpu)?;
-        let place = Place {
+        let window = Window {
             start,
             cos: self.cos.narrow(0, start, count)?,
             sin: self.sin.narrow(0, start, count)?,
@@ -201,7 +201,7 @@ impl Model {
         let mut x = self.embedding.index_select(&ids, 0)?;
         for (layer, kept) in self.layers.iter().zip(&cache.layers) {
             let h = rms_norm(&x, &layer.attention_norm, eps)?;
-            x = (x + layer.attention(&h, kept, &place)?)?;
+            x = (x + layer.attention(&h, kept, &window)?)?;
             let h = rms_norm(&x, &layer.inner_norm, eps)?;
             let inner = (silu(&layer.gate.forward(&h)?)? * layer.up.forward(&h)?)?;
             x = (x + layer.down.forward(&inner)?)?;
@@ -226,7 +226,7 @@ impl Model {
 
 impl Layer {
     /// `h` asks the tokens in `kept`, to which its own keys and values are added.
-    fn attention(&self, h: &Tensor, kept: &(Tensor, Tensor), at: &Place) -> Result<Tensor> {
+    fn attention(&self, h: &Tensor, kept: &(Tensor, Tensor), at: &Window) -> Result<Tensor> {
         let width = kept.0.dim(2)?;
         let rotated = |x: &Tensor| rope(&heads(x, width)?.unsqueeze(0)?, &at.cos, &at.sin)?.squeeze(0);
         let query = rotated(&self.query.forward(h)?)?;

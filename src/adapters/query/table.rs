@@ -76,7 +76,7 @@ enum LeftOut {
 }
 
 /// Where the rows of a table of one round come from.
-enum Source {
+enum RowSource {
     Nothing,
     /// A sealed file, to be scanned where it lies, with its number of rows.
     Sealed(PlRefPath, u64),
@@ -103,12 +103,12 @@ impl Tables {
         let (mut paths, mut frames, mut rows) = (Vec::new(), Vec::new(), 0);
         for round in &self.rounds {
             match source(table, round, &mut self.digests, &mut self.unsealed_bytes) {
-                Ok(Source::Nothing) => {}
-                Ok(Source::Sealed(path, count)) => {
+                Ok(RowSource::Nothing) => {}
+                Ok(RowSource::Sealed(path, count)) => {
                     paths.push(path);
                     rows += count;
                 }
-                Ok(Source::Unsealed(frame)) => {
+                Ok(RowSource::Unsealed(frame)) => {
                     rows += frame.height() as u64;
                     frames.push(frame.lazy());
                 }
@@ -144,7 +144,7 @@ fn source(
     round: &Round,
     digests: &mut Digests,
     unsealed_bytes: &mut u64,
-) -> Result<Source, LeftOut> {
+) -> Result<RowSource, LeftOut> {
     let relative = layout::table_path(table);
     let seal = round.seal.as_ref().map_err(|error| LeftOut::Seal(error_chain(error)))?;
     let sealed = seal.as_ref().and_then(|seal| seal.get(&relative));
@@ -152,7 +152,7 @@ fn source(
         Err(error) if error.is_absence() => {
             return match sealed {
                 Some(_) => Err(LeftOut::Changed(SealDifference::Missing(relative))),
-                None => Ok(Source::Nothing),
+                None => Ok(RowSource::Nothing),
             };
         }
         opened => opened?,
@@ -160,7 +160,7 @@ fn source(
     let size = file.metadata()?.len();
     if seal.is_none() {
         let frame = read_unsealed(table, round, size, unsealed_bytes)?;
-        return Ok(Source::Unsealed(frame));
+        return Ok(RowSource::Unsealed(frame));
     }
     let Some((sealed, sealed_size)) = sealed else {
         return Err(LeftOut::Changed(SealDifference::Unsealed(relative)));
@@ -180,7 +180,7 @@ fn source(
     let rows = inspect(table, round, &file)?.rows;
     // From the root, so that no name of a directory is taken for an address.
     let path = PlRefPath::try_from_path(&path.canonicalize()?).map_err(LeftOut::Path)?;
-    Ok(Source::Sealed(path, rows))
+    Ok(RowSource::Sealed(path, rows))
 }
 
 /// Checks what the end of a sealed file says, and returns it.

@@ -320,11 +320,11 @@ fn a_crafted_file_ends_nothing() {
     let good = RoundDirectory::open(data.path(), &id("demo-1")).expect("is there").read(&path, 1 << 20);
     let good = good.expect("reads");
     let bad = RoundDirectory::create(data.path(), &id("bad-1")).expect("a new round");
-    for place in (good.len() * 3 / 4..good.len()).step_by(7) {
+    for offset in (good.len() * 3 / 4..good.len()).step_by(7) {
         let mut bytes = good.clone();
-        bytes[place] ^= [0x01, 0x80, 0xff][place % 3];
+        bytes[offset] ^= [0x01, 0x80, 0xff][offset % 3];
         bad.write_whole(&path, &bytes).expect("writes");
         let rows = ask(&data, "SELECT * FROM weights").rows.len();
-        assert!(rows == 4 || rows == 6, "{place}: {rows}");
+        assert!(rows == 4 || rows == 6, "{offset}: {rows}");
     }
 }

@@ -140,10 +140,10 @@ pub(super) fn open(root: &Path, relative: &str) -> Result<(File, PathBuf), Store
     let names = names(root, relative)?;
     let mut path = root.to_owned();
     let last = names.len() - 1;
-    for (place, name) in names.into_iter().enumerate() {
+    for (depth, name) in names.into_iter().enumerate() {
         path.push(name);
         let metadata = fs::symlink_metadata(&path).map_err(io_error("read", &path))?;
-        let is_right = if place == last { metadata.is_file() } else { metadata.is_dir() };
+        let is_right = if depth == last { metadata.is_file() } else { metadata.is_dir() };
         if !is_right {
             return Err(StoreError::Escapes { path });
         }

@@ -51,7 +51,7 @@ impl Node {
     fn answer(&self, method: &str, params: &Json) -> Result<Json, subxt::rpcs::Error> {
         let hash = |number: u8| format!("0x{}", hex::encode([number; 32]));
         let unknown = || subxt::rpcs::Error::Client(format!("no {method} {params}").into());
-        let param = |place: usize| params.get(place).and_then(Json::as_str).unwrap_or_default();
+        let param = |index: usize| params.get(index).and_then(Json::as_str).unwrap_or_default();
         let is_final = params.as_array().and_then(|params| params.last()?.as_str()) == Some(FINALIZED);
         Ok(match method {
             "chain_getBlockHash" => json!(hash(0)),

@@ -9,7 +9,7 @@ use super::{Handle, LeavesData, StageName, TimeSpan};
 use crate::model::{LegSummary, ReadSpec};
 
 parameters! {
-    /// What is measured, and within which bounds it is a measurement.
+    /// Which read is measured, and within which bounds it is a measurement.
     {
         /// the server's base URL
         "endpoint" endpoint: String,
@@ -29,7 +29,7 @@ parameters! {
 }
 
 outputs! {
-    /// What was measured.
+    /// How the requests went, and where they are kept.
     {
         /// how many requests were sent
         "requests" requests: u64,

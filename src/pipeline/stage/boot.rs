@@ -8,7 +8,7 @@ use super::declare::{outputs, parameters};
 use crate::model::{Digest, ImageReference, Role};
 
 parameters! {
-    /// Which server, and how long it may take.
+    /// Which image is booted, and how long that may take.
     {
         /// the image's name, without tag
         "image" image: ImageReference,

@@ -4,7 +4,7 @@ use super::declare::{outputs, parameters};
 use crate::model::{Digest, ImageReference, Role};
 
 parameters! {
-    /// Which image.
+    /// Which image is pulled, and whose.
     {
         /// the image's name, without tag
         "image" image: ImageReference,

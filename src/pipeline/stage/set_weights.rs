@@ -16,7 +16,7 @@ parameters! {
 }
 
 outputs! {
-    /// The weights.
+    /// The weights that were computed.
     {
         /// the weights as computed
         "weights" weights: Vec<WeightRow>,

@@ -27,7 +27,7 @@ pub enum ValueKind {
     Boolean,
     /// Any value.
     Json,
-    /// Text such as `90m`.
+    /// A duration as text, such as `90m`.
     Duration,
 }
 
@@ -122,7 +122,7 @@ impl Serialize for TimeSpan {
     }
 }
 
-/// A default in JSON.
+/// The JSON of a default.
 pub(super) fn written<T: StageValue>(value: T) -> Json {
     // The values of this trait have no maps with keys that are no text, which alone JSON cannot hold.
     serde_json::to_value(value).unwrap_or_default()

@@ -18,7 +18,7 @@ parameters! {
 }
 
 outputs! {
-    /// What was found.
+    /// How the checks went, and where they are kept.
     {
         /// how many checks failed
         "failed" failed: u64,

@@ -6,7 +6,7 @@ use super::TimeSpan;
 use super::declare::{outputs, parameters};
 
 parameters! {
-    /// What is sent, and how long it may take.
+    /// Which requests are sent, and how long they may take.
     {
         /// the server's base URL
         "endpoint" endpoint: String,
@@ -22,7 +22,7 @@ parameters! {
 }
 
 outputs! {
-    /// What became of it.
+    /// How many requests were answered, and in what time.
     {
         /// how many were answered
         "requests" requests: u64,
