@@ -299,7 +299,7 @@ fn a_schema_says_type_unit_and_meaning() {
             json!(true),
             json!("ns"),
             json!("1.0"),
-            json!("First event with visible text complete: the time to first token.")
+            json!("When the first event with visible text was complete: the time to first token.")
         ]
     );
     assert_eq!(of("flags")[..3], [json!("list[str]"), json!(false), json!(null)]);
