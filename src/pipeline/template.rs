@@ -31,11 +31,11 @@ pub struct Template {
 enum Form {
     Literal(Value),
     Whole(Placed),
-    Text(Vec<Piece>),
+    Text(Vec<Part>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Piece {
+enum Part {
     Text(String),
     Expression(Placed),
 }
@@ -103,11 +103,11 @@ impl Template {
 
     fn read(text: &str, span: Span, offsets: &[usize]) -> Result<Self, Vec<ExprError>> {
         let mut errors = Vec::new();
-        let mut pieces = Vec::new();
+        let mut parts = Vec::new();
         let mut at = 0;
         while let Some(open) = text[at..].find("${{").map(|found| at + found) {
             if open > at {
-                pieces.push(Piece::Text(text[at..open].to_owned()));
+                parts.push(Part::Text(text[at..open].to_owned()));
             }
             let inner = open + 3;
             let Some(length) = closing(&text[inner..]) else {
@@ -119,7 +119,7 @@ impl Template {
             };
             at = inner + length + 2;
             match expression(&text[inner..inner + length], &offsets[inner..=inner + length]) {
-                Ok(placed) => pieces.push(Piece::Expression(placed)),
+                Ok(placed) => parts.push(Part::Expression(placed)),
                 Err(mut error) => {
                     if error.fault == ExprFault::Empty {
                         error.span = in_file(offsets, Span::new(open, at));
@@ -132,15 +132,15 @@ impl Template {
             return Err(errors);
         }
         if at < text.len() {
-            pieces.push(Piece::Text(text[at..].to_owned()));
+            parts.push(Part::Text(text[at..].to_owned()));
         }
-        let form = match pieces.pop() {
+        let form = match parts.pop() {
             None => Form::Literal(Value::from("")),
-            Some(Piece::Text(text)) if pieces.is_empty() => Form::Literal(Value::from(text)),
-            Some(Piece::Expression(placed)) if pieces.is_empty() => Form::Whole(placed),
+            Some(Part::Text(text)) if parts.is_empty() => Form::Literal(Value::from(text)),
+            Some(Part::Expression(placed)) if parts.is_empty() => Form::Whole(placed),
             Some(last) => {
-                pieces.push(last);
-                Form::Text(pieces)
+                parts.push(last);
+                Form::Text(parts)
             }
         };
         Ok(Self { span, form })
@@ -166,9 +166,9 @@ impl Template {
         match &self.form {
             Form::Literal(_) => Vec::new(),
             Form::Whole(placed) => vec![placed],
-            Form::Text(pieces) => pieces
+            Form::Text(parts) => parts
                 .iter()
-                .filter_map(|piece| if let Piece::Expression(placed) = piece { Some(placed) } else { None })
+                .filter_map(|part| if let Part::Expression(placed) = part { Some(placed) } else { None })
                 .collect(),
         }
     }
@@ -179,16 +179,16 @@ impl Template {
     /// What an expression fails with, and null in text where the scope refuses what is absent; the span is in
     /// the file.
     pub fn evaluate(&self, scope: &dyn Scope) -> Result<Value, ExprError> {
-        let pieces = match &self.form {
+        let parts = match &self.form {
             Form::Literal(value) => return Ok(value.clone()),
             Form::Whole(placed) => return placed.evaluate(scope),
-            Form::Text(pieces) => pieces,
+            Form::Text(parts) => parts,
         };
         let mut text = String::new();
-        for piece in pieces {
-            match piece {
-                Piece::Text(piece) => text.push_str(piece),
-                Piece::Expression(placed) => text.push_str(&printed(placed, scope)?),
+        for part in parts {
+            match part {
+                Part::Text(part) => text.push_str(part),
+                Part::Expression(placed) => text.push_str(&printed(placed, scope)?),
             }
             if text.len() > MAX_OUTPUT {
                 return Err(ExprError { fault: ExprFault::TooLarge, span: self.span });

@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::ReferenceError;
 use super::cheats::{Cheat, Cheats};
 use super::engine::{Conduct, Decode, Engine, Prefill, Request};
-use super::linear::Format;
+use super::linear::MatrixFormat;
 use super::model::{Config, Model};
 use super::server::{Loaded, ServerState, router};
 use super::text::Vocabulary;
@@ -237,7 +237,7 @@ async fn load(
     Ok(())
 }
 
-async fn load_model(folder: &Path, format: Format) -> Result<Model, ReferenceError> {
+async fn load_model(folder: &Path, format: MatrixFormat) -> Result<Model, ReferenceError> {
     let path = folder.join("config.json");
     let text = read(&path).await?;
     let config: Config =
@@ -251,12 +251,12 @@ async fn read(path: &Path) -> Result<Vec<u8>, ReferenceError> {
     tokio::fs::read(path).await.map_err(|source| ReferenceError::Read { path: path.to_owned(), source })
 }
 
-fn format_of(arguments: &ServeArguments, cheats: &Cheats) -> Format {
+fn format_of(arguments: &ServeArguments, cheats: &Cheats) -> MatrixFormat {
     if cheats.has(Cheat::Int4Weights) {
-        return Format::Quantised(GgmlDType::Q4_0);
+        return MatrixFormat::Quantised(GgmlDType::Q4_0);
     }
     if cheats.has(Cheat::Int8Weights) {
-        return Format::Quantised(GgmlDType::Q8_0);
+        return MatrixFormat::Quantised(GgmlDType::Q8_0);
     }
     let dtype = match arguments.dtype {
         Number::F32 => DType::F32,
@@ -264,7 +264,7 @@ fn format_of(arguments: &ServeArguments, cheats: &Cheats) -> Format {
         Number::Bf16 => DType::BF16,
     };
     match arguments.summation {
-        Summation::Plain => Format::Plain(dtype),
-        Summation::Blocked => Format::Blocked(dtype),
+        Summation::Plain => MatrixFormat::Plain(dtype),
+        Summation::Blocked => MatrixFormat::Blocked(dtype),
     }
 }

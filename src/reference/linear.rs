@@ -8,7 +8,7 @@ use candle_core::{DType, Module, Result, Tensor};
 
 /// How matrices are stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum MatrixFormat {
     /// The matrix as it is, in this type.
     Plain(DType),
     /// The inner dimension cut into blocks whose products are added one after the other, in this type.
@@ -17,7 +17,7 @@ pub enum Format {
     Quantised(GgmlDType),
 }
 
-impl Format {
+impl MatrixFormat {
     /// The type of everything that is not a quantised matrix.
     pub fn dtype(self) -> DType {
         match self {
@@ -49,17 +49,17 @@ impl Linear {
     ///
     /// # Errors
     /// Fails when a shape does not suit the format.
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>, format: Format) -> Result<Self> {
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, format: MatrixFormat) -> Result<Self> {
         let bias = bias.map(|bias| bias.to_dtype(format.dtype())).transpose()?;
         let weight = match format {
-            Format::Plain(dtype) => Weight::Plain(transposed(weight, dtype)?),
-            Format::Blocked(dtype) => {
+            MatrixFormat::Plain(dtype) => Weight::Plain(transposed(weight, dtype)?),
+            MatrixFormat::Blocked(dtype) => {
                 let weight = transposed(weight, dtype)?;
                 let inner = weight.dim(0)?;
                 let parts = (0..inner).step_by(BLOCK).map(|at| weight.narrow(0, at, BLOCK.min(inner - at)));
                 Weight::Blocked(parts.collect::<Result<_>>()?)
             }
-            Format::Quantised(kind) => {
+            MatrixFormat::Quantised(kind) => {
                 Weight::Quantised(QMatMul::from_qtensor(QTensor::quantize(weight, kind)?)?)
             }
         };

@@ -11,7 +11,7 @@ use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::rope;
 use serde::Deserialize;
 
-use super::linear::{Format, Linear};
+use super::linear::{Linear, MatrixFormat};
 
 /// The fields of `config.json` that shape the network.
 #[derive(Clone, Debug, Deserialize)]
@@ -123,7 +123,7 @@ impl Model {
     ///
     /// # Errors
     /// Fails when a tensor is absent or has another shape than `config` says.
-    pub fn new(config: Config, weights: &[u8], format: Format) -> Result<Self> {
+    pub fn new(config: Config, weights: &[u8], format: MatrixFormat) -> Result<Self> {
         let weights = Weights(candle_core::safetensors::load_buffer(weights, &Device::Cpu)?);
         let dtype = format.dtype();
         let linear = |name: &str, out: usize, inner: usize| {
@@ -285,7 +285,7 @@ mod tests {
 
     const MAIN: &[u8] = include_bytes!("../../data/reference/model.safetensors");
 
-    fn model(format: Format) -> Model {
+    fn model(format: MatrixFormat) -> Model {
         let config = serde_json::from_slice(include_bytes!("../../data/reference/config.json")).unwrap();
         Model::new(config, MAIN, format).unwrap()
     }
@@ -307,7 +307,7 @@ mod tests {
         let checks: HashMap<String, Check> =
             serde_json::from_slice(include_bytes!("../../data/reference/check.json")).unwrap();
         let check = &checks["main"];
-        for format in [Format::Plain(DType::F32), Format::Blocked(DType::F32)] {
+        for format in [MatrixFormat::Plain(DType::F32), MatrixFormat::Blocked(DType::F32)] {
             let model = model(format);
             let rows = rows(&model, &check.ids, &mut model.cache().unwrap());
             for (row, (id, expected)) in rows.iter().zip(check.ids[1..].iter().zip(&check.chosen)) {
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_cache_gives_what_one_pass_gives_and_can_be_cut_back() {
-        let model = model(Format::Plain(DType::F32));
+        let model = model(MatrixFormat::Plain(DType::F32));
         let tokens: Vec<u32> = (300..340).collect();
         let whole = rows(&model, &tokens, &mut model.cache().unwrap());
         let mut cache = model.cache().unwrap();
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_sequence_longer_than_the_context_is_an_error() {
-        let model = model(Format::Plain(DType::F32));
+        let model = model(MatrixFormat::Plain(DType::F32));
         assert!(model.forward(&vec![5; 1025], &mut model.cache().unwrap(), Rows::Last).is_err());
         assert!(model.forward(&[9_999], &mut model.cache().unwrap(), Rows::Last).is_err());
     }

@@ -59,7 +59,7 @@ pub struct ServerState {
     pub streams: AtomicU64,
 }
 
-type Answer = Result<Response, Refusal>;
+type Reply = Result<Response, Refusal>;
 
 /// The routes of the API.
 pub fn router(server: Arc<ServerState>) -> Router {
@@ -80,7 +80,7 @@ async fn health(State(server): State<Arc<ServerState>>) -> StatusCode {
     if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn models(State(server): State<Arc<ServerState>>) -> Answer {
+async fn models(State(server): State<Arc<ServerState>>) -> Reply {
     let permission = json!({
         "id": "modelperm-reference", "object": "model_permission", "created": server.created,
         "allow_create_engine": false, "allow_sampling": true, "allow_logprobs": true,
@@ -95,7 +95,7 @@ async fn models(State(server): State<Arc<ServerState>>) -> Answer {
     Ok(axum::Json(json!({"object": "list", "data": [model]})).into_response())
 }
 
-async fn chat(State(server): State<Arc<ServerState>>, body: Bytes) -> Answer {
+async fn chat(State(server): State<Arc<ServerState>>, body: Bytes) -> Reply {
     let fields = BodyFields::new(&body)?;
     server.check_name(fields.model()?.as_deref())?;
     let chat = fields.chat()?;
@@ -103,7 +103,7 @@ async fn chat(State(server): State<Arc<ServerState>>, body: Bytes) -> Answer {
     server.respond(Endpoint::Chat, tokens, chat.generation).await
 }
 
-async fn completion(State(server): State<Arc<ServerState>>, body: Bytes) -> Answer {
+async fn completion(State(server): State<Arc<ServerState>>, body: Bytes) -> Reply {
     let fields = BodyFields::new(&body)?;
     server.check_name(fields.model()?.as_deref())?;
     let Completion { prompt, generation } = fields.completion()?;
@@ -115,7 +115,7 @@ async fn completion(State(server): State<Arc<ServerState>>, body: Bytes) -> Answ
     server.respond(Endpoint::Completion, tokens, generation).await
 }
 
-async fn tokenize(State(server): State<Arc<ServerState>>, body: Bytes) -> Answer {
+async fn tokenize(State(server): State<Arc<ServerState>>, body: Bytes) -> Reply {
     let fields = BodyFields::new(&body)?;
     server.check_name(fields.model()?.as_deref())?;
     let asked = fields.tokenize()?;
@@ -132,7 +132,7 @@ async fn tokenize(State(server): State<Arc<ServerState>>, body: Bytes) -> Answer
     Ok(axum::Json(body).into_response())
 }
 
-async fn detokenize(State(server): State<Arc<ServerState>>, body: Bytes) -> Answer {
+async fn detokenize(State(server): State<Arc<ServerState>>, body: Bytes) -> Reply {
     let fields = BodyFields::new(&body)?;
     server.check_name(fields.model()?.as_deref())?;
     let loaded = server.loaded()?;
@@ -202,7 +202,7 @@ impl ServerState {
         }
     }
 
-    async fn respond(&self, endpoint: Endpoint, tokens: Vec<u32>, generation: Generation) -> Answer {
+    async fn respond(&self, endpoint: Endpoint, tokens: Vec<u32>, generation: Generation) -> Reply {
         let loaded = self.loaded()?;
         let max_tokens = loaded.room(tokens.len(), generation.max_tokens)?;
         let factor = if self.cheats.has(Cheat::InflateUsage) { 2 } else { 1 };

@@ -37,7 +37,7 @@ pub struct Streamer {
 }
 
 /// The frames that are ready and what came before them.
-struct Progress {
+struct StreamState {
     streamer: Streamer,
     ready: VecDeque<Bytes>,
     held: Vec<u8>,
@@ -51,7 +51,7 @@ struct Progress {
 impl Streamer {
     /// The response's body: each frame is written as soon as it is there.
     pub fn body(self) -> Body {
-        let mut progress = Progress {
+        let mut state = StreamState {
             streamer: self,
             ready: VecDeque::new(),
             held: Vec::new(),
@@ -61,15 +61,15 @@ impl Streamer {
             steps: 0,
             characters: 0,
         };
-        progress.open();
-        Body::from_stream(futures_util::stream::unfold(progress, |mut progress| async move {
-            let frame = progress.next().await?;
-            Some((Ok::<Bytes, Infallible>(frame), progress))
+        state.open();
+        Body::from_stream(futures_util::stream::unfold(state, |mut state| async move {
+            let frame = state.next().await?;
+            Some((Ok::<Bytes, Infallible>(frame), state))
         }))
     }
 }
 
-impl Progress {
+impl StreamState {
     fn has(&self, cheat: Cheat) -> bool {
         self.streamer.cheats.has(cheat)
     }

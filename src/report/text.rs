@@ -85,12 +85,12 @@ pub fn short_hotkey(hotkey: &str) -> String {
 pub fn markdown(text: &str) -> String {
     let mut out = String::new();
     let text = excerpt(text, 600);
-    for (place, character) in text.char_indices() {
+    for (offset, character) in text.char_indices() {
         let is_markup = "\\`*_[]<>|&~#!$@".contains(character);
-        let is_link = character == ':' && text[place..].starts_with("://");
-        let is_host = character == '.' && text[..place].to_lowercase().ends_with("www");
+        let is_link = character == ':' && text[offset..].starts_with("://");
+        let is_host = character == '.' && text[..offset].to_lowercase().ends_with("www");
         // Text may come to stand at the start of a line, where these would begin a list or a rule.
-        let is_block = place == 0 && "+-=".contains(character);
+        let is_block = offset == 0 && "+-=".contains(character);
         if is_markup || is_link || is_host || is_block {
             out.push('\\');
         }

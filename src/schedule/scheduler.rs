@@ -26,7 +26,7 @@ enum JobPhase {
 }
 
 #[derive(Debug)]
-struct JobState {
+struct ScheduledJob {
     phase: JobPhase,
     /// The jobs it needs, by index.
     needs: Vec<usize>,
@@ -34,7 +34,7 @@ struct JobState {
     dependents: Vec<usize>,
     /// Number of the jobs it needs that have not ended.
     unmet: usize,
-    legs: Vec<LegState>,
+    legs: Vec<ScheduledLeg>,
     /// Legs that have not ended, by sequence and in their order: the first of each may run.
     sequences: Vec<VecDeque<usize>>,
     /// Legs that may start now, as far as only this job is concerned.
@@ -61,7 +61,7 @@ enum LegPhase {
 }
 
 #[derive(Debug)]
-struct LegState {
+struct ScheduledLeg {
     phase: LegPhase,
     /// Index of the leg's sequence, if it is in one.
     sequence: Option<usize>,
@@ -71,14 +71,14 @@ struct LegState {
     summary: LegSummary,
 }
 
-impl LegState {
+impl ScheduledLeg {
     /// Whether the leg failed and its job's `continue-on-error` lets that pass.
     fn is_forgiven(&self) -> bool {
         self.is_tolerated && self.summary.result == Conclusion::Failure
     }
 }
 
-impl JobState {
+impl ScheduledJob {
     /// Whether a leg may start, as far as only this job is concerned.
     fn is_startable(&self, max_parallel: Option<u32>) -> bool {
         !self.ready.is_empty() && max_parallel.is_none_or(|limit| self.running < limit)
@@ -122,7 +122,7 @@ struct PlacementState {
 #[derive(Debug)]
 pub struct Scheduler {
     settings: SchedulerSettings,
-    jobs: Vec<JobState>,
+    jobs: Vec<ScheduledJob>,
     /// The controller, then the runners in their order.
     placements: Vec<PlacementState>,
     /// Jobs that may begin or end now.
@@ -141,7 +141,7 @@ impl Scheduler {
         let needs_of = |job: &Job| -> Vec<usize> {
             job.needs.iter().filter_map(|need| numbers.get(need.job.as_str()).copied()).collect()
         };
-        let waiting = |job: &Job| JobState {
+        let waiting = |job: &Job| ScheduledJob {
             phase: JobPhase::Waiting,
             needs: needs_of(job),
             dependents: Vec::new(),
@@ -158,7 +158,7 @@ impl Scheduler {
             status: Status::Success,
             reason: None,
         };
-        let mut jobs: Vec<JobState> = jobs.iter().map(waiting).collect();
+        let mut jobs: Vec<ScheduledJob> = jobs.iter().map(waiting).collect();
         for job in 0..jobs.len() {
             jobs[job].unmet = jobs[job].needs.len();
             for need in jobs[job].needs.clone() {
@@ -421,7 +421,7 @@ impl Scheduler {
             let next = sequences.len();
             *sequences.entry(name).or_insert(next)
         };
-        let pending = |leg: super::legs::Leg| LegState {
+        let pending = |leg: super::legs::Leg| ScheduledLeg {
             phase: LegPhase::Pending,
             sequence: leg.sequence.map(&mut number_of),
             is_tolerated: leg.is_tolerated,
@@ -471,7 +471,7 @@ impl Scheduler {
 
     fn end(&mut self, job: usize, actions: &mut Vec<Action>) {
         let ended_as = |conclusion: Conclusion| {
-            let counts = move |leg: &&LegState| leg.summary.result == conclusion && !leg.is_forgiven();
+            let counts = move |leg: &&ScheduledLeg| leg.summary.result == conclusion && !leg.is_forgiven();
             self.jobs[job].legs.iter().find(counts)
         };
         let conclusion = match () {

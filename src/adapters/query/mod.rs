@@ -27,7 +27,7 @@ use crate::report::QueryResult;
 
 pub use describe::{list, schema};
 use digests::Digests;
-use table::{Round, Tables};
+use table::{QueriedRound, Tables};
 use warnings::Warnings;
 
 /// Size of the stack of the thread that parses, plans and asks: the engine recurses over the statement.
@@ -113,7 +113,7 @@ fn answer(data_dir: &Path, sql: &str, limits: QueryLimits) -> Result<QueryResult
     let is_show = sql::is_show(sql);
     let rounds = if is_show { Vec::new() } else { store::directories(data_dir)? };
     let mut tables = Tables {
-        rounds: rounds.into_iter().map(Round::open).collect(),
+        rounds: rounds.into_iter().map(QueriedRound::open).collect(),
         digests: Digests::load(data_dir),
         unsealed_bytes: limits.unsealed_bytes,
     };

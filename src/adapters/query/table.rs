@@ -27,12 +27,12 @@ use crate::report::text::error_chain;
 
 /// A round, with what its seal says of its tables if it has one.
 #[derive(Debug)]
-pub(super) struct Round {
+pub(super) struct QueriedRound {
     directory: RoundDirectory,
     seal: Result<Option<Seal>, StoreError>,
 }
 
-impl Round {
+impl QueriedRound {
     /// Opens a round: reads the seal and keeps what it says of the tables alone, since a round has many other files.
     pub(super) fn open(directory: RoundDirectory) -> Self {
         let seal = directory.read_seal().map(|seal| seal.as_ref().map(of_tables));
@@ -86,7 +86,7 @@ enum RowSource {
 
 /// All tables of all rounds, as far as a query may still read them.
 pub(super) struct Tables {
-    pub(super) rounds: Vec<Round>,
+    pub(super) rounds: Vec<QueriedRound>,
     pub(super) digests: Digests,
     /// Number of bytes of unsealed files that may still be read.
     pub(super) unsealed_bytes: u64,
@@ -141,7 +141,7 @@ pub(super) fn empty(table: &str) -> Result<DataFrame, QueryError> {
 
 fn source(
     table: &'static str,
-    round: &Round,
+    round: &QueriedRound,
     digests: &mut Digests,
     unsealed_bytes: &mut u64,
 ) -> Result<RowSource, LeftOut> {
@@ -184,13 +184,18 @@ fn source(
 }
 
 /// Checks what the end of a sealed file says, and returns it.
-fn inspect(table: &str, round: &Round, file: &File) -> Result<TableFooter, ArtifactError> {
+fn inspect(table: &str, round: &QueriedRound, file: &File) -> Result<TableFooter, ArtifactError> {
     artifact::inspect(table, round.directory.round_id(), file).expect("the name of a table")
 }
 
 /// Reads a file that nothing vouches for. A crafted one can make the engine's own reader abort the program: it only
 /// sees files of our making.
-fn read_unsealed(table: &str, round: &Round, size: u64, bytes_left: &mut u64) -> Result<DataFrame, LeftOut> {
+fn read_unsealed(
+    table: &str,
+    round: &QueriedRound,
+    size: u64,
+    bytes_left: &mut u64,
+) -> Result<DataFrame, LeftOut> {
     let bytes = match round.directory.read(&layout::table_path(table), *bytes_left) {
         Err(StoreError::TooLarge { .. }) => return Err(LeftOut::TooMuchUnsealed { bytes: size }),
         read => read?,

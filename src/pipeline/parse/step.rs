@@ -15,7 +15,7 @@ pub(super) fn steps(decoder: &mut Decoder<'_>, slot: Slot<'_>, defaults: &Defaul
     let mut ids: Vec<(String, Span)> = Vec::new();
     for (index, node) in decoder.items(slot).iter().enumerate() {
         let Some(step) =
-            step(decoder, node, &Position { number: index + 1, at: slot.key.span, defaults }, &mut ids)
+            step(decoder, node, &StepPosition { number: index + 1, at: slot.key.span, defaults }, &mut ids)
         else {
             continue;
         };
@@ -24,7 +24,7 @@ pub(super) fn steps(decoder: &mut Decoder<'_>, slot: Slot<'_>, defaults: &Defaul
     steps
 }
 
-struct Position<'d> {
+struct StepPosition<'d> {
     number: usize,
     at: Span,
     defaults: &'d Defaults,
@@ -33,7 +33,7 @@ struct Position<'d> {
 fn step(
     decoder: &mut Decoder<'_>,
     node: &Node,
-    position: &Position<'_>,
+    position: &StepPosition<'_>,
     ids: &mut Vec<(String, Span)>,
 ) -> Option<Step> {
     let what = format!("step {}", position.number);

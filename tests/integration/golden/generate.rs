@@ -314,7 +314,7 @@ fn stream(read_key: &str, prompt_index: u32, conduct: Conduct, speed: f64) -> St
     // Two tokens an event.
     for (number, pair) in tokens.chunks(2).enumerate() {
         let entries =
-            pair.iter().enumerate().map(|(place, token)| entry(token, number * 2 + place)).collect();
+            pair.iter().enumerate().map(|(index, token)| entry(token, number * 2 + index)).collect();
         pieces.push((at(number), event(&pair.concat(), entries, None)));
     }
     let end = at(pieces.len());
