@@ -222,7 +222,7 @@ impl<'a> Indexed<'a> {
         self.failed_read(hotkey).or_else(|| self.failed_check(hotkey)).unwrap_or_else(|| self.decided(hotkey))
     }
 
-    /// What a read says that failed by the submission's own fault, or that there is no read to judge at all.
+    /// What a read that failed by the submission's own fault says, or that no read of it was measured; else none.
     fn failed_read(&self, hotkey: &str) -> Option<Judgement> {
         let reads = self.reads.get(hotkey).map_or(&[][..], Vec::as_slice);
         let from = |standing, read: &ReadRow| {

@@ -15,9 +15,9 @@ parameters! {
         "endpoint" endpoint: String,
         /// the read this is, from `plan-reads`
         "read" read: ReadSpec,
-        /// how many prompts
+        /// how many prompts are sent
         "prompts" prompts: u32 = 128,
-        /// the longest answer
+        /// the most tokens that an answer may have
         "max-tokens" max_tokens: u32 = 256,
         /// how many alternatives are asked for at each position
         "top-logprobs" top_logprobs: u32 = 2,
@@ -33,9 +33,9 @@ outputs! {
     {
         /// how many requests were sent
         "requests" requests: u64,
-        /// how many failed
+        /// how many of them failed
         "failed" failed: u64,
-        /// where its rows and raw streams are
+        /// a handle to its rows and raw streams, for later stages
         "data" data: Handle<Output>,
     }
 }

@@ -25,9 +25,9 @@ parameters! {
         "deadline" deadline: TimeSpan = TimeSpan(Duration::from_mins(2)),
         /// the path that answers 200 when healthy; what the image says by default
         "health-path" health_path: Option<String>,
-        /// the time between two looks
+        /// the time between two health checks
         "poll" poll: TimeSpan = TimeSpan(Duration::from_millis(100)),
-        /// how much of the server's log is kept
+        /// how much of the server's log is kept, in bytes
         "max-log-bytes" max_log_bytes: u64 = 1024 * 1024,
     }
 }
@@ -39,7 +39,7 @@ outputs! {
         "endpoint" endpoint: String,
         /// the identity of this launch
         "boot-id" boot_id: String,
-        /// the time from start to healthy
+        /// the time from start to healthy, in milliseconds
         "ready-ms" ready_ms: u64,
     }
 }

@@ -29,7 +29,7 @@ outputs! {
         "ignored" ignored: u64,
         /// the block that was read
         "block" block: String,
-        /// where its rows are
+        /// a handle to its rows, for later stages
         "data" data: Handle<Output>,
     }
 }

@@ -22,7 +22,7 @@ outputs! {
     {
         /// how many checks failed
         "failed" failed: u64,
-        /// where its rows are
+        /// a handle to its rows, for later stages
         "data" data: Handle<Output>,
     }
 }
