@@ -36,7 +36,7 @@ use subxt::{OnlineClient, SubstrateConfig};
 use crate::ports::{ChainError, ChainSource, ChainView};
 use crate::report::text::{error_chain, excerpt};
 
-/// The pallet and its two maps.
+/// Names of the pallet and of its two maps.
 const PALLET: &str = "Commitments";
 const OPEN: &str = "CommitmentOf";
 const REVEALED: &str = "RevealedCommitments";

@@ -335,7 +335,7 @@ mod tests {
     use super::{dialogue, prompt};
 
     #[test]
-    fn a_seed_names_its_exchanges() {
+    fn a_seed_names_its_dialogues() {
         let mut rng = ChaCha12Rng::seed_from_u64(7);
         let text: Vec<String> = (0..4)
             .map(|_| dialogue(&mut rng))

@@ -197,7 +197,7 @@ fn count(value: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::super::capture::Piece;
-    use super::super::observe::{Caps, observe};
+    use super::super::observe::{ResponseBounds, observe};
     use super::super::tokenizer::tests::tiny;
     use super::*;
 
@@ -250,7 +250,7 @@ mod tests {
         let tokenizer = tiny();
         let context =
             RecordContext { round_id: "r", read_key: "k", prompt_sha256: "", tokenizer: &tokenizer };
-        record(&context, &capture, &observe(&capture, &Caps::default()))
+        record(&context, &capture, &observe(&capture, &ResponseBounds::default()))
     }
 
     #[test]

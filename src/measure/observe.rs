@@ -12,19 +12,19 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::capture::{Capture, End};
-use super::sse::{Event, EventStream, StreamBounds};
+use super::sse::{EventStream, StreamBounds, StreamEvent};
 use crate::model::{RequestFlag, RequestStatus};
 
 /// Bounds on what of one response is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caps {
+pub struct ResponseBounds {
     /// Bounds of the event stream.
     pub stream: StreamBounds,
     /// Choices that were asked for (`n`): one with a higher index is not the protocol.
     pub choices: u32,
 }
 
-impl Default for Caps {
+impl Default for ResponseBounds {
     fn default() -> Self {
         Self { stream: StreamBounds::default(), choices: 1 }
     }
@@ -156,7 +156,7 @@ impl Observation {
 }
 
 /// Reads a capture. Any bytes give an observation.
-pub fn observe(capture: &Capture, caps: &Caps) -> Observation {
+pub fn observe(capture: &Capture, bounds: &ResponseBounds) -> Observation {
     let mut seen = Observation::empty();
     seen.body_bytes = capture.pieces.iter().map(|read| read.bytes.len() as u64).sum();
     seen.first_byte_ns = capture.pieces.iter().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
@@ -171,7 +171,7 @@ pub fn observe(capture: &Capture, caps: &Caps) -> Observation {
             seen.error = Some(error_message(&String::from_utf8_lossy(&body)));
         }
     } else {
-        read_stream(capture, caps, &mut seen);
+        read_stream(capture, bounds, &mut seen);
         seen.status = status_of_stream(capture.end, &mut seen);
     }
     seen
@@ -206,17 +206,17 @@ fn head_fault(capture: &Capture, flags: &mut BTreeSet<RequestFlag>) -> Option<Re
     None
 }
 
-fn read_stream(capture: &Capture, caps: &Caps, seen: &mut Observation) {
-    let mut stream = EventStream::new(caps.stream);
+fn read_stream(capture: &Capture, bounds: &ResponseBounds, seen: &mut Observation) {
+    let mut stream = EventStream::new(bounds.stream);
     for read in &capture.pieces {
         for event in stream.push(&read.bytes) {
-            seen.take(&event, read.at_ns, caps);
+            seen.take(&event, read.at_ns, bounds);
         }
     }
     if stream.exceeded().is_some() {
         seen.flags.insert(RequestFlag::TooLarge);
     } else if stream.has_partial_event() {
-        let is_done = |event: Event| event.name != "error" && event.data.trim() == "[DONE]";
+        let is_done = |event: StreamEvent| event.name != "error" && event.data.trim() == "[DONE]";
         let at_ns = capture.pieces.iter().rev().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
         if capture.end == End::Eof && !seen.is_done && stream.unfinished().is_some_and(is_done) {
             seen.is_done = true;
@@ -340,7 +340,7 @@ struct Entry {
 }
 
 impl Observation {
-    fn take(&mut self, event: &Event, at_ns: u64, caps: &Caps) {
+    fn take(&mut self, event: &StreamEvent, at_ns: u64, bounds: &ResponseBounds) {
         if self.is_done {
             self.flags.insert(RequestFlag::DataAfterDone);
             return;
@@ -378,7 +378,7 @@ impl Observation {
         }
         let mut seen = SeenChoice::default();
         for choice in chunk.choices.into_iter().flatten() {
-            if choice.index.unwrap_or(0) < caps.choices {
+            if choice.index.unwrap_or(0) < bounds.choices {
                 let one = self.take_choice(choice, at_ns);
                 seen.is_visible |= one.is_visible;
                 seen.is_answer |= one.is_answer;

@@ -5,7 +5,7 @@
 
 use super::capture::{Capture, Piece};
 use super::metrics::{Record, RecordContext, record};
-use super::observe::{Caps, observe};
+use super::observe::{ResponseBounds, observe};
 use super::tokenizer::PinnedTokenizer;
 use crate::model::{ExchangeRow, StreamRow};
 
@@ -81,7 +81,7 @@ pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<
 /// their published order; the pieces are those of these requests and no others, of one read or of several.
 ///
 /// The same rows and tokenizer always give the same records: there is no other input, and the bounds on hostile
-/// streams are the program's own ([`Caps::default`]).
+/// streams are the program's own ([`ResponseBounds::default`]).
 ///
 /// # Errors
 /// [`InvalidStreams`] where the pieces are not exactly those of the requests.
@@ -115,7 +115,7 @@ pub fn derive_records(
             tokenizer,
         };
         let capture = capture(exchange, own);
-        records.push(record(&context, &capture, &observe(&capture, &Caps::default())));
+        records.push(record(&context, &capture, &observe(&capture, &ResponseBounds::default())));
     }
     match rest.first() {
         None => Ok(records),

@@ -133,7 +133,7 @@ pub enum InputType {
 pub struct Defaults {
     /// The shell of `run` steps that name none.
     pub shell: Shell,
-    /// The timeout of jobs that have none; none if there is none.
+    /// The timeout of jobs that name none; without it they have no limit.
     pub timeout: Option<Duration>,
 }
 

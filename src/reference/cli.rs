@@ -43,7 +43,7 @@ pub struct CorpusArguments {
     /// Seed of the text
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Number of exchanges
+    /// Number of prompts with their answers
     #[arg(long, default_value_t = 10)]
     pub count: u64,
 }

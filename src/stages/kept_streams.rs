@@ -1,7 +1,7 @@
 //! What the benchmark keeps while it measures: `streams.parquet` and `exchanges.parquet` of its attempt.
 //!
 //! Captures are held as they come and written once they are many: an ordinary read is written after its clock has
-//! stopped, and a server that floods the client costs disk, within its caps, and no memory.
+//! stopped, and a server that floods the client costs disk, within its bounds, and no memory.
 
 use super::{JobContext, StageError, data_dir, write_table};
 use crate::adapters::store::PartialFile;
