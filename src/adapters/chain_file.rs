@@ -11,9 +11,9 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::ports::{ChainError, ChainSource, ChainView};
 
-/// A subnet has 256 neurons with about 1 KiB each; this is ten times as much.
+/// Largest file that is read, in bytes: ten times what the 256 neurons of a subnet commit, about 1 KiB each.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// More entries than ten subnets have neurons.
+/// Most entries that a file may have: more than ten subnets have neurons.
 const MAX_ENTRIES: usize = 4096;
 
 /// A file that stands for the chain.
@@ -38,16 +38,16 @@ impl ChainFile {
             return Err(ChainError::TooLarge { path: self.path.clone(), bytes: size, limit: MAX_BYTES });
         }
         String::from_utf8(bytes).map_err(|error| {
-            let place = error.utf8_error().valid_up_to();
-            ChainError::Malformed(format!("{}: not UTF-8 text from byte {place} on", self.path.display()))
+            let at = error.utf8_error().valid_up_to();
+            ChainError::Malformed(format!("{}: not UTF-8 text from byte {at} on", self.path.display()))
         })
     }
 
     fn parse(&self, text: &str) -> Result<Value, ChainError> {
         if self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
             return serde_json::from_str(text).map_err(|error| {
-                let place = format!("{}:{}:{}", self.path.display(), error.line(), error.column());
-                ChainError::Malformed(format!("{place}: {error}"))
+                let at = format!("{}:{}:{}", self.path.display(), error.line(), error.column());
+                ChainError::Malformed(format!("{at}: {error}"))
             });
         }
         crate::pipeline::yaml_value(&self.path.to_string_lossy(), text).map_err(ChainError::Malformed)

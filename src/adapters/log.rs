@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
-/// How much of the log is kept in memory for messages.
+/// Number of bytes of a log that are kept in memory for messages.
 const TAIL_BYTES: usize = 4096;
 
 /// The last few KiB of a log; clones share them.
@@ -52,12 +52,12 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// A log over an empty file.
+    /// A log over an empty file that keeps at most `limit` bytes.
     pub(super) fn new(file: File, limit: u64) -> Self {
         Self { file, limit, kept: 0, dropped: 0, tail: LogTail::default() }
     }
 
-    /// Its tail, which goes on following it.
+    /// The tail of the log, which goes on following it.
     pub(super) fn tail(&self) -> LogTail {
         self.tail.clone()
     }
@@ -73,7 +73,7 @@ impl LogFile {
         self.dropped += (bytes.len() - kept) as u64;
     }
 
-    /// Ends the log.
+    /// Writes what was dropped, and ends the log.
     pub(super) async fn close(mut self) {
         if self.dropped > 0 {
             let note = format!("\n[cacheon: {} more bytes were not kept]\n", self.dropped);

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::judge::TokenScore;
 
-/// A scorer's answer longer than this is none: 4096 tokens with a few alternatives take less than 2 MiB.
+/// A scorer's answer of more bytes than this is none: 4096 tokens with a few alternatives take less than 2 MiB.
 const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
-/// Limit of one scoring request.
+/// The most time that one scoring request may take.
 const REQUEST_LIMIT: Duration = Duration::from_mins(2);
 
 /// Why the scorer's answer cannot be used.
@@ -24,25 +24,25 @@ pub enum ScorerError {
     Http {
         /// Path of the request.
         path: &'static str,
-        /// Why.
+        /// Why the request failed.
         source: reqwest::Error,
     },
-    /// It answered with an error status.
+    /// The scorer answered with an error status.
     #[error("{path}: status {status}: {body}")]
     Status {
         /// Path of the request.
         path: &'static str,
-        /// HTTP status.
+        /// HTTP status that came.
         status: u16,
-        /// The beginning of the body.
+        /// The beginning of the answer's body.
         body: String,
     },
-    /// The body is not what the API promises.
+    /// The answer's body is not what the API promises.
     #[error("{path}: {why}")]
     Shape {
         /// Path of the request.
         path: &'static str,
-        /// What is wrong.
+        /// What is wrong with the body.
         why: String,
     },
 }
@@ -94,7 +94,7 @@ impl Scorer {
         Ok(answer.tokens)
     }
 
-    /// Scores of `answer` after `prompt`, one a token.
+    /// Scores of the tokens of `answer` after `prompt`, one for each.
     ///
     /// # Errors
     /// [`ScorerError`] where a score is missing: a scorer's failure is never taken for a verdict.

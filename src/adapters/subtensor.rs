@@ -36,21 +36,21 @@ use subxt::{OnlineClient, SubstrateConfig};
 use crate::ports::{ChainError, ChainSource, ChainView};
 use crate::report::text::{error_chain, excerpt};
 
-/// The pallet and its two maps.
+/// Names of the pallet and of its two maps.
 const PALLET: &str = "Commitments";
 const OPEN: &str = "CommitmentOf";
 const REVEALED: &str = "RevealedCommitments";
-/// How long a whole reading may take.
+/// How long a whole reading may take, connecting included.
 const DEADLINE: Duration = Duration::from_secs(90);
-/// Hotkeys read of one map; a subnet has 256 neurons, and those that left are purged.
+/// Most hotkeys read of one map; a subnet has 256 neurons, and those that left are purged.
 const MAX_HOTKEYS: usize = 4096;
-/// Bytes of values read of one map: a hotkey has at most ten reveals of about 1 KiB.
+/// Most bytes of values read of one map: a hotkey has at most ten reveals of about 1 KiB.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// A stored payload longer than this is not unwrapped. The chain holds about 1 KiB; hex doubles it each time.
 const MAX_RAW_BYTES: usize = 16 * 1024;
 /// How often a payload may be wrapped in hex.
 const MAX_DEPTH: u32 = 3;
-/// Characters shown of a payload that is in no known wrapping.
+/// Number of characters shown of a payload that is in no known wrapping.
 const MAX_SHOWN: usize = 256;
 
 /// A node of the chain, for one subnet.
@@ -69,12 +69,12 @@ impl std::fmt::Debug for Subtensor {
     }
 }
 
-/// A stored value with its hotkey, before anything in it is believed.
+/// A stored value with its account, before anything in it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stored {
-    /// The account, 32 bytes.
+    /// The account that committed it, 32 bytes.
     account: [u8; 32],
-    /// When it was committed or revealed.
+    /// Block at which it was committed or revealed.
     block: u64,
     /// What was committed; `None` while it is locked.
     raw: Option<Vec<u8>>,

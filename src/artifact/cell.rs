@@ -18,26 +18,26 @@ use arrow_schema::{DataType, Field, TimeUnit};
 
 use crate::model::{UnknownWord, Word};
 
-/// The ending that makes an `i64` column an instant: microseconds since 1970 UTC.
+/// The ending of a name that makes an `i64` column an instant: microseconds since 1970 UTC.
 const INSTANT: &str = "_at_us";
 
-/// Why the values of a column cannot be had.
+/// Why the values of a column cannot be read.
 pub(super) enum Unfit {
-    /// The column has another type.
+    /// The column has another type than the field.
     Type,
-    /// A row, from 0, has a text that is no word of the vocabulary.
+    /// The row of this index, from 0, has a text that is no word of the vocabulary.
     Word(usize, UnknownWord),
 }
 
 /// A value that is always there.
 pub(super) trait Scalar: Sized {
-    /// Arrow type of a column of this name.
+    /// The Arrow type of a column of this name.
     fn data_type(column: &str) -> DataType;
-    /// The column from its values.
+    /// Makes a column from its values.
     fn array<'a>(column: &str, values: impl Iterator<Item = Option<&'a Self>>) -> ArrayRef
     where
         Self: 'a;
-    /// The values of a column.
+    /// Reads the values of a column.
     fn values(array: &dyn Array) -> Result<Vec<Option<Self>>, Unfit>;
 }
 
@@ -45,11 +45,11 @@ pub(super) trait Scalar: Sized {
 pub(super) trait Cell: Sized {
     /// Whether the column may lack values.
     const IS_NULLABLE: bool;
-    /// Its value when present.
+    /// Type of the value when it is there.
     type Scalar: Scalar;
-    /// The value, if there is one.
+    /// The value, if it is there.
     fn scalar(&self) -> Option<&Self::Scalar>;
-    /// From a value that may be absent; none where it must not be.
+    /// Makes the field from a value that may be absent; none where it must not be.
     fn from_scalar(value: Option<Self::Scalar>) -> Option<Self>;
 }
 
@@ -187,7 +187,7 @@ impl<W: Word> Scalar for W {
     }
 }
 
-/// The word in a row.
+/// Reads the word in a row.
 fn read<W: Word>(row: usize, text: &str) -> Result<W, Unfit> {
     text.parse().map_err(|unknown| Unfit::Word(row, unknown))
 }
@@ -225,12 +225,12 @@ impl<W: Word> Scalar for BTreeSet<W> {
 }
 
 /// A column that rows are sorted by.
-pub(super) trait Key {
+pub(super) trait SortKey {
     /// The published order: of words as the text that they are in the file, whatever their order here.
     fn order(&self, other: &Self) -> Ordering;
 }
 
-impl<W: Word> Key for W {
+impl<W: Word> SortKey for W {
     fn order(&self, other: &Self) -> Ordering {
         self.as_str().cmp(other.as_str())
     }
@@ -239,7 +239,7 @@ impl<W: Word> Key for W {
 macro_rules! key {
     ($($rust:ty),+) => {
         $(
-            impl Key for $rust {
+            impl SortKey for $rust {
                 fn order(&self, other: &Self) -> Ordering {
                     self.cmp(other)
                 }

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::Digest;
 
-/// Bytes read at a time.
+/// Number of bytes read at a time.
 const CHUNK: usize = 64 << 10;
 
 /// The digest of bytes at hand.

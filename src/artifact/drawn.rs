@@ -5,19 +5,19 @@ use std::collections::BTreeSet;
 use crate::model::Word;
 
 /// A value of each type that a column can have, and whether a nullable column has none. The numbers stand for
-/// words by their place in the vocabulary.
-pub(super) type Values = (bool, u16, u32, i64, f64, String, Vec<u16>);
+/// words by their index in the vocabulary.
+pub(super) type DrawnValues = (bool, u16, u32, i64, f64, String, Vec<u16>);
 
-/// A column's value.
+/// A type of which a value can be drawn.
 pub(super) trait Drawn {
     /// The value of this type.
-    fn drawn(values: &Values) -> Self;
+    fn drawn(values: &DrawnValues) -> Self;
 }
 
-/// A whole row.
+/// A row that can be drawn.
 pub(super) trait DrawnRow {
-    /// Each column from the next values.
-    fn drawn_row<'a>(values: impl Iterator<Item = &'a Values>) -> Self;
+    /// Draws a row: each column from the next values.
+    fn drawn_row<'a>(values: impl Iterator<Item = &'a DrawnValues>) -> Self;
 }
 
 fn word<W: Word>(number: u16) -> W {
@@ -25,25 +25,25 @@ fn word<W: Word>(number: u16) -> W {
 }
 
 impl<W: Word> Drawn for W {
-    fn drawn(values: &Values) -> Self {
+    fn drawn(values: &DrawnValues) -> Self {
         word(values.1)
     }
 }
 
 impl<W: Word> Drawn for BTreeSet<W> {
-    fn drawn(values: &Values) -> Self {
+    fn drawn(values: &DrawnValues) -> Self {
         values.6.iter().copied().map(word).collect()
     }
 }
 
 impl Drawn for Vec<u8> {
-    fn drawn(values: &Values) -> Self {
+    fn drawn(values: &DrawnValues) -> Self {
         values.6.iter().flat_map(|number| number.to_le_bytes()).collect()
     }
 }
 
 impl<T: Drawn> Drawn for Option<T> {
-    fn drawn(values: &Values) -> Self {
+    fn drawn(values: &DrawnValues) -> Self {
         values.0.then(|| T::drawn(values))
     }
 }
@@ -52,7 +52,7 @@ macro_rules! drawn {
     ($($rust:ty = $part:tt),+) => {
         $(
             impl Drawn for $rust {
-                fn drawn(values: &Values) -> Self {
+                fn drawn(values: &DrawnValues) -> Self {
                     values.$part.clone()
                 }
             }

@@ -12,7 +12,7 @@ pub enum ArtifactError {
     /// Rows could not be laid out as columns.
     #[error("the rows of table `{table}` cannot be laid out as columns")]
     Columns {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
         /// What the Arrow library says.
         source: ArrowError,
@@ -20,7 +20,7 @@ pub enum ArtifactError {
     /// Columns could not be written as Parquet.
     #[error("table `{table}` cannot be written as Parquet")]
     Write {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
         /// What the Parquet library says.
         source: ParquetError,
@@ -28,7 +28,7 @@ pub enum ArtifactError {
     /// The file is not Parquet, or is damaged.
     #[error("table `{table}` is not a readable Parquet file")]
     Read {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
         /// What the Parquet library says.
         source: ParquetError,
@@ -36,23 +36,23 @@ pub enum ArtifactError {
     /// A page of the file is damaged.
     #[error("table `{table}` has a damaged page")]
     Page {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
         /// What the Arrow library says.
         source: ArrowError,
     },
-    /// The file is so damaged that the Parquet library gave up in the middle of a thought.
+    /// The file is so damaged that the Parquet library panicked over it.
     #[error("table `{table}` is damaged beyond what the Parquet reader can describe")]
     Damaged {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
     },
     /// The file says that it is another table.
     #[error("want table `{table}`, the file holds `{found}`")]
     OtherTable {
-        /// Table that was asked for.
+        /// Name of the table that was asked for.
         table: &'static str,
-        /// Table named in the file.
+        /// Name of the table in the file.
         found: String,
     },
     /// The file has a version of the schema that this program does not know.
@@ -60,110 +60,110 @@ pub enum ArtifactError {
         "table `{table}` has schema version `{found}`, this program reads {expected} and older minor versions of it"
     )]
     OtherVersion {
-        /// Table that was asked for.
+        /// Name of the table that was asked for.
         table: &'static str,
-        /// Version in the file.
+        /// Version that the file says.
         found: String,
-        /// Version of this program.
+        /// Version that this program reads.
         expected: FormatVersion,
     },
-    /// The file holds the rows of another round, or does not say of which.
+    /// The file holds rows of another round, or does not say of which they are.
     #[error("table `{table}` is not known to hold the rows of round {round} and no others")]
     OtherRound {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// The round whose directory it lies in.
+        /// Id of the round whose directory it lies in.
         round: String,
     },
-    /// The end of the file says what no file of this program's making would.
+    /// The end of the file says what no file of this program would.
     #[error("table `{table}` is not laid out as this program does it: {why}")]
     Layout {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// What is wrong.
+        /// What is wrong with the end of the file.
         why: &'static str,
     },
     /// A column is not there.
     #[error("table `{table}` lacks the column `{column}`")]
     MissingColumn {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// Column.
+        /// Name of the column.
         column: String,
     },
     /// A column should not be there.
     #[error("table `{table}` has a column `{column}` that is not in its schema")]
     UnexpectedColumn {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// Column.
+        /// Name of the column.
         column: String,
     },
     /// A column has another type.
     #[error("column `{column}` of table `{table}` has type {found}, want {expected}")]
     ColumnType {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// Column.
+        /// Name of the column.
         column: String,
-        /// Type in the file.
+        /// Type of the column in the file.
         found: Box<DataType>,
-        /// Type of the schema.
+        /// Type of the column in the schema.
         expected: Box<DataType>,
     },
     /// A column that always has a value lacks one.
     #[error("column `{column}` of table `{table}` has no value in some row, and must have one in all")]
     NullValue {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// Column.
+        /// Name of the column.
         column: String,
     },
     /// A column of a closed vocabulary holds another word.
     #[error("row {row} of table `{table}`, column `{column}`: {unknown}")]
     UnknownWord {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// Column.
+        /// Name of the column.
         column: String,
-        /// Row in the file, from 1.
+        /// Number of the row in the file, from 1.
         row: usize,
-        /// The word, beside those that may stand there.
+        /// The word that was found, beside those that may stand there.
         unknown: Box<UnknownWord>,
     },
-    /// More than this program is willing to hold.
+    /// A table is larger than this program is willing to hold.
     #[error("table `{table}` is too large: more than {limit} {unit}")]
     TooLarge {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// The bound.
+        /// The most that it may be.
         limit: u64,
-        /// Of what.
+        /// The unit of that limit.
         unit: &'static str,
     },
-    /// An event could not be written as JSON.
+    /// An event of the journal could not be written as JSON.
     #[error("a journal event cannot be written as JSON")]
     JournalWrite(#[source] serde_json::Error),
-    /// An event could be written, but not read again.
+    /// An event of the journal could be written, but not read again.
     #[error("a journal event could not be read back: {why}")]
     JournalEvent {
-        /// What is wrong with it.
+        /// What is wrong with the event.
         why: &'static str,
     },
     /// A line of the journal is damaged and others follow it: this is not a write that was cut short.
     #[error("line {line} of the journal is damaged ({why}) and is not the last: repair or remove the round")]
     JournalDamaged {
-        /// Line from 1.
+        /// Number of the line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// What is wrong with the line.
         why: &'static str,
     },
     /// The journal is of a format that this program does not know.
     #[error("the journal is of version {found}, this program reads {expected} and older: use a newer one")]
     JournalVersion {
-        /// Version of the file.
+        /// Version that the journal says.
         found: FormatVersion,
-        /// Version of this program.
+        /// Version that this program reads.
         expected: FormatVersion,
     },
     /// The journal can be read, but its format is no longer written.
@@ -171,28 +171,28 @@ pub enum ArtifactError {
         "the journal is of version {found}: this program shows such rounds, and goes on only with {expected}"
     )]
     JournalOlder {
-        /// Version of the file.
+        /// Version that the journal says.
         found: FormatVersion,
-        /// Version of this program.
+        /// Version that this program writes.
         expected: FormatVersion,
     },
     /// `round.json` is not what it should be.
     #[error("`round.json` is not of the form of a round")]
     RoundFile(#[source] serde_json::Error),
-    /// `round.json` has another schema.
+    /// `round.json` is of a version that this program does not know.
     #[error("`round.json` has schema {found}, this program reads {expected} and older: use a newer one")]
     RoundFileVersion {
-        /// Schema in the file.
+        /// Version that the file says.
         found: FormatVersion,
-        /// Schema of this program.
+        /// Version that this program reads.
         expected: FormatVersion,
     },
     /// `SEAL` is not what it should be.
     #[error("line {line} of SEAL is not a seal: {why}")]
     Seal {
-        /// Line from 1.
+        /// Number of the line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// What is wrong with the line.
         why: &'static str,
     },
 }

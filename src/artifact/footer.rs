@@ -19,19 +19,19 @@ use super::parquet_file::{check_identity, check_schema};
 use super::{ArtifactError, FormatVersion, Table};
 use crate::model::RoundId;
 
-/// First bytes of every Parquet file.
+/// Number of bytes that every Parquet file begins with.
 const MAGIC_BYTES: u64 = 4;
-/// Most values, and most unpacked bytes, of one column in one group of rows: 50,000 rows make far less.
+/// Most values, and most unpacked bytes, of one column in one row group: 50,000 rows make far less.
 const MAX_CHUNK: i64 = 1 << 31;
-/// The column that says of which round a row is.
+/// Name of the column that says of which round a row is.
 const ROUND_COLUMN: &str = "round_id";
 
 /// What a file says of the table in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableFooter {
-    /// Number of its rows.
+    /// Number of rows in the table.
     pub rows: u64,
-    /// Version of its schema, if it says one.
+    /// Version of the table's schema, if the file says one.
     pub version: Option<FormatVersion>,
 }
 
@@ -58,7 +58,7 @@ fn read_footer_unguarded<T: Table>(round_id: &RoundId, file: &File) -> Result<Ta
     }
 }
 
-/// The number of rows, where everything that a reader would believe is possible.
+/// The number of rows in a file, where everything that a reader would believe is possible.
 fn check_layout(metadata: &ParquetMetaData, bytes: u64) -> Result<u64, &'static str> {
     let mut rows: u64 = 0;
     for group in metadata.row_groups() {
@@ -83,11 +83,11 @@ fn check_chunk(column: &ColumnChunkMetaData, group_rows: i64, bytes: u64) -> Res
     if !matches!(column.compression(), Compression::ZSTD(_) | Compression::UNCOMPRESSED) {
         return Err("a column is compressed by something else than zstd");
     }
-    let place =
+    let offset =
         |offset: i64| u64::try_from(offset).ok().filter(|offset| (MAGIC_BYTES..bytes).contains(offset));
     let first = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
-    let end = place(first)
-        .filter(|first| place(column.data_page_offset()).is_some_and(|data| *first <= data))
+    let end = offset(first)
+        .filter(|first| offset(column.data_page_offset()).is_some_and(|data| *first <= data))
         .and_then(|first| first.checked_add(u64::try_from(column.compressed_size()).ok()?));
     if end.is_none_or(|end| end > bytes) {
         return Err("a column does not lie inside the file");
@@ -103,7 +103,7 @@ fn check_chunk(column: &ColumnChunkMetaData, group_rows: i64, bytes: u64) -> Res
     Ok(())
 }
 
-/// Whether a group's smallest and greatest round are this one, and none is absent.
+/// Whether a row group's smallest and greatest round are this one, and none is absent.
 fn is_of_round(group: &RowGroupMetaData, round_id: &RoundId) -> bool {
     let column = group.columns().iter().find(|column| column.column_path().string() == ROUND_COLUMN);
     let Some(Statistics::ByteArray(found)) = column.and_then(ColumnChunkMetaData::statistics) else {
@@ -175,9 +175,9 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(read_footer::<GrownRow>(&id("demo-1"), &on_disk(&bytes[..cut])).is_err(), "cut at {cut}");
         }
-        for place in 0..bytes.len() {
+        for offset in 0..bytes.len() {
             let mut damaged = bytes.clone();
-            damaged[place] ^= [0x01, 0x80, 0xff][place % 3];
+            damaged[offset] ^= [0x01, 0x80, 0xff][offset % 3];
             drop(read_footer::<GrownRow>(&id("demo-1"), &on_disk(&damaged)));
         }
     }

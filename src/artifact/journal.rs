@@ -22,49 +22,49 @@ use crate::pipeline::stage::StageName;
 
 /// The version of the journals that this program writes; it reads them and older ones.
 pub const SCHEMA: FormatVersion = FormatVersion::new(2, 0);
-/// Between the JSON and its checksum.
+/// What stands between the JSON of a line and its checksum.
 const CRC_KEY: &str = ",\"crc\":\"";
-/// Digits of the checksum.
+/// Number of digits of the checksum.
 const CRC_DIGITS: usize = 16;
 
-/// One line: the event with its number and wall time.
+/// One line of the journal: the event with its number and wall time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JournalLine {
-    /// Number from 0, without gaps.
+    /// Number of the line, from 0, without gaps.
     pub seq: u64,
-    /// Wall time.
+    /// Wall time at which the event happened.
     pub at: Timestamp,
     /// What happened.
     #[serde(flatten)]
     pub event: JournalEvent,
 }
 
-/// What a round is: its first line.
+/// What a round is, as the first line of its journal says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoundStart {
-    /// [`SCHEMA`] of the program that wrote the journal.
+    /// Version of the journal's format: [`SCHEMA`] of the program that wrote it.
     #[serde(default = "FormatVersion::first")]
     pub schema: FormatVersion,
-    /// The round.
+    /// Id of the round.
     pub round_id: RoundId,
-    /// Name of the pipeline.
+    /// Name of the round's pipeline.
     pub pipeline: String,
-    /// What this round is called, if its pipeline has a `run-name`.
+    /// What the round is called, if its pipeline has a `run-name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_name: Option<String>,
-    /// Digest of its text.
+    /// Digest of the pipeline's text.
     pub pipeline_digest: Digest,
-    /// Names of the runners there are. Version 1 said `runner`, the names joined by commas.
+    /// Names of the round's runners. Version 1 said `runner`, the names joined by commas.
     #[serde(alias = "runner", deserialize_with = "names")]
     pub runners: Vec<String>,
-    /// Digest of the root seed: it can be shown now and the seed later.
+    /// Digest of the root seed: it can be shown now, and the seed later.
     pub seed_commitment: Digest,
 }
 
-/// An attempt of a leg.
+/// Which attempt of which leg.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LegAttempt {
-    /// Job.
+    /// Id of the job.
     pub job: String,
     /// Key of the leg; empty for a job without matrix.
     pub leg: String,
@@ -73,15 +73,15 @@ pub struct LegAttempt {
     pub attempt: u32,
 }
 
-/// A step of a job.
+/// Which step of a job, and what it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobStep {
-    /// Place of the step in its job, from 0.
+    /// Position of the step in its job, from 0.
     pub index: u32,
-    /// Step id or name.
+    /// Id of the step, or its name where it has no id.
     #[serde(rename = "step")]
     pub name: String,
-    /// What it does.
+    /// What the step does.
     #[serde(rename = "stage")]
     pub kind: StepKind,
 }
@@ -90,9 +90,9 @@ pub struct JobStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum StepKind {
-    /// A built-in stage.
+    /// The step runs this built-in stage.
     Stage(StageName),
-    /// A shell script.
+    /// The step runs a shell script.
     Run,
 }
 
@@ -118,7 +118,7 @@ impl From<StepKind> for String {
     }
 }
 
-/// A stage that this program does not have.
+/// The name of a stage that this program does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is neither a stage nor `run`")]
 pub struct UnknownStep(String);
@@ -138,120 +138,120 @@ impl TryFrom<String> for StepKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Publication {
-    /// What was measured and judged. Version 1 did not tell them apart.
+    /// The tables of what was measured and judged. Version 1 did not tell the parts apart.
     #[default]
     Results,
-    /// What is to be set on chain.
+    /// The table of what is to be set on chain.
     Weights,
-    /// How the round itself went.
+    /// The table of how the round itself went.
     Steps,
 }
 
-/// What can happen.
+/// An event in a round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum JournalEvent {
-    /// The first event of every journal.
+    /// The round started: the first event of every journal.
     RoundStarted(RoundStart),
-    /// All that a job needs is there.
+    /// All that a job needs is there, and it began.
     JobStarted {
-        /// Job.
+        /// Id of the job.
         job: String,
     },
-    /// The matrix of a job is known.
+    /// The matrix of a job is known, and with it its legs.
     JobPlanned {
-        /// Job.
+        /// Id of the job.
         job: String,
-        /// Keys of its legs in the order of the plan; one empty key for a job without matrix.
+        /// Keys of the job's legs in the order of the plan; one empty key for a job without matrix.
         legs: Vec<String>,
     },
     /// An attempt of a leg began.
     LegStarted {
-        /// Which.
+        /// The attempt that began.
         #[serde(flatten)]
         at: LegAttempt,
-        /// Runner that runs it.
+        /// Name of the runner that runs it.
         runner: String,
     },
     /// A step began.
     StepStarted {
-        /// Where.
+        /// The attempt the step is part of.
         #[serde(flatten)]
         at: LegAttempt,
-        /// Which.
+        /// The step that began.
         #[serde(flatten)]
         step: JobStep,
     },
-    /// A step ended; of one that never began, for example because its condition could not be read, too.
+    /// A step ended, or could not begin, for example because its condition could not be read.
     StepEnded {
-        /// Where.
+        /// The attempt the step is part of.
         #[serde(flatten)]
         at: LegAttempt,
-        /// Which.
+        /// The step that ended.
         #[serde(flatten)]
         step: JobStep,
-        /// Result before `continue-on-error`.
+        /// How the step ended, before `continue-on-error` is considered.
         outcome: Conclusion,
-        /// Result after it.
+        /// How the step counts, after `continue-on-error` is considered.
         conclusion: Conclusion,
-        /// Outputs.
+        /// Outputs of the step, by name.
         outputs: Map<String, Value>,
-        /// Why, where it did not succeed.
+        /// Why the step did not succeed; none if it did.
         reason: Option<Reason>,
-        /// How long it took.
+        /// How long the step took, nanoseconds.
         duration_ns: i64,
     },
     /// An attempt of a leg ended.
     LegEnded {
-        /// Which.
+        /// The attempt that ended.
         #[serde(flatten)]
         at: LegAttempt,
-        /// How.
+        /// How it ended.
         conclusion: Conclusion,
-        /// Why, where it did not succeed.
+        /// Why it did not succeed; none if it did.
         reason: Option<Reason>,
         /// The job's outputs as this leg gives them.
         outputs: Map<String, Value>,
     },
     /// A leg will be tried again.
     RetryScheduled {
-        /// The attempt to come.
+        /// The attempt that is to come.
         #[serde(flatten)]
         at: LegAttempt,
-        /// How long it waits.
+        /// How long the leg waits for it, milliseconds.
         delay_ms: u64,
-        /// Why the last one failed.
+        /// Why the last attempt failed.
         reason: Reason,
     },
     /// A leg will not run, or not again.
     LegSkipped {
-        /// Job.
+        /// Id of the job.
         job: String,
-        /// Leg.
+        /// Key of the leg.
         leg: String,
-        /// Why, in words.
+        /// Why the leg will not run, in words.
         why: String,
     },
-    /// A job ended, or was skipped. Its outputs are its legs'.
+    /// A job ended, or was skipped. Its outputs are those of its legs.
     JobEnded {
-        /// Job.
+        /// Id of the job.
         job: String,
-        /// How.
+        /// How the job ended.
         conclusion: Conclusion,
-        /// Why, where it did not succeed.
+        /// Why the job did not succeed; none if it did.
         reason: Option<Reason>,
     },
     /// Tables are on disk, whole.
     Published {
-        /// Which part of all.
+        /// Which part of the round's tables they are.
         #[serde(default)]
         what: Publication,
-        /// Which.
+        /// The tables that were written.
         tables: Vec<PublishedTable>,
     },
-    /// The last event of a round that came to its end.
+    /// The round came to its end: the last event of its journal.
     RoundEnded {
-        /// How.
+        /// How the round ended.
         conclusion: Conclusion,
         /// Exit code of the program.
         exit_code: u8,
@@ -263,7 +263,7 @@ pub enum JournalEvent {
     },
 }
 
-/// Names in an array, or in one text with commas between them.
+/// Reads names from an array, or from one text with commas between them.
 fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -277,38 +277,38 @@ fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
     })
 }
 
-/// What a journal says.
+/// What a journal says, as far as it is whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replay {
-    /// The version of its format: what its first line says; [`SCHEMA`], if there is no line yet.
+    /// Version of the journal's format, as its first line says; [`SCHEMA`] if there is no line yet.
     pub schema: FormatVersion,
-    /// Its lines, numbered from 0.
+    /// The whole lines, numbered from 0.
     pub lines: Vec<JournalLine>,
-    /// Bytes of whole lines: a writer cuts the file to this length before it goes on.
+    /// Number of bytes in whole lines: a writer cuts the file to this length before it goes on.
     pub valid_bytes: usize,
-    /// What stands after them.
+    /// What stands after the whole lines.
     pub tail: Tail,
 }
 
 /// What stands after the last whole line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
-    /// Nothing.
+    /// Nothing stands there.
     Clean,
-    /// A line that was never written to its end.
+    /// A line stands there that was never written to its end.
     Torn {
-        /// How many bytes of it.
+        /// Number of its bytes that are there.
         bytes: usize,
     },
-    /// Zeros: the file grew, its data never reached the disk.
+    /// Zeros stand there: the file grew, but its data never reached the disk.
     Zeros {
-        /// How many.
+        /// Number of zeros.
         bytes: usize,
     },
 }
 
-/// A line as it is appended, with its end. Its JSON is read back first: a line that cannot be replayed must never
-/// reach the file.
+/// A line as it is appended, with its end of line. Its JSON is read back first: a line that cannot be replayed must
+/// never reach the file.
 ///
 /// # Errors
 /// When the event cannot be written as JSON, is nested too deeply to be read again, or is the first and does not
@@ -372,7 +372,7 @@ fn has_whole_line(bytes: &[u8]) -> bool {
         .any(|line| line.ends_with(b"\n") && decode_line(&line[..line.len() - 1]).is_ok())
 }
 
-/// The version in the first line, whatever else stands there.
+/// The version that the first line says, whatever else stands there.
 fn schema_of(bytes: &[u8]) -> FormatVersion {
     #[derive(Deserialize)]
     struct Version {
@@ -385,7 +385,7 @@ fn schema_of(bytes: &[u8]) -> FormatVersion {
         .map_or(SCHEMA, |version| version.schema)
 }
 
-/// One line without its end, or what is wrong with it.
+/// Reads one line without its end, or says what is wrong with it.
 fn decode_line(line: &[u8]) -> Result<JournalLine, &'static str> {
     event_of(&checked_json(line)?)
 }
@@ -540,12 +540,12 @@ mod tests {
     fn a_flipped_bit_before_the_last_line_is_refused() {
         let bytes = journal();
         let last = bytes[..bytes.len() - 1].iter().rposition(|byte| *byte == b'\n').expect("many lines");
-        for place in 0..last {
+        for offset in 0..last {
             let mut damaged = bytes.clone();
-            damaged[place] ^= 1;
+            damaged[offset] ^= 1;
             let error = replay(&damaged).expect_err("a damaged line");
-            let line = bytes[..place].split(|byte| *byte == b'\n').count();
-            assert!(error.to_string().contains(&format!("line {line} ")), "byte {place}: {error}");
+            let line = bytes[..offset].split(|byte| *byte == b'\n').count();
+            assert!(error.to_string().contains(&format!("line {line} ")), "byte {offset}: {error}");
         }
     }
 

@@ -7,43 +7,43 @@ use std::fmt::Write as _;
 use super::digest::sha256;
 use crate::model::RoundId;
 
-/// What the round was made of; see [`super::RoundFile`].
+/// The file that says what the round was made of; see [`super::RoundFile`].
 pub const ROUND_FILE: &str = "round.json";
-/// What happened; see [`super::journal`].
+/// The file that says what happened; see [`super::journal`].
 pub const JOURNAL_FILE: &str = "journal.jsonl";
-/// Digests of all of it; see [`super::seal`].
+/// The file with the digests of all others; see [`super::seal`].
 pub const SEAL_FILE: &str = "SEAL";
-/// Held by the process that runs the round; not part of its results.
+/// The file that is held by the process that runs the round; not part of its results.
 pub const LOCK_FILE: &str = "lock";
-/// The round for people.
+/// The file that shows the round to people.
 pub const SUMMARY_FILE: &str = "summary.md";
 /// Start of the name of a file that is still being written.
 pub const PARTIAL_PREFIX: &str = ".part-";
 
-/// Digests of tables that were read before, below the data directory; not part of any round.
+/// The file of digests of tables that were read before, below the data directory; not part of any round.
 pub const QUERY_CACHE_FILE: &str = "query-cache.json";
-/// Directory of all rounds, below the data directory.
+/// The directory of all rounds, below the data directory.
 pub const ROUNDS_DIR: &str = "rounds";
-/// Longest name that is written out; longer ones are cut and told apart by a digest.
+/// Longest name that is written out, in bytes; longer ones are cut and told apart by a digest.
 const NAME_BYTES: usize = 100;
 
-/// Name of a round's directory: a Hive partition, so that query engines read the round from the path.
+/// Name of a round's directory: a Hive partition, so that query engines read the round's id from the path.
 pub fn round_dir(round: &RoundId) -> String {
     format!("round={round}")
 }
 
-/// The round whose directory has this name.
+/// Id of the round whose directory has this name; none if it is no round's.
 pub fn round_of_dir(name: &str) -> Option<RoundId> {
     name.strip_prefix("round=")?.parse().ok()
 }
 
-/// Where a table lies.
+/// Path of a published table's file.
 pub fn table_path(table: &str) -> String {
     format!("results/{table}.parquet")
 }
 
-/// Where an attempt of a leg keeps its files: `jobs/<job>/<leg>/attempt-<n>`. The only leg of a job without
-/// a matrix, whose key is empty, is `_`.
+/// Directory in which an attempt of a leg keeps its files: `jobs/<job>/<leg>/attempt-<n>`. The only leg of a job
+/// without a matrix, whose key is empty, is `_`.
 pub fn attempt_path(job: &str, leg: &str, attempt: u32) -> String {
     let leg = if leg.is_empty() { "_".to_owned() } else { file_name(leg) };
     format!("jobs/{}/{leg}/attempt-{attempt}", file_name(job))
@@ -55,8 +55,8 @@ pub fn attempt_path(job: &str, leg: &str, attempt: u32) -> String {
 /// is cut and ends in `~` and 16 digits of its digest.
 pub fn file_name(text: &str) -> String {
     let mut name = String::new();
-    for (place, byte) in text.bytes().enumerate() {
-        if byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || (byte == b'.' && place > 0) {
+    for (offset, byte) in text.bytes().enumerate() {
+        if byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || (byte == b'.' && offset > 0) {
             name.push(char::from(byte));
         } else {
             write!(name, "%{byte:02X}").expect("writes to a string");

@@ -32,7 +32,7 @@ pub use journal::{
 pub use parquet_file::{TableContext, decode, encode};
 pub use round_file::{RoundFile, RunnerFile};
 pub use round_state::{
-    AttemptState, Ending, Interruption, JobState, LegCounts, LegState, Retry, RoundEnding, RoundState,
+    AttemptState, Ending, Interruption, JobState, LegCounts, LegState, RetryWait, RoundEnding, RoundState,
     StepEnding, StepState,
 };
 pub use row::Table;

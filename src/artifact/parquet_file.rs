@@ -19,29 +19,29 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use super::{ArtifactError, FormatVersion, Table};
 use crate::model::RoundId;
 
-/// Rows of a row group: small enough to skip by statistics, large enough to compress.
+/// Number of rows in a row group: small enough to skip by statistics, large enough to compress.
 pub(super) const GROUP_ROWS: usize = 50_000;
 /// Compression level of zstd: the file is written once and read often.
 const ZSTD_LEVEL: i32 = 6;
-/// Who wrote the file, in the form that Parquet readers parse.
+/// The name of the program that wrote the file, in the form that Parquet readers parse.
 const CREATED_BY: &str = concat!("cacheon version ", env!("CARGO_PKG_VERSION"));
 pub(super) const KEY_ROUND: &str = "cacheon.round_id";
 const KEY_VERSION: &str = "cacheon.schema_version";
 const KEY_TABLE: &str = "cacheon.table";
 
-/// Rows decoded at a time: bounds what one crafted page can unfold into.
+/// Number of rows decoded at a time: bounds what one crafted page can unfold into.
 const BATCH_ROWS: usize = 4096;
-/// Largest file that is decoded.
+/// Largest file that is decoded, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 30;
-/// Most rows of one file.
+/// Most rows that one file may have.
 const MAX_ROWS: u64 = 50_000_000;
-/// Most memory that the columns of one file may take.
+/// Most memory that the columns of one file may take, in bytes.
 const MAX_DECODED_BYTES: u64 = 8 << 30;
 
 /// What the metadata of a file says besides its columns.
 #[derive(Debug, Clone)]
 pub struct TableContext<'a> {
-    /// The round whose results these are.
+    /// Id of the round whose results these are.
     pub round_id: &'a RoundId,
 }
 
@@ -217,7 +217,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::cell::Scalar as _;
-    use super::super::drawn::{DrawnRow, Values};
+    use super::super::drawn::{DrawnRow, DrawnValues};
     use super::super::table::grown::{FirstRow, GrownRow, NewerRow};
     use super::*;
     use crate::model::{
@@ -225,9 +225,9 @@ mod tests {
         StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
     };
 
-    /// Rows of any table, drawn from the values by place, so that neighbouring columns differ.
-    fn rows<T: DrawnRow>(values: &[Values]) -> Vec<T> {
-        let row = |row: usize| T::drawn_row((row..).step_by(3).map(|place| &values[place % values.len()]));
+    /// Rows of any table, drawn from the values by index, so that neighbouring columns differ.
+    fn rows<T: DrawnRow>(values: &[DrawnValues]) -> Vec<T> {
+        let row = |row: usize| T::drawn_row((row..).step_by(3).map(|index| &values[index % values.len()]));
         (0..values.len()).map(row).collect()
     }
 
@@ -239,7 +239,7 @@ mod tests {
         encode(rows, &TableContext { round_id: &round_id() }).expect("encodes")
     }
 
-    fn round_trip<T: Table + DrawnRow + Clone + PartialEq + Debug>(values: &[Values]) {
+    fn round_trip<T: Table + DrawnRow + Clone + PartialEq + Debug>(values: &[DrawnValues]) {
         let mut rows = rows::<T>(values);
         let bytes = file(&rows);
         T::sort(&mut rows);
@@ -270,7 +270,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn what_is_written_is_read(values in prop::collection::vec(any::<Values>(), 0..12)) {
+        fn what_is_written_is_read(values in prop::collection::vec(any::<DrawnValues>(), 0..12)) {
             with_each_table!(round_trip(&values));
         }
 
@@ -496,9 +496,9 @@ mod tests {
         for cut in (0..bytes.len()).step_by(7) {
             assert!(decode::<WeightRow>(&bytes[..cut]).is_err(), "cut at {cut}");
         }
-        for place in 0..bytes.len() {
+        for offset in 0..bytes.len() {
             let mut damaged = bytes.clone();
-            damaged[place] ^= [0x01, 0x80, 0xff][place % 3];
+            damaged[offset] ^= [0x01, 0x80, 0xff][offset % 3];
             // A flipped value may read as another value: telling those apart is the seal's work.
             drop(decode::<WeightRow>(&damaged));
         }

@@ -14,46 +14,46 @@ use crate::pipeline::{RunnerSpec, Source};
 /// What a round was made of. With the same program and images, this is enough to run it again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoundFile {
-    /// [`RoundFile::SCHEMA`].
+    /// Version of the file's format: [`RoundFile::SCHEMA`] of the program that wrote it.
     pub schema: FormatVersion,
-    /// The round.
+    /// Id of the round.
     pub round_id: RoundId,
-    /// Where the pipeline was read.
+    /// Path from which the pipeline was read.
     pub pipeline_path: String,
-    /// Its whole text.
+    /// The pipeline's whole text.
     pub pipeline_text: String,
-    /// Digest of the text.
+    /// Digest of the pipeline's text.
     pub pipeline_digest: Digest,
     /// The runners there were, whether or not a job ran on them.
     pub runners: Vec<RunnerFile>,
-    /// Inputs of the dispatch, defaults filled in.
+    /// Inputs of the pipeline, defaults filled in.
     pub inputs: BTreeMap<String, Value>,
-    /// The root seed, 64 hexadecimal digits: not to be shown before the round has ended.
+    /// The root seed as 64 hexadecimal digits: not to be shown before the round has ended.
     pub seed_hex: String,
-    /// Version of this program.
+    /// Version of the program that ran the round.
     pub tool_version: String,
-    /// Digest of its executable, where it could be read.
+    /// Digest of that program's executable, where it could be read.
     pub tool_digest: Option<Digest>,
-    /// Wall time of the start, RFC 3339.
+    /// Wall time of the round's start, RFC 3339.
     pub started_at: String,
 }
 
 /// A runner as a round found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerFile {
-    /// Its name.
+    /// Name of the runner.
     pub name: String,
-    /// Where it was read.
+    /// Path from which its file was read.
     pub path: String,
-    /// Its whole text.
+    /// The file's whole text.
     pub text: String,
-    /// Digest of the text.
+    /// Digest of the file's text.
     pub digest: Digest,
-    /// Digest over the names and contents of its model's files, where it names a model that could be read.
+    /// Digest over the names and contents of the model's files, where the runner names a model that could be read.
     pub model_digest: Option<Digest>,
 }
 
-/// What any version of the file says.
+/// The version alone, which a file of any version says.
 #[derive(Deserialize)]
 struct Version {
     schema: FormatVersion,
@@ -77,7 +77,7 @@ struct First {
 }
 
 impl First {
-    /// The runners apart again; as one, where the joints cannot be told from what they join.
+    /// The runners, apart again; as one where the joints cannot be told from what they join.
     fn runners(&self) -> Vec<RunnerFile> {
         let mut paths: Vec<&str> = self.runner_path.split(',').collect();
         let mut texts: Vec<&str> = self.runner_text.split("\n---\n").collect();
@@ -122,10 +122,10 @@ impl From<First> for RoundFile {
 }
 
 impl RoundFile {
-    /// The schema that this program writes; it reads it and older ones.
+    /// The version of the file that this program writes; it reads this one and older ones.
     pub const SCHEMA: FormatVersion = FormatVersion::new(2, 0);
 
-    /// The file: indented, a line at the end.
+    /// The bytes of the file: indented JSON with a line end.
     ///
     /// # Errors
     /// When the inputs cannot be written as JSON.

@@ -21,85 +21,85 @@ use crate::model::{Conclusion, Fault, Reason, StepAttemptRow};
 /// What is known of a round after some of its journal's lines.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RoundState {
-    /// What it is: none before the first line.
+    /// What the round is, as its first line says; none before that.
     pub start: Option<RoundStart>,
-    /// When it started.
+    /// When the round started.
     pub started_at: Option<Timestamp>,
-    /// Its jobs in the order in which they were first heard of.
+    /// The jobs, in the order in which they were first heard of.
     pub jobs: Vec<JobState>,
-    /// The tables published, by name; of one published again, the last.
+    /// The tables that were published, by name; of one published again, the last.
     pub tables: BTreeMap<String, PublishedTable>,
-    /// Whether the results are among them.
+    /// Whether the results are among the published tables.
     pub has_published: bool,
     /// The first signal that asked the round to stop.
     pub interruption: Option<Interruption>,
-    /// How it ended; none while it has not.
+    /// How the round ended; none while it has not.
     pub end: Option<RoundEnding>,
-    /// Where in [`RoundState::jobs`] each job stands.
-    job_places: Places,
-    /// For each job, where among its legs each leg stands.
-    leg_places: Vec<Places>,
+    /// Where in [`RoundState::jobs`] each job is.
+    job_indices: Indices,
+    /// For each job, where in [`JobState::legs`] each leg is.
+    leg_indices: Vec<Indices>,
     leg_counts: LegCounts,
 }
 
-/// How many legs there are.
+/// How many legs there are, as far as is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LegCounts {
-    /// That are known.
+    /// Number of legs that are known.
     pub known: usize,
-    /// That are known and settled, as [`LegState::settled`] says.
+    /// Number of legs that are known and settled, as [`LegState::settled`] says.
     pub settled: usize,
 }
 
-/// Where in a list each name stands, so that a line costs the same however long the list is.
+/// Where in a list each name is, so that a line costs the same however long the list is.
 #[derive(Clone, Default, PartialEq)]
-struct Places(HashMap<String, usize>);
+struct Indices(HashMap<String, usize>);
 
 /// Says nothing: what it knows is seen in the list itself, and its order is by chance.
-impl fmt::Debug for Places {
+impl fmt::Debug for Indices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("..")
     }
 }
 
-impl Places {
+impl Indices {
     fn get(&self, name: &str) -> Option<usize> {
         self.0.get(name).copied()
     }
 
-    fn set(&mut self, name: &str, place: usize) {
-        self.0.insert(name.to_owned(), place);
+    fn set(&mut self, name: &str, index: usize) {
+        self.0.insert(name.to_owned(), index);
     }
 }
 
-/// Somebody wanted the round to stop.
+/// That somebody wanted the round to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interruption {
     /// Name of the signal.
     pub signal: String,
-    /// When.
+    /// When the signal came.
     pub at: Timestamp,
 }
 
 /// The end of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoundEnding {
-    /// How.
+    /// How the round ended.
     pub conclusion: Conclusion,
     /// Exit code of the program.
     pub exit_code: u8,
-    /// When.
+    /// When the round ended.
     pub at: Timestamp,
 }
 
 /// The end of a job, a leg or an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ending {
-    /// How.
+    /// How it ended.
     pub conclusion: Conclusion,
-    /// Why, where it did not succeed.
+    /// Why it did not succeed; none if it did.
     pub reason: Option<Reason>,
-    /// When.
+    /// When it ended.
     pub at: Timestamp,
     /// Whether the round was being stopped then: what did not succeed may have failed for that alone.
     pub is_stopping: bool,
@@ -108,91 +108,91 @@ pub struct Ending {
 /// How far a job came.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobState {
-    /// Its id.
+    /// Id of the job.
     pub job: String,
-    /// When it began; none while it has not, and for one that ended without beginning.
+    /// When the job began; none while it has not, and for one that ended without beginning.
     pub started_at: Option<Timestamp>,
-    /// Whether it began while the round was being stopped: then it saw a world that does not count.
+    /// Whether the job began while the round was being stopped: then it saw a world that does not count.
     pub is_begun_stopping: bool,
-    /// Whether all its legs are known.
+    /// Whether all legs of the job are known.
     pub is_planned: bool,
-    /// Its legs in the order of the plan.
+    /// The legs of the job, in the order of the plan.
     pub legs: Vec<LegState>,
-    /// How it ended; none while it has not.
+    /// How the job ended; none while it has not.
     pub end: Option<Ending>,
 }
 
 /// How far a leg came.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LegState {
-    /// Its key; empty for a job without matrix.
+    /// Key of the leg; empty for a job without matrix.
     pub key: String,
-    /// Its attempts, the first first.
+    /// The attempts of the leg, the first first.
     pub attempts: Vec<AttemptState>,
-    /// The attempt to come, while it waits for one.
-    pub retry: Option<Retry>,
-    /// That it was given up, and why.
+    /// The attempt to come, while the leg waits for one.
+    pub retry: Option<RetryWait>,
+    /// How and why the leg was given up; none if it was not.
     pub skip: Option<Ending>,
 }
 
-/// A wait for a further attempt.
+/// The wait of a leg for a further attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
+pub struct RetryWait {
     /// Number of the attempt to come.
     pub attempt: u32,
-    /// How long it waits.
+    /// How long the leg waits, milliseconds.
     pub delay_ms: u64,
-    /// Since when.
+    /// When the wait began.
     pub at: Timestamp,
 }
 
 /// How far an attempt came.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AttemptState {
-    /// Its number, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Runner that runs it.
+    /// Name of the runner that runs it.
     pub runner: String,
-    /// When it began.
+    /// When the attempt began.
     pub started_at: Option<Timestamp>,
-    /// Its steps that began or ended, by their place in the job.
+    /// The steps that began or ended, by their position in the job, from 0.
     pub steps: BTreeMap<u32, StepState>,
     /// The job's outputs as this attempt gave them; none before its end.
     pub outputs: Map<String, Value>,
-    /// How it ended; none while it has not.
+    /// How the attempt ended; none while it has not.
     pub end: Option<Ending>,
 }
 
 /// How far a step came.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepState {
-    /// Which.
+    /// Which step of the job it is.
     pub step: JobStep,
-    /// When it began; none for one that ended without beginning.
+    /// When the step began; none for one that ended without beginning.
     pub started_at: Option<Timestamp>,
-    /// How it ended; none while it has not.
+    /// How the step ended; none while it has not.
     pub end: Option<StepEnding>,
 }
 
 /// The end of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepEnding {
-    /// Result before `continue-on-error`.
+    /// How the step ended, before `continue-on-error` is considered.
     pub outcome: Conclusion,
-    /// Result after it.
+    /// How the step counts, after `continue-on-error` is considered.
     pub conclusion: Conclusion,
-    /// Outputs.
+    /// Outputs of the step, by name.
     pub outputs: Map<String, Value>,
-    /// Why, where it did not succeed.
+    /// Why the step did not succeed; none if it did.
     pub reason: Option<Reason>,
-    /// How long it took.
+    /// How long the step took, nanoseconds.
     pub duration_ns: i64,
-    /// When.
+    /// When the step ended.
     pub at: Timestamp,
 }
 
 impl RoundState {
-    /// What lines come to.
+    /// The state that these lines come to.
     pub fn of(lines: &[JournalLine]) -> Self {
         let mut state = Self::default();
         for line in lines {
@@ -201,7 +201,7 @@ impl RoundState {
         state
     }
 
-    /// Takes in the next line.
+    /// Takes in the next line of the journal.
     pub fn apply(&mut self, line: &JournalLine) {
         let leg = leg_of(&line.event);
         let was_settled = leg.is_some_and(|(job, leg)| self.is_settled(job, leg));
@@ -264,7 +264,7 @@ impl RoundState {
                 attempt.end = Some(end);
             }
             JournalEvent::RetryScheduled { at: which, delay_ms, .. } => {
-                let retry = Retry { attempt: which.attempt, delay_ms: *delay_ms, at };
+                let retry = RetryWait { attempt: which.attempt, delay_ms: *delay_ms, at };
                 self.leg_mut(&which.job, &which.leg).retry = Some(retry);
             }
             JournalEvent::LegSkipped { job, leg, why } => {
@@ -291,18 +291,18 @@ impl RoundState {
         }
     }
 
-    /// A job by its id.
+    /// The job of this id, if it is known.
     pub fn job(&self, id: &str) -> Option<&JobState> {
-        self.job_places.get(id).map(|place| &self.jobs[place])
+        self.job_indices.get(id).map(|index| &self.jobs[index])
     }
 
-    /// A leg by its job and key.
+    /// The leg of this job and key, if it is known.
     pub fn leg(&self, job: &str, key: &str) -> Option<&LegState> {
-        let job = self.job_places.get(job)?;
-        self.leg_places[job].get(key).map(|place| &self.jobs[job].legs[place])
+        let job = self.job_indices.get(job)?;
+        self.leg_indices[job].get(key).map(|index| &self.jobs[job].legs[index])
     }
 
-    /// An attempt.
+    /// The attempt of a leg, if it is known.
     pub fn attempt(&self, at: &LegAttempt) -> Option<&AttemptState> {
         let attempts = &self.leg(&at.job, &at.leg)?.attempts;
         // Most often it is the last.
@@ -318,12 +318,12 @@ impl RoundState {
         self.leg(job, leg).is_some_and(|leg| leg.settled().is_some())
     }
 
-    /// All legs of all jobs.
+    /// All legs of all jobs, job by job.
     pub fn legs(&self) -> impl Iterator<Item = &LegState> {
         self.jobs.iter().flat_map(|job| &job.legs)
     }
 
-    /// The rows of `step_attempts`: every step that ended, by job, leg, attempt and place.
+    /// The rows of `step_attempts`: every step that ended, by job, leg, attempt and step.
     pub fn step_rows(&self) -> Vec<StepAttemptRow> {
         let round_id = self.start.as_ref().map(|start| start.round_id.to_string()).unwrap_or_default();
         let mut rows = Vec::new();
@@ -363,40 +363,40 @@ impl RoundState {
     }
 
     fn job_mut(&mut self, id: &str) -> &mut JobState {
-        let place = self.job_place(id);
-        &mut self.jobs[place]
+        let index = self.job_index(id);
+        &mut self.jobs[index]
     }
 
-    /// The place of a job; one that is new comes last.
-    fn job_place(&mut self, id: &str) -> usize {
-        self.job_places.get(id).unwrap_or_else(|| {
-            let place = self.jobs.len();
-            self.job_places.set(id, place);
+    /// The index of a job; one that is new comes last.
+    fn job_index(&mut self, id: &str) -> usize {
+        self.job_indices.get(id).unwrap_or_else(|| {
+            let index = self.jobs.len();
+            self.job_indices.set(id, index);
             self.jobs.push(JobState { job: id.to_owned(), ..JobState::default() });
-            self.leg_places.push(Places::default());
-            place
+            self.leg_indices.push(Indices::default());
+            index
         })
     }
 
     fn leg_mut(&mut self, job: &str, key: &str) -> &mut LegState {
-        let job = self.job_place(job);
-        let (places, legs) = (&mut self.leg_places[job], &mut self.jobs[job].legs);
-        let place = places.get(key).unwrap_or_else(|| {
-            places.set(key, legs.len());
+        let job = self.job_index(job);
+        let (indices, legs) = (&mut self.leg_indices[job], &mut self.jobs[job].legs);
+        let index = indices.get(key).unwrap_or_else(|| {
+            indices.set(key, legs.len());
             legs.push(LegState { key: key.to_owned(), ..LegState::default() });
             self.leg_counts.known += 1;
             legs.len() - 1
         });
-        &mut legs[place]
+        &mut legs[index]
     }
 
     fn attempt_mut(&mut self, at: &LegAttempt) -> &mut AttemptState {
         let attempts = &mut self.leg_mut(&at.job, &at.leg).attempts;
-        let place = attempts.iter().rposition(|attempt| attempt.attempt == at.attempt).unwrap_or_else(|| {
+        let index = attempts.iter().rposition(|attempt| attempt.attempt == at.attempt).unwrap_or_else(|| {
             attempts.push(AttemptState { attempt: at.attempt, ..AttemptState::default() });
             attempts.len() - 1
         });
-        &mut attempts[place]
+        &mut attempts[index]
     }
 
     fn step_mut(&mut self, at: &LegAttempt, step: &JobStep) -> &mut StepState {
@@ -421,19 +421,19 @@ fn leg_of(event: &JournalEvent) -> Option<(&str, &str)> {
 }
 
 impl JobState {
-    /// How it ended.
+    /// How the job ended; none while it has not.
     pub fn conclusion(&self) -> Option<Conclusion> {
         self.end.as_ref().map(|end| end.conclusion)
     }
 
-    /// Legs that failed or were cancelled.
+    /// The legs that failed or were cancelled.
     pub fn failed_legs(&self) -> impl Iterator<Item = &LegState> {
         let is_failed =
             |leg: &&LegState| matches!(leg.conclusion(), Some(Conclusion::Failure | Conclusion::Cancelled));
         self.legs.iter().filter(is_failed)
     }
 
-    /// Its end, if it need not be run again: it ended before anybody wanted the round to stop, or it began
+    /// The job's end, if it need not be run again: it ended before anybody wanted the round to stop, or it began
     /// before, and every leg of it is done.
     pub fn done(&self) -> Option<&Ending> {
         let is_whole = || {
@@ -448,38 +448,38 @@ impl JobState {
 }
 
 impl LegState {
-    /// Its last attempt.
+    /// The last attempt of the leg, if one began.
     pub fn last(&self) -> Option<&AttemptState> {
         self.attempts.last()
     }
 
-    /// Number of its last attempt; 0 if none began.
+    /// Number of the last attempt; 0 if none began.
     pub fn attempt(&self) -> u32 {
         self.last().map_or(0, |attempt| attempt.attempt)
     }
 
-    /// How it was given up, or how its last attempt ended; none while that runs. A further attempt may follow.
+    /// How the leg was given up, or how its last attempt ended; none while that runs. A further attempt may follow.
     pub fn end(&self) -> Option<&Ending> {
         self.skip.as_ref().or_else(|| self.last()?.end.as_ref())
     }
 
-    /// The word for [`LegState::end`].
+    /// The conclusion of [`LegState::end`].
     pub fn conclusion(&self) -> Option<Conclusion> {
         self.end().map(|end| end.conclusion)
     }
 
-    /// The last end, if no further attempt is waited for.
+    /// The leg's last end, if no further attempt is waited for.
     pub fn settled(&self) -> Option<&Ending> {
         self.end().filter(|_| self.retry.is_none())
     }
 
-    /// Its end, if it need not be run again: no attempt is waited for, and it succeeded, or ended before anybody
+    /// The leg's end, if it need not be run again: no attempt is waited for, and it succeeded, or ended before anybody
     /// wanted the round to stop.
     pub fn done(&self) -> Option<&Ending> {
         self.settled().filter(|end| end.conclusion == Conclusion::Success || !end.is_stopping)
     }
 
-    /// How many attempts failed on their own: what its job's `retry` counts.
+    /// Number of attempts that failed on their own: what the job's `retry` counts.
     pub fn failures(&self) -> u32 {
         let ends = self.attempts.iter().filter_map(|attempt| attempt.end.as_ref());
         let failed = ends.filter(|end| end.conclusion == Conclusion::Failure && !end.is_stopping);

@@ -14,35 +14,35 @@ use crate::model::Described;
 pub trait Table: Described + Sized {
     /// Name of the table: its file is `<NAME>.parquet`, in `results` where the table is published.
     const NAME: &'static str;
-    /// Columns that later minor versions added, a list for each from minor 1 on. They may lack values.
+    /// Columns that later minor versions added, one list for each from minor 1 on. They may lack values.
     const ADDED: &'static [&'static [&'static str]];
     /// Version of the schema: a new minor for columns that are added, a new major for any other change.
     const VERSION: FormatVersion;
 
-    /// Columns in the order of the struct's fields.
+    /// The columns, in the order of the struct's fields.
     fn schema() -> Schema;
 
-    /// The published order: by round, then by what identifies a row in it.
+    /// Compares two rows in the published order: by round, then by what identifies a row in it.
     fn compare(left: &Self, right: &Self) -> Ordering;
 
-    /// Rows as columns.
+    /// Lays rows out as columns.
     ///
     /// # Errors
     /// When Arrow refuses them, which takes more than 2 GiB of text in one batch.
     fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError>;
 
-    /// Columns as rows; `rows_before` in the file precede them. A column that a later minor version added may be
-    /// missing: its rows have no value there.
+    /// Reads columns as rows; `rows_before` rows of the file precede them. A column that a later minor version
+    /// added may be missing: its rows have no value there.
     ///
     /// # Errors
     /// When another column is missing, one has another type, lacks a value it must have, or holds a word that is none of
     /// its vocabulary.
     fn from_batch(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError>;
 
-    /// The minor version that added the column; 0 for those that were always there.
+    /// The minor version that added a column; 0 for those that were always there.
     fn minor_of(column: &str) -> u32 {
         let added = Self::ADDED.iter().position(|added| added.contains(&column));
-        added.map_or(0, |place| place as u32 + 1)
+        added.map_or(0, |index| index as u32 + 1)
     }
 
     /// Sorts rows as they are published; equal rows keep their order.

@@ -10,38 +10,38 @@ use std::fmt::{self, Write as _};
 use super::ArtifactError;
 use crate::model::Digest;
 
-/// First line of the file.
+/// The first line of the file.
 const HEADER: &str = "cacheon-seal v1";
 
 /// One sealed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealEntry {
-    /// Path in the round's directory, as [`path_text`] writes it.
+    /// Path of the file in the round's directory, as [`path_text`] writes it.
     pub path: String,
-    /// Digest of its bytes.
+    /// Digest of the file's bytes.
     pub digest: Digest,
-    /// Their number.
+    /// Number of the file's bytes.
     pub size: u64,
 }
 
-/// Digests of all files of a round.
+/// Digests and sizes of all files of a round, by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seal(BTreeMap<String, (Digest, u64)>);
 
 /// The first path at which a round is not what was sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SealDifference {
-    /// Sealed, but not there.
+    /// The file of this path was sealed, but is not there.
     Missing(String),
-    /// There, but not sealed.
+    /// The file of this path is there, but was not sealed.
     Unsealed(String),
-    /// Other bytes than were sealed.
+    /// The file has other bytes than were sealed.
     Changed {
-        /// Path.
+        /// Path of the file.
         path: String,
-        /// What was sealed.
+        /// Digest that was sealed.
         sealed: Digest,
-        /// What is there.
+        /// Digest of what is there.
         found: Digest,
     },
 }
@@ -65,22 +65,22 @@ impl FromIterator<SealEntry> for Seal {
 }
 
 impl Seal {
-    /// How many files are sealed.
+    /// Number of files that are sealed.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing is sealed.
+    /// Whether no file is sealed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What was sealed at a path: digest and size.
+    /// Digest and size that were sealed at a path.
     pub fn get(&self, path: &str) -> Option<(&Digest, u64)> {
         self.0.get(path).map(|(digest, size)| (digest, *size))
     }
 
-    /// Reads the file back.
+    /// Reads the file `SEAL`.
     ///
     /// # Errors
     /// When a line is not of the form, or the paths are not in order, which also excludes doubles.

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::{Field, Schema};
 
-use super::cell::{Cell, Key as _, Scalar as _, Unfit};
+use super::cell::{Cell, Scalar as _, SortKey as _, Unfit};
 #[cfg(test)]
-use super::drawn::{Drawn, DrawnRow, Values};
+use super::drawn::{Drawn, DrawnRow, DrawnValues};
 use super::footer::{TableFooter, read_footer};
 use super::parquet_file::rewrite_as;
 use super::{ArtifactError, FormatVersion, Table, TableContext, encode};
@@ -22,31 +22,31 @@ use crate::model::{
     StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
 };
 
-/// What the public may know of a table without reading one.
+/// What the public may know of a table without reading a file of it.
 #[derive(Debug, Clone)]
 pub struct TableInfo {
-    /// Its name.
+    /// Name of the table.
     pub name: &'static str,
-    /// Version of its schema.
+    /// Version of the table's schema.
     pub version: FormatVersion,
     /// What one row is.
     pub about: String,
-    /// Its columns, in the order of its files.
+    /// The columns, in the order of the table's files.
     pub columns: Vec<ColumnInfo>,
 }
 
 /// What the public may know of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnInfo {
-    /// Its name.
+    /// Name of the column.
     pub name: &'static str,
-    /// Type in Arrow's words.
+    /// Type of the column, in Arrow's words.
     pub data_type: String,
-    /// Whether rows may lack it.
+    /// Whether rows may lack a value in it.
     pub is_nullable: bool,
-    /// What one of it is, where the name says so.
+    /// Unit of its values, where the name says one.
     pub unit: Option<&'static str>,
-    /// What it means.
+    /// What the column means.
     pub meaning: String,
     /// The minor version of the table that added it.
     pub minor: u32,
@@ -85,17 +85,17 @@ fn prose(lines: &[&str]) -> String {
     lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
 }
 
-/// The column's declaration; `_get` only tells its type.
+/// The declaration of a column; `_get` only tells its type.
 fn field<R, C: Cell>(column: &str, _get: fn(&R) -> &C) -> Field {
     Field::new(column, C::Scalar::data_type(column), C::IS_NULLABLE)
 }
 
-/// The column's values.
+/// The column with these rows' values.
 fn array<R, C: Cell>(column: &str, rows: &[&R], get: fn(&R) -> &C) -> ArrayRef {
     C::Scalar::array(column, rows.iter().map(|row| get(row).scalar()))
 }
 
-/// The column's values back, none of them where a file of an older minor version lacks it; `_get` only tells their
+/// The values of a column, none of them where a file of an older minor version lacks it; `_get` only tells their
 /// type.
 fn values<R: Table, C: Cell>(
     column: &str,
@@ -127,7 +127,7 @@ fn values<R: Table, C: Cell>(
     Ok(cells.ok_or(ArtifactError::NullValue { table, column })?.into_iter())
 }
 
-/// Makes a row a table.
+/// Makes a row struct a table.
 macro_rules! table {
     (
         $row:ident = $name:literal v $major:literal by ($($key:ident),+) { $($column:ident),+ $(,)? }
@@ -176,7 +176,7 @@ macro_rules! drawn {
     ($row:ident { $($column:ident),+ $(,)? } $( + { $($added:ident),+ $(,)? } )*) => {
         #[cfg(test)]
         impl DrawnRow for $row {
-            fn drawn_row<'a>(mut values: impl Iterator<Item = &'a Values>) -> Self {
+            fn drawn_row<'a>(mut values: impl Iterator<Item = &'a DrawnValues>) -> Self {
                 Self {
                     $( $column: Drawn::drawn(values.next().expect("values for each column")), )+
                     $($( $added: Drawn::drawn(values.next().expect("values for each column")), )+)*
@@ -208,7 +208,7 @@ drawn! {
     StreamRow { round_id, read_key, prompt_index, sequence, at_ns, bytes }
 }
 
-/// The published tables.
+/// Lists the published tables, and what is made of all of them.
 macro_rules! tables {
     ($(
         $row:ident = $name:literal v $major:literal by ($($key:ident),+) { $($column:ident),+ $(,)? }
@@ -220,7 +220,7 @@ macro_rules! tables {
             drawn! { $row { $($column),+ } $( + { $($added),+ } )* }
         )+
 
-        /// Names of all tables, in the order of the straight line.
+        /// Names of all tables, in the order in which a round makes them.
         pub const TABLE_NAMES: [&str; [$($name),+].len()] = [$($name),+];
 
         /// All tables with their schemas, in the order of [`TABLE_NAMES`].

@@ -11,9 +11,9 @@ use parquet::errors::ParquetError;
 use super::parquet_file::properties;
 use super::{ArtifactError, Table, TableContext};
 
-/// A row group is written out once it holds this many bytes, if it has not its full number of rows before.
+/// A row group is written once it holds this many bytes, if it does not have its full number of rows before.
 const GROUP_BYTES: usize = 32 << 20;
-/// Rows laid out as columns at a time.
+/// Number of rows laid out as columns at a time.
 const BATCH_ROWS: usize = 4096;
 
 /// Writes one table as [`super::encode`] does, row group by row group as each fills. The same calls give the same
@@ -27,7 +27,7 @@ impl<T: Table, W: Write + Send> TableWriter<T, W> {
     /// Begins a file.
     ///
     /// # Errors
-    /// When `out` refuses.
+    /// Where `out` refuses what is written.
     pub fn new(out: W, context: &TableContext<'_>) -> Result<Self, ArtifactError> {
         let options = ArrowWriterOptions::new()
             .with_properties(properties::<T>(context)?)
@@ -40,7 +40,7 @@ impl<T: Table, W: Write + Send> TableWriter<T, W> {
     /// Takes the next rows, in the published order.
     ///
     /// # Errors
-    /// When `out` refuses.
+    /// Where `out` refuses what is written.
     pub fn write(&mut self, rows: &[T]) -> Result<(), ArtifactError> {
         for batch in rows.chunks(BATCH_ROWS) {
             let batch: Vec<&T> = batch.iter().collect();
@@ -55,7 +55,7 @@ impl<T: Table, W: Write + Send> TableWriter<T, W> {
     /// Ends the file and gives back what it was written to.
     ///
     /// # Errors
-    /// When `out` refuses.
+    /// Where `out` refuses what is written.
     pub fn finish(self) -> Result<W, ArtifactError> {
         self.writer.into_inner().map_err(refused::<T>)
     }

@@ -8,18 +8,18 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// `major.minor`, for example `2.0`. Files of the first form say `1`, or nothing.
+/// A version `major.minor`, for example `2.0`. Files of the first form say `1`, or nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "Written")]
 pub struct FormatVersion {
-    /// Changes what is there.
+    /// Number that grows when what is there changes its meaning.
     pub major: u32,
-    /// Adds to it.
+    /// Number that grows when something is added.
     pub minor: u32,
 }
 
 impl FormatVersion {
-    /// What a file has that does not say its version.
+    /// The version of a file that does not say one.
     pub const FIRST: Self = Self::new(1, 0);
 
     /// The version of these two numbers.
@@ -44,7 +44,7 @@ impl From<FormatVersion> for String {
     }
 }
 
-/// Text that is no version.
+/// The text is no version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a version is two numbers, for example `2.0`")]
 pub struct InvalidVersion;

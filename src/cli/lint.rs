@@ -1,4 +1,4 @@
-//! `cacheon lint`: every mistake of a file, in its place, before anything runs.
+//! `cacheon lint`: every mistake of a file, underlined, before anything runs.
 
 use std::path::{Path, PathBuf};
 

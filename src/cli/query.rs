@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     in_process: bool,
 }
 
-/// Set for the process that asks the engine.
+/// Name of the variable that is set for the process that asks the engine.
 const IN_PROCESS: &str = "CACHEON_QUERY_IN_PROCESS";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

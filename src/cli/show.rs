@@ -1,4 +1,4 @@
-//! `cacheon show`: one round.
+//! `cacheon show`: one round in detail.
 
 use clap::Args;
 
@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
     Ok(ExitCode::Done)
 }
 
-/// The round that is meant.
+/// Id of the round that is meant.
 fn find_round(name: &str, session: &Session) -> Result<RoundId, Error> {
     let rounds = list_rounds(&session.data)?;
     let ids = || rounds.iter().map(|round| &round.round_id);

@@ -13,7 +13,7 @@ use crate::ports::Progress;
 use crate::report::text::plain;
 use crate::round::View;
 
-/// Shows what comes until the round lets go of the channel.
+/// Shows what comes, until the round drops its end of the channel.
 pub(super) async fn watch(mut views: UnboundedReceiver<View>, is_live: bool, round_id: RoundId) {
     let mut screen = Screen::new(is_live, &round_id);
     while let Some(view) = views.recv().await {
@@ -29,7 +29,7 @@ pub(super) async fn watch(mut views: UnboundedReceiver<View>, is_live: bool, rou
 
 struct Screen {
     bar: Option<ProgressBar>,
-    /// What was journalled so far.
+    /// What the journal says so far.
     state: RoundState,
 }
 
@@ -102,7 +102,7 @@ impl Screen {
         }
     }
 
-    /// Moves the bar to the legs that are over, of all that are known.
+    /// Moves the bar to the number of legs that are over, of all that are known.
     fn count(&self) {
         if let Some(bar) = &self.bar {
             let legs = self.state.leg_counts();

@@ -1,4 +1,4 @@
-//! One request and everything that came back.
+//! One HTTP request, and everything that came back.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,12 +17,12 @@ use tokio::net::TcpStream;
 use super::stamped::{StampedStream, Stamps};
 use crate::measure::capture::{Capture, End, Piece};
 
-/// A body longer than this is not an answer: 256 tokens with 20 alternatives each take about 1 MiB.
+/// A body of more bytes than this is no answer: 256 tokens with 20 alternatives each take about 1 MiB.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
-/// More pieces than this are not an answer either; each costs memory beside its bytes.
+/// A body of more pieces than this is no answer either; each costs memory beside its bytes.
 const MAX_READS: usize = 262_144;
 
-/// Where requests go.
+/// The server and the path that requests are sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Address of the server.
@@ -31,11 +31,11 @@ pub struct Target {
     pub path: String,
 }
 
-/// Absolute limit of one request, connecting included.
+/// The most time that one request may take, connecting included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Duration);
 
-/// Sends one request on a fresh connection and keeps what comes.
+/// Sends one request on a fresh connection and keeps all that comes back.
 ///
 /// The connection is open and the body serialised before the clock starts, so nothing about the prompt
 /// reaches the server earlier. `origin` is the benchmark's start.
@@ -75,7 +75,7 @@ pub(super) async fn exchange(
 
 type Ended = (End, String);
 
-/// Fills the capture with stamps since the origin; the caller shifts them to the send.
+/// Makes the exchange and fills the capture with stamps since the origin; the caller shifts them to the send.
 async fn attempt(
     target: &Target,
     body: Bytes,

@@ -16,23 +16,23 @@ use crate::measure::capture::Capture;
 /// Period of the client's own heartbeat.
 const HEARTBEAT: Duration = Duration::from_millis(5);
 
-/// What to send.
+/// Which requests are sent, and where.
 #[derive(Debug, Clone)]
 pub struct LoadPlan {
-    /// Where to.
+    /// The server and path they go to.
     pub target: Target,
     /// Serialised request bodies in order; the index is the prompt's number.
     pub bodies: Vec<Bytes>,
-    /// Limit of each request.
+    /// The most time that each request may take.
     pub deadline: Deadline,
 }
 
-/// What came of it.
+/// How a run of requests went, beside the captures that were handed on.
 #[derive(Debug, Clone)]
 pub struct LoadResult {
     /// How well the client kept up.
     pub health: ClientHealth,
-    /// From the first request's send to the last one's end.
+    /// Time from the first request's send to the last one's end.
     pub duration: Duration,
 }
 
@@ -41,9 +41,9 @@ pub struct LoadResult {
 pub struct ClientHealth {
     /// Median lateness of the client's own timer; none before the first beat.
     pub lag_p50: Option<Duration>,
-    /// 99th percentile of the same.
+    /// 99th percentile of that lateness; none before the first beat.
     pub lag_p99: Option<Duration>,
-    /// CPU time of the client's thread.
+    /// CPU time of the client's thread while it measured.
     pub cpu: Duration,
 }
 
@@ -53,7 +53,7 @@ pub struct ClientHealth {
 /// request is sent before the last capture is taken, or waits in the channel: whoever takes them bounds the memory.
 ///
 /// # Errors
-/// If the thread or its runtime could not be started, or the thread died.
+/// Where the thread or its runtime could not be started, or the thread died.
 ///
 /// # Cancel safety
 /// Stops by the token only; dropping the future leaves the thread running to the end of its request.

@@ -32,17 +32,17 @@ impl Stamps {
         Some(stamp.load(Ordering::Relaxed)).filter(|ns| *ns != 0)
     }
 
-    /// Just before the first byte was written.
+    /// When the first byte was about to be written.
     pub(super) fn first_write(&self) -> Option<u64> {
         Self::get(&self.first_write)
     }
 
-    /// Just after the kernel took the last byte written so far.
+    /// When the kernel had taken the last byte written so far.
     pub(super) fn last_write(&self) -> Option<u64> {
         Self::get(&self.last_write)
     }
 
-    /// Just after the latest read that brought bytes returned.
+    /// When the latest read that brought bytes had returned.
     pub(super) fn last_read(&self) -> Option<u64> {
         Self::get(&self.last_read)
     }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Deadline, LoadPlan, Target, run_single_stream};
-use crate::measure::{Caps, Capture, End, observe};
+use crate::measure::{Capture, End, ResponseBounds, observe};
 use crate::model::RequestStatus;
 
 /// What a scripted server does with a connection, after it has read the request.
@@ -81,7 +81,7 @@ async fn check(answer: &'static [&'static str], then: Then, end: End, status: Re
     let limit = if matches!(then, Then::Hang) { Duration::from_millis(200) } else { Duration::from_secs(20) };
     let capture = &run(address, 1, limit).await[0];
     assert_eq!(
-        (capture.end, observe(capture, &Caps::default()).status),
+        (capture.end, observe(capture, &ResponseBounds::default()).status),
         (end, status),
         "{answer:?} {}",
         capture.end_detail

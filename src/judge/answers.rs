@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::model::{RequestRow, RequestStatus, TokenRow};
 
-/// Answers of one or several reads: their requests and their tokens, scorer's columns filled.
+/// Answers of one or several reads: their requests, and their tokens with the scorer's columns filled.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Answers<'a> {
-    /// Rows of `requests`.
+    /// The rows of `requests` of these reads.
     pub requests: &'a [RequestRow],
-    /// Rows of `tokens`.
+    /// The rows of `tokens` of these answers.
     pub tokens: &'a [TokenRow],
 }
 
@@ -19,7 +19,7 @@ impl<'a> Answers<'a> {
         self.requests.iter().filter(|row| row.status == RequestStatus::Ok)
     }
 
-    /// Values of tokens, summed by answer: (sum, number).
+    /// Sums values of tokens by answer: (sum, number of values) for each.
     pub(super) fn clusters(values: impl Iterator<Item = (&'a TokenRow, f64)>) -> Vec<(f64, f64)> {
         let mut clusters: BTreeMap<(&str, u32), (f64, f64)> = BTreeMap::new();
         for (row, value) in values {

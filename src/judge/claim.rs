@@ -12,7 +12,7 @@ use super::finding::{
 use super::thresholds::VerifyPolicy;
 use crate::model::{Check, CheckOutcome, RequestFlag, RequestRow, TokenRow};
 
-/// Residuals are cut here, nat.
+/// Residuals are cut at this value, in nat.
 const LARGEST: f64 = 30.0;
 
 pub(super) fn findings(
@@ -44,7 +44,7 @@ fn unclaimed(answers: &Answers<'_>) -> Count {
     Count { hits: by_answer.values().filter(|is_unclaimed| **is_unclaimed).count(), of: by_answer.len() }
 }
 
-/// Claimed minus scored log probability, without the worst `trim` share; and how many were scored at all.
+/// The residuals (claimed minus scored log probability) of all scored tokens, without the worst `trim` share.
 fn residuals<'a>(answers: &Answers<'a>, trim: f64) -> Vec<(&'a TokenRow, f64)> {
     let mut all: Vec<(&TokenRow, f64)> = answers
         .tokens

@@ -72,7 +72,7 @@ fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_
     }
 }
 
-/// An answer ends by itself, or is cut at exactly `max_tokens`.
+/// Checks that each answer ends by itself, or is cut at exactly `max_tokens`.
 fn finish(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
     // The credited count may differ from the server's by a character that the cut has split.
     let is_whole = |row: &RequestRow| match row.finish_reason.as_deref() {
@@ -102,7 +102,7 @@ fn finish(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
     }
 }
 
-/// Mean length against the control's on the same prompts. One answer may well differ; a whole run shorter or
+/// Compares the mean length with the control's on the same prompts. One answer may well differ; a whole run shorter or
 /// longer by more than the tolerance, and surely so (paired t test over prompts), is another way to answer.
 fn length(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
     let by_prompt = |answers: &Answers<'_>| {

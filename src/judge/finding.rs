@@ -5,32 +5,32 @@ use serde::Serialize;
 use crate::model::{Check, CheckOutcome, TokenRow};
 use crate::stats::binomial_upper_tail;
 
-/// Positions kept as evidence.
+/// Number of positions that are kept as evidence.
 const WORST: usize = 10;
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Finding {
-    /// The check.
+    /// Which check this is.
     pub(super) check: Check,
-    /// Result.
+    /// How the check ended.
     pub(super) outcome: CheckOutcome,
-    /// What was measured.
+    /// What was measured of the candidate, in the check's own unit.
     pub(super) value: Option<f64>,
-    /// The same of the control.
+    /// What was measured of the control, in the same unit.
     pub(super) control: Option<f64>,
-    /// Beyond this it fails.
+    /// The threshold of `value`, beyond which the check fails.
     pub(super) threshold: Option<f64>,
-    /// Tokens or requests.
+    /// Number of tokens or requests the value rests on.
     pub(super) samples: usize,
-    /// In words.
+    /// What was found, in words a miner can act on.
     pub(super) reason: String,
-    /// The worst positions, worst first.
+    /// The worst positions, the worst first.
     pub(super) worst: Vec<Evidence>,
 }
 
 impl Finding {
-    /// A check that could not be made.
+    /// The finding of a check that could not be made.
     pub(super) fn void(check: Check, reason: impl Into<String>) -> Self {
         Self {
             check,
@@ -48,29 +48,29 @@ impl Finding {
 /// One position of an answer, or a whole request, that speaks against it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Evidence {
-    /// Number of the prompt.
+    /// Number of the prompt in the read.
     pub(super) prompt_index: u32,
     /// Position in the answer; none for the request as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) position: Option<u32>,
-    /// Token emitted there.
+    /// Id of the token emitted there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) token_id: Option<u32>,
     /// How far it is off, in the check's unit.
     pub(super) value: f64,
-    /// Log probability the server claimed.
+    /// Log probability that the server claimed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) server_logprob: Option<f64>,
-    /// Log probability by the scorer.
+    /// Log probability by the trusted scorer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) scorer_logprob: Option<f64>,
-    /// Rank by the scorer.
+    /// Rank by the trusted scorer; 1 is the most probable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) scorer_rank: Option<u32>,
 }
 
 impl Evidence {
-    /// One token.
+    /// The evidence of one token.
     pub(super) fn of_token(row: &TokenRow, value: f64) -> Self {
         Self {
             prompt_index: row.prompt_index,
@@ -83,7 +83,7 @@ impl Evidence {
         }
     }
 
-    /// One request.
+    /// The evidence of one request as a whole.
     pub(super) const fn of_request(prompt_index: u32, value: f64) -> Self {
         Self {
             prompt_index,
@@ -109,14 +109,14 @@ pub(super) fn worst(mut all: Vec<Evidence>) -> Vec<Evidence> {
 /// How often something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count {
-    /// Times it happened.
+    /// Number of times it happened.
     pub(super) hits: usize,
-    /// Times it could have.
+    /// Number of times it could have happened.
     pub(super) of: usize,
 }
 
 impl Count {
-    /// Hits among all; 0 of nothing is 0.
+    /// The share of hits among all; 0 where nothing could have happened.
     pub(super) fn share(self) -> f64 {
         if self.of == 0 { 0.0 } else { self.hits as f64 / self.of as f64 }
     }

@@ -1,4 +1,4 @@
-//! How the scorer would have answered in the same place: hard misses, flips, mean margin, ends.
+//! How the scorer would have answered at the same position: hard misses, flips, mean margin, ends.
 //!
 //! The margin of a token is the scorer's log probability of its own first choice minus that of the token that
 //! was emitted, in nat: 0 where they agree, some hundredths where honest kernels differ, large where another
@@ -10,20 +10,20 @@ use super::thresholds::VerifyPolicy;
 use crate::model::{Check, CheckOutcome, TokenRow};
 use crate::stats::binomial_upper_tail;
 
-/// Margins are cut here: beyond it nothing more is learnt, and sums stay finite.
+/// Margins are cut at this value, in nat: beyond it nothing more is learnt, and sums stay finite.
 const LARGEST: f64 = 100.0;
 
 /// Share of tokens that the scorer must have scored; less is a failure of the scorer.
 const COVERAGE: f64 = 0.99;
 
-/// One scored token.
+/// A token with its margin.
 #[derive(Clone, Copy)]
 struct Scored<'a> {
     row: &'a TokenRow,
     margin: f64,
 }
 
-/// Margin of a token, 0 to [`LARGEST`]; none where the scorer has not said enough.
+/// Margin of a token in nat, 0 to [`LARGEST`]; none where the scorer has not said enough.
 fn margin(row: &TokenRow) -> Option<f64> {
     let emitted = row.scorer_logprob.filter(|value| !value.is_nan())?;
     match row.scorer_top_logprob {
@@ -38,7 +38,7 @@ fn scored<'a>(answers: &Answers<'a>) -> Option<Vec<Scored<'a>>> {
     (!scored.is_empty() && scored.len() as f64 >= COVERAGE * answers.tokens.len() as f64).then_some(scored)
 }
 
-/// A part of the tokens and its checks.
+/// One kind of tokens, and the checks that are made of it.
 struct Stratum {
     hard: Check,
     flips: Check,
@@ -125,7 +125,7 @@ fn is_hard(policy: &VerifyPolicy, stratum: &Stratum, token: &Scored<'_>) -> bool
         || token.row.scorer_rank.is_some_and(|rank| rank > policy.hard_rank)
 }
 
-/// Margins of a stratum, and whether each is a hard miss.
+/// The margins of a stratum on both sides, each with whether it is a hard miss.
 struct Sides {
     theirs: Vec<(f64, bool)>,
     ours: Vec<(f64, bool)>,

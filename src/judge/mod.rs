@@ -27,7 +27,7 @@ pub mod weights;
 pub use answers::Answers;
 pub use rank::{RankPolicy, Split, Standings, leaderboard};
 pub use round::{MeasuredRead, Policies, RoundEvidence, RoundOutcome, evaluate};
-pub use score::{Comparison, ReadTimes, ScorePolicy, decide};
+pub use score::{ReadTimes, ScorePolicy, SpeedComparison, decide};
 pub use scores::{Question, TokenScore, fill_scores, questions};
 pub use thresholds::VerifyPolicy;
 pub use verify::{Subject, judge_answers};

@@ -14,11 +14,11 @@ use crate::model::{
     LeaderboardRow, ReadRow, ReadStatus, Standing, SubmissionRow, VerdictRow,
 };
 
-/// How a reward is split.
+/// How places are turned into a reward.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RankPolicy {
-    /// Shares by place.
+    /// How the reward is split by place.
     pub split: Split,
 }
 
@@ -26,10 +26,10 @@ pub struct RankPolicy {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
-    /// All to the first.
+    /// The first place gets all of it.
     #[default]
     WinnerTakesAll,
-    /// These shares to the first, second, ...
+    /// The first place gets the first share, the second the second, and so on.
     Shares(Shares),
 }
 
@@ -38,7 +38,7 @@ pub enum Split {
 #[serde(try_from = "Vec<f64>", into = "Vec<f64>")]
 pub struct Shares(Vec<f64>);
 
-/// Shares that are no split.
+/// Shares that are no split: one is not within 0 to 1, or together they are more than 1.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("shares must each lie between 0 and 1 and sum to at most 1, these are {0:?}")]
 pub struct InvalidShares(Vec<f64>);
@@ -72,23 +72,23 @@ impl Split {
 /// Everything a place rests on. The order of rows does not matter.
 #[derive(Debug, Clone, Copy)]
 pub struct Standings<'a> {
-    /// The round.
+    /// Id of the round.
     pub round_id: &'a str,
-    /// All submissions.
+    /// All submissions of the round.
     pub submissions: &'a [SubmissionRow],
-    /// All commitments; the ignored ones get a row.
+    /// All commitments of the round; the ignored ones get a row too.
     pub commitments: &'a [CommitmentRow],
     /// All reads, the last attempt of each.
     pub reads: &'a [ReadRow],
-    /// All verdicts.
+    /// All verdicts of the round.
     pub verdicts: &'a [VerdictRow],
-    /// All decisions.
+    /// All decisions of the round.
     pub decisions: &'a [DecisionRow],
 }
 
-/// What became of one submission.
+/// What became of one submission, and why.
 #[derive(Debug, Clone, PartialEq)]
-struct Place {
+struct Judgement {
     standing: Standing,
     score: f64,
     fault: Option<Fault>,
@@ -96,7 +96,7 @@ struct Place {
     detail: String,
 }
 
-impl Place {
+impl Judgement {
     fn new(
         standing: Standing,
         fault: Option<Fault>,
@@ -114,7 +114,7 @@ pub fn leaderboard(policy: &RankPolicy, standings: &Standings<'_>) -> Vec<Leader
         .submissions
         .iter()
         .map(|submission| {
-            let place = by_hotkey.place(&submission.hotkey);
+            let judgement = by_hotkey.judgement(&submission.hotkey);
             let speedup = |component| by_hotkey.speedup(&submission.hotkey, component);
             LeaderboardRow {
                 round_id: standings.round_id.to_owned(),
@@ -124,14 +124,14 @@ pub fn leaderboard(policy: &RankPolicy, standings: &Standings<'_>) -> Vec<Leader
                 block: Some(submission.block),
                 image: Some(submission.image.clone()),
                 digest: Some(submission.digest.clone()),
-                score: place.score,
+                score: judgement.score,
                 share: 0.0,
                 speedup_e2e: speedup(Component::E2e),
                 speedup_ttft: speedup(Component::Ttft),
-                standing: place.standing,
-                fault: place.fault,
-                reason: place.code,
-                detail: place.detail,
+                standing: judgement.standing,
+                fault: judgement.fault,
+                reason: judgement.code,
+                detail: judgement.detail,
             }
         })
         .collect();
@@ -185,7 +185,7 @@ fn ignored(round_id: &str, commitment: &CommitmentRow) -> LeaderboardRow {
     }
 }
 
-/// Rows of each submission, in an order of their own.
+/// The rows of each submission, found by its hotkey.
 struct Indexed<'a> {
     reads: BTreeMap<&'a str, Vec<&'a ReadRow>>,
     verdicts: BTreeMap<&'a str, Vec<&'a VerdictRow>>,
@@ -218,18 +218,18 @@ impl<'a> Indexed<'a> {
         row.log_ratio.map(f64::exp).filter(|ratio| ratio.is_finite())
     }
 
-    fn place(&self, hotkey: &str) -> Place {
+    fn judgement(&self, hotkey: &str) -> Judgement {
         self.failed_read(hotkey).or_else(|| self.failed_check(hotkey)).unwrap_or_else(|| self.decided(hotkey))
     }
 
-    /// A read that failed by the submission's own fault, or no read to judge at all.
-    fn failed_read(&self, hotkey: &str) -> Option<Place> {
+    /// What a read that failed by the submission's own fault says, or that no read of it was measured; else none.
+    fn failed_read(&self, hotkey: &str) -> Option<Judgement> {
         let reads = self.reads.get(hotkey).map_or(&[][..], Vec::as_slice);
         let from = |standing, read: &ReadRow| {
             let fault = read.fault.unwrap_or(Fault::Unknown);
             let code = read.reason.clone().unwrap_or_else(|| "read-void".to_owned());
             let detail = read.detail.clone().unwrap_or_else(|| "the read was not measured".to_owned());
-            Place::new(standing, Some(fault), code, detail)
+            Judgement::new(standing, Some(fault), code, detail)
         };
         let own =
             |read: &&&ReadRow| read.status == ReadStatus::Failed && read.fault == Some(Fault::Submission);
@@ -242,13 +242,13 @@ impl<'a> Indexed<'a> {
         Some(reads.first().map_or_else(
             || {
                 let detail = "no read of this submission took place in this round";
-                Place::new(Standing::Held, Some(Fault::Unknown), "not-measured", detail)
+                Judgement::new(Standing::Held, Some(Fault::Unknown), "not-measured", detail)
             },
             |read| from(Standing::Held, read),
         ))
     }
 
-    fn failed_check(&self, hotkey: &str) -> Option<Place> {
+    fn failed_check(&self, hotkey: &str) -> Option<Judgement> {
         let verdicts = self.verdicts.get(hotkey).map_or(&[][..], Vec::as_slice);
         let with = |outcome: CheckOutcome| verdicts.iter().filter(move |row| row.outcome == outcome);
         if let Some(first) = with(CheckOutcome::Fail).next() {
@@ -263,34 +263,34 @@ impl<'a> Indexed<'a> {
             };
             let detail = format!("{}: {}{also}", first.check, first.reason);
             let code = format!("failed-{}", first.check);
-            return Some(Place::new(Standing::Disqualified, Some(Fault::Submission), code, detail));
+            return Some(Judgement::new(Standing::Disqualified, Some(Fault::Submission), code, detail));
         }
         if let Some(void) = with(CheckOutcome::Void).next() {
             let detail = format!("{} could not be checked: {}", void.check, void.reason);
-            return Some(Place::new(Standing::Held, Some(Fault::Infra), "check-void", detail));
+            return Some(Judgement::new(Standing::Held, Some(Fault::Infra), "check-void", detail));
         }
         verdicts.is_empty().then(|| {
             let detail = "its answers were not checked";
-            Place::new(Standing::Held, Some(Fault::Infra), "not-verified", detail)
+            Judgement::new(Standing::Held, Some(Fault::Infra), "not-verified", detail)
         })
     }
 
-    fn decided(&self, hotkey: &str) -> Place {
+    fn decided(&self, hotkey: &str) -> Judgement {
         let Some(row) = self.decisions.get(&(hotkey, Component::Score)) else {
             let detail = "its speed was not compared with the baseline's";
-            return Place::new(Standing::Held, Some(Fault::Infra), "not-decided", detail);
+            return Judgement::new(Standing::Held, Some(Fault::Infra), "not-decided", detail);
         };
         let lower = row.lower.filter(|lower| lower.exp().is_finite());
         match (row.outcome, lower) {
-            (DecisionOutcome::Pass, Some(lower)) => Place {
+            (DecisionOutcome::Pass, Some(lower)) => Judgement {
                 score: lower.exp_m1().max(0.0),
-                ..Place::new(Standing::Scored, None, "faster", row.reason.clone())
+                ..Judgement::new(Standing::Scored, None, "faster", row.reason.clone())
             },
             (DecisionOutcome::Fail, _) => {
-                Place::new(Standing::NotFaster, None, "not-faster", row.reason.clone())
+                Judgement::new(Standing::NotFaster, None, "not-faster", row.reason.clone())
             }
             (DecisionOutcome::Pass, None) | (DecisionOutcome::NoDecision, _) => {
-                Place::new(Standing::Held, Some(Fault::Infra), "no-decision", row.reason.clone())
+                Judgement::new(Standing::Held, Some(Fault::Infra), "no-decision", row.reason.clone())
             }
         }
     }
@@ -375,7 +375,7 @@ mod tests {
             leaderboard(&RankPolicy { split }, &standings)
         }
 
-        /// A submission that was measured, found correct and decided.
+        /// Adds a submission that was measured, found correct and decided.
         fn measured(mut self, hotkey: &str, block: i64, lower: f64) -> Self {
             let outcome = if lower > 0.0 { DecisionOutcome::Pass } else { DecisionOutcome::Fail };
             self.submissions.push(submission(hotkey, block));

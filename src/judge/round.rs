@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::Answers;
 use super::rank::{RankPolicy, Standings, leaderboard};
-use super::score::{Comparison, ReadTimes, ScorePolicy, decide};
+use super::score::{ReadTimes, ScorePolicy, SpeedComparison, decide};
 use super::thresholds::VerifyPolicy;
 use super::verify::{Subject, judge_answers};
 use super::weights::{WeightsPolicy, weights};
@@ -19,11 +19,11 @@ use crate::model::{
 /// All that is known of a round before it is judged. The rows of one read lie together and in their order.
 #[derive(Debug, Clone, Copy)]
 pub struct RoundEvidence<'a> {
-    /// The round.
+    /// Id of the round.
     pub round_id: &'a str,
-    /// All commitments.
+    /// All commitments of the round.
     pub commitments: &'a [CommitmentRow],
-    /// All submissions.
+    /// All submissions of the round.
     pub submissions: &'a [SubmissionRow],
     /// All reads, the last attempt of each, measured or not.
     pub reads: &'a [ReadRow],
@@ -37,17 +37,17 @@ pub struct RoundEvidence<'a> {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Policies {
-    /// Thresholds of the checks.
+    /// Thresholds of the correctness checks.
     pub verify: VerifyPolicy,
     /// Formula, margins and gates of the speed comparison.
     pub score: ScorePolicy,
-    /// How the reward is split.
+    /// How the reward is split by place.
     pub rank: RankPolicy,
-    /// Where weights go.
+    /// Which subnet the weights are for.
     pub weights: WeightsPolicy,
 }
 
-/// All that a round came to.
+/// All rows that judging a round gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoundOutcome {
     /// Every check of every candidate's read.
@@ -56,7 +56,7 @@ pub struct RoundOutcome {
     pub decisions: Vec<DecisionRow>,
     /// The leaderboard, first place first.
     pub leaderboard: Vec<LeaderboardRow>,
-    /// What the chain is told.
+    /// The weights the chain is told.
     pub weights: Vec<WeightRow>,
 }
 
@@ -65,32 +65,32 @@ pub struct RoundOutcome {
 pub struct MeasuredRead<'a> {
     /// Key of the read.
     pub read_key: &'a str,
-    /// Side of the comparison.
+    /// Side of the comparison the read is on.
     pub arm: Arm,
-    /// Submission, none for the baseline.
+    /// Hotkey of the submission; none for the baseline.
     pub hotkey: Option<&'a str>,
-    /// Sequence it ran in.
+    /// Name of the sequence the read ran in.
     pub sequence: &'a str,
-    /// Place in the order of measurement.
+    /// Position in the order of measurement, from 0.
     pub position: u32,
-    /// Its rows of `requests`.
+    /// The read's rows of `requests`.
     pub requests: &'a [RequestRow],
-    /// Its rows of `tokens`.
+    /// The read's rows of `tokens`.
     pub tokens: &'a [TokenRow],
 }
 
-/// The times of one measured read, and whose they are: all that a speed is decided by.
+/// The times of one measured read, and whose they are: all that speed is decided by.
 #[derive(Debug, Clone, Copy)]
 pub struct TimedRead<'a> {
-    /// Side of the comparison.
+    /// Side of the comparison the read is on.
     pub arm: Arm,
-    /// Submission, none for the baseline.
+    /// Hotkey of the submission; none for the baseline.
     pub hotkey: Option<&'a str>,
-    /// When each request came to what.
+    /// The times of the read's requests.
     pub times: ReadTimes<'a>,
 }
 
-/// Judges a round.
+/// Judges a round: every verdict, decision, place and weight.
 pub fn evaluate(policies: &Policies, evidence: &RoundEvidence<'_>) -> RoundOutcome {
     let measured = measured_reads(evidence);
     let verdicts = verdicts(&policies.verify, evidence.round_id, &measured);
@@ -157,7 +157,7 @@ pub fn decisions(
         let candidate = reads.iter().filter(|read| read.hotkey == Some(hotkey));
         let candidate: Vec<ReadTimes<'_>> = candidate.map(|read| read.times).collect();
         if !candidate.is_empty() {
-            let comparison = Comparison { round_id, hotkey, candidate: &candidate, baseline: &baseline };
+            let comparison = SpeedComparison { round_id, hotkey, candidate: &candidate, baseline: &baseline };
             rows.extend(decide(policy, &comparison));
         }
     }

@@ -1,10 +1,9 @@
 //! Is it faster, and is that proven? A candidate's reads against the baseline reads around them.
 //!
-//! After section 5 of the measurement notes. Times enter as ln(baseline / candidate) prompt by prompt, which
-//! pairs the prompts' difficulty out; a read's value is the 10% trimmed mean over prompts. Prompts are not
-//! replicates, launches are: the standard error is at least what two launches of the very same baseline differ
-//! by, measured in the same round between consecutive baseline reads. What is published is the lower bound, so
-//! that noise pays nobody.
+//! Times enter as ln(baseline / candidate) prompt by prompt, which pairs the prompts' difficulty out; a read's value
+//! is the 10% trimmed mean over prompts. Prompts are not replicates, launches are: the standard error is at least
+//! what two launches of the very same baseline differ by, measured in the same round between consecutive baseline
+//! reads. What is published is the lower bound, so that noise pays nobody.
 //!
 //! Not here yet: several looks with split alpha, replaced brackets, head to head with the incumbent.
 
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Component, DecisionOutcome, DecisionRow, RequestRow, RequestStatus};
 use crate::stats::{Sample, TrimmedMean, student_t_quantile};
 
-/// How speed is judged.
+/// How the speed of a submission is judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ScorePolicy {
@@ -25,7 +24,7 @@ pub struct ScorePolicy {
     pub weights: ComponentWeights,
     /// What a failed request counts as, milliseconds: the request's deadline.
     pub deadline_ms: u64,
-    /// Share of prompts trimmed at each end.
+    /// Share of prompts trimmed at each end, 0 to below 0.5.
     pub trim: f64,
     /// Fewest prompts on which a read is compared.
     pub min_prompts: u32,
@@ -33,7 +32,7 @@ pub struct ScorePolicy {
     pub alpha: f64,
     /// The lower bound must exceed ln(1 + margin).
     pub margin: f64,
-    /// No component may be proven slower, or look slower, than this share.
+    /// No component may be proven slower, or look slower, by more than this share.
     pub max_regression: f64,
     /// Largest speed-up or slow-down factor that counts: bounds what one broken clock can pay.
     pub cap: f64,
@@ -49,15 +48,15 @@ pub struct ScorePolicy {
     pub pooled_degrees: f64,
 }
 
-/// Weights of the components in the score.
+/// Weight of each component in the score; only their ratio matters.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ComponentWeights {
-    /// Of the time to first token.
+    /// Weight of the time to first token.
     pub ttft: f64,
-    /// Of the end-to-end time.
+    /// Weight of the end-to-end time.
     pub e2e: f64,
-    /// Of the mean delivery time.
+    /// Weight of the mean delivery time.
     pub mdt: f64,
 }
 
@@ -87,32 +86,32 @@ impl Default for ScorePolicy {
     }
 }
 
-/// The requests of one measured read and where it stood.
+/// The requests of one measured read, and its position among the others.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadTimes<'a> {
-    /// Sequence: reads are compared within one only.
+    /// Name of the sequence; only reads of one sequence are compared.
     pub sequence: &'a str,
-    /// Place in the order of measurement.
+    /// Position in the order of measurement, from 0.
     pub position: u32,
-    /// Its rows of `requests`.
+    /// The read's rows of `requests`.
     pub requests: &'a [RequestRow],
 }
 
 /// One submission's reads and all measured baseline reads of the round.
 #[derive(Debug, Clone, Copy)]
-pub struct Comparison<'a> {
-    /// The round.
+pub struct SpeedComparison<'a> {
+    /// Id of the round.
     pub round_id: &'a str,
-    /// The submission.
+    /// Hotkey of the submission.
     pub hotkey: &'a str,
-    /// Its measured reads.
+    /// The submission's measured reads.
     pub candidate: &'a [ReadTimes<'a>],
     /// Every measured baseline read: the nearest before and after each candidate read bracket it, all
     /// neighbouring pairs tell the noise.
     pub baseline: &'a [ReadTimes<'a>],
 }
 
-/// The component in a sentence.
+/// The words for a component in a sentence.
 const fn words(component: Component) -> &'static str {
     match component {
         Component::Ttft => "time to first token",
@@ -130,11 +129,11 @@ struct Estimate {
     lower: f64,
     upper: f64,
     prompts: usize,
-    /// Noise of one read.
+    /// Noise of one read: the standard deviation of ln of its times.
     noise: f64,
     /// Largest |ln(B'/B)| of the brackets used.
     drift: f64,
-    /// The best read against the slower of its own baseline reads.
+    /// ln(baseline / candidate) of the best read against the slower of its own baseline reads.
     best: f64,
 }
 
@@ -155,7 +154,7 @@ enum NoEstimate {
 ///
 /// The verdict is the score's: first a regression beyond the worst baseline read fails whatever the noise; then
 /// drift or noise beyond the policy's bounds leave it undecided; then the component gate; then the bar.
-pub fn decide(policy: &ScorePolicy, comparison: &Comparison<'_>) -> Vec<DecisionRow> {
+pub fn decide(policy: &ScorePolicy, comparison: &SpeedComparison<'_>) -> Vec<DecisionRow> {
     let gate = -(1.0 + policy.max_regression.max(0.0)).ln();
     let bar = (1.0 + policy.margin.max(0.0)).ln();
     let mut rows = Vec::new();
@@ -248,7 +247,7 @@ struct Judged {
     reason: String,
 }
 
-fn row(comparison: &Comparison<'_>, component: Component, judged: Judged) -> DecisionRow {
+fn row(comparison: &SpeedComparison<'_>, component: Component, judged: Judged) -> DecisionRow {
     let number =
         |pick: fn(&Estimate) -> f64| judged.estimate.as_ref().map(pick).filter(|value| value.is_finite());
     DecisionRow {
@@ -266,7 +265,7 @@ fn row(comparison: &Comparison<'_>, component: Component, judged: Judged) -> Dec
     }
 }
 
-/// ln of a component's time by prompt; of failed requests none, or the deadline where one is given.
+/// ln of a component's time by prompt; for a failed request none, or the deadline where one is given.
 type LogTimes = BTreeMap<u32, f64>;
 
 fn log_times(
@@ -309,7 +308,7 @@ fn difference(policy: &ScorePolicy, reference: &LogTimes, other: &LogTimes) -> O
 ///
 /// Half the mean square of successive differences (von Neumann, Annals of Mathematical Statistics 12, 1941), which
 /// a drift of the machine hardly touches; m differences of a chain carry 2 m^2 / (3 m - 1) degrees.
-fn noise(policy: &ScorePolicy, comparison: &Comparison<'_>, component: Component) -> Option<(f64, f64)> {
+fn noise(policy: &ScorePolicy, comparison: &SpeedComparison<'_>, component: Component) -> Option<(f64, f64)> {
     let mut reads: Vec<&ReadTimes<'_>> = comparison.baseline.iter().collect();
     reads.sort_by_key(|read| (read.sequence, read.position));
     let squares: Vec<f64> = reads
@@ -332,7 +331,7 @@ fn noise(policy: &ScorePolicy, comparison: &Comparison<'_>, component: Component
     })
 }
 
-/// What one candidate read says.
+/// What one candidate read says of the speed.
 struct ReadValue {
     value: f64,
     within: f64,
@@ -344,7 +343,7 @@ struct ReadValue {
 
 fn read_value(
     policy: &ScorePolicy,
-    comparison: &Comparison<'_>,
+    comparison: &SpeedComparison<'_>,
     component: Component,
     read: &ReadTimes<'_>,
 ) -> Result<ReadValue, NoEstimate> {
@@ -387,7 +386,7 @@ fn read_value(
 /// its own brackets and the round's noise each suggest.
 fn estimate(
     policy: &ScorePolicy,
-    comparison: &Comparison<'_>,
+    comparison: &SpeedComparison<'_>,
     component: Component,
 ) -> Result<Estimate, NoEstimate> {
     let reads: Vec<ReadValue> = comparison

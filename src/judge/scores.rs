@@ -10,11 +10,11 @@ use crate::model::TokenRow;
 /// How probable one forced token is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenScore {
-    /// Its log probability, natural logarithm.
+    /// Log probability of the token, natural logarithm.
     pub logprob: f64,
-    /// Its rank, 1 is the most probable.
+    /// Rank of the token; 1 is the most probable.
     pub rank: u32,
-    /// Log probability of the most probable token.
+    /// Log probability of the most probable token there, natural logarithm.
     pub top_logprob: f64,
 }
 

@@ -17,7 +17,7 @@ impl Dice {
         )
     }
 
-    /// Uniform, above 0 and below 1.
+    /// Draws a uniform number, above 0 and below 1.
     fn uniform(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -31,7 +31,7 @@ impl Dice {
         self.uniform() < probability
     }
 
-    /// Standard normal, by Box and Muller.
+    /// Draws a standard normal number, by Box and Muller.
     fn normal(&mut self) -> f64 {
         (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
@@ -39,29 +39,29 @@ impl Dice {
 
 /// A server as the scorer sees it.
 #[derive(Clone, Copy)]
-struct Server {
-    /// Standard deviation of claimed against scored log probability.
+struct SimulatedServer {
+    /// Standard deviation of the difference between claimed and scored log probability, nat.
     residual: f64,
     /// Share of tokens where it does not emit the scorer's first choice.
     flips: f64,
-    /// Mean of the margin there, exponential.
+    /// Mean of the margin of such a token, nat; margins are exponential.
     margin: f64,
-    /// The same share at position 0, where it is another.
+    /// Share of such tokens at position 0, where it is another.
     first: Option<f64>,
-    /// Margin of the end token where answers are cut.
+    /// Margin of the end token where answers are cut, nat.
     end_margin: f64,
-    /// Share of an answer that is given; above 1 it is padded.
+    /// Length of the answers as a share of the control's; above 1 they are padded.
     length: f64,
-    /// What `usage` says for each token.
+    /// Tokens that `usage` claims for each token there is.
     usage: f64,
-    /// Share of requests that fail.
+    /// Share of the requests that fail.
     failed: f64,
     has_logprobs: bool,
     flag: Option<RequestFlag>,
 }
 
 /// The embedded reference server against itself: bit-exact but for the text form of floats.
-const EXACT: Server = Server {
+const EXACT: SimulatedServer = SimulatedServer {
     residual: 1e-6,
     flips: 0.0,
     margin: 0.0,
@@ -74,8 +74,8 @@ const EXACT: Server = Server {
     flag: None,
 };
 
-/// A bf16 engine against a scorer with other kernels: the noise floors of the measurement notes, section 4.3.
-const BF16: Server = Server { residual: 0.03, flips: 0.008, margin: 0.08, ..EXACT };
+/// A bf16 engine against a scorer with other kernels, at the noise floors of such pairs.
+const BF16: SimulatedServer = SimulatedServer { residual: 0.03, flips: 0.008, margin: 0.08, ..EXACT };
 
 struct Simulated {
     requests: Vec<RequestRow>,
@@ -99,7 +99,7 @@ fn request(prompt_index: u32) -> RequestRow {
     }
 }
 
-fn serve(server: &Server, prompts: u32, dice: &mut Dice) -> Simulated {
+fn serve(server: &SimulatedServer, prompts: u32, dice: &mut Dice) -> Simulated {
     let mut simulated = Simulated { requests: Vec::new(), tokens: Vec::new() };
     for prompt_index in 0..prompts {
         let natural = 40 + prompt_index * 7 % 41;
@@ -153,10 +153,10 @@ fn with(verdicts: &[VerdictRow], outcome: CheckOutcome) -> Vec<Check> {
     verdicts.iter().filter(|row| row.outcome == outcome).map(|row| row.check).collect()
 }
 
-/// How many of so many evaluations fail this check, or any where none is given.
+/// How many of so many evaluations fail this check, or any check where none is given.
 fn failures(
     evaluations: usize,
-    (control, candidate): (&Server, &Server),
+    (control, candidate): (&SimulatedServer, &SimulatedServer),
     prompts: u32,
     check: Option<Check>,
 ) -> usize {
@@ -187,31 +187,37 @@ fn equal_engines_are_never_failed() {
 
 #[test]
 fn a_bit_exact_control_does_not_condemn_honest_flips() {
-    let honest = Server { residual: 3e-4, flips: 0.002, margin: 0.02, ..EXACT };
+    let honest = SimulatedServer { residual: 3e-4, flips: 0.002, margin: 0.02, ..EXACT };
     assert_eq!(failures(200, (&EXACT, &honest), 24, None), 0);
 }
 
 #[test]
 fn cheats_are_seen() {
-    let cases: [(Option<Check>, Server, Server); 12] = [
-        (Some(Check::CommittedLogprobs), EXACT, Server { residual: 3e-3, ..EXACT }),
-        (Some(Check::CommittedLogprobs), BF16, Server { residual: 0.07, ..BF16 }),
-        (Some(Check::CommittedLogprobs), EXACT, Server { has_logprobs: false, ..EXACT }),
-        (Some(Check::HardMargin), EXACT, Server { residual: 0.5, flips: 0.3, margin: 1.5, ..EXACT }),
-        (Some(Check::Flips), BF16, Server { flips: 0.08, margin: 0.6, ..BF16 }),
-        (None, EXACT, Server { first: Some(0.5), ..EXACT }),
-        (Some(Check::EndMargin), EXACT, Server { length: 0.8, end_margin: 5.0, ..EXACT }),
-        (Some(Check::Length), EXACT, Server { length: 0.8, ..EXACT }),
-        (Some(Check::HardMargin), EXACT, Server { length: 1.2, ..EXACT }),
-        (Some(Check::Counts), EXACT, Server { usage: 1.3, ..EXACT }),
-        (Some(Check::Segmentation), EXACT, Server { flag: Some(RequestFlag::NonCanonical), ..EXACT }),
-        (Some(Check::TextBytes), EXACT, Server { flag: Some(RequestFlag::BytesMismatch), ..EXACT }),
+    let cases: [(Option<Check>, SimulatedServer, SimulatedServer); 12] = [
+        (Some(Check::CommittedLogprobs), EXACT, SimulatedServer { residual: 3e-3, ..EXACT }),
+        (Some(Check::CommittedLogprobs), BF16, SimulatedServer { residual: 0.07, ..BF16 }),
+        (Some(Check::CommittedLogprobs), EXACT, SimulatedServer { has_logprobs: false, ..EXACT }),
+        (Some(Check::HardMargin), EXACT, SimulatedServer { residual: 0.5, flips: 0.3, margin: 1.5, ..EXACT }),
+        (Some(Check::Flips), BF16, SimulatedServer { flips: 0.08, margin: 0.6, ..BF16 }),
+        (None, EXACT, SimulatedServer { first: Some(0.5), ..EXACT }),
+        (Some(Check::EndMargin), EXACT, SimulatedServer { length: 0.8, end_margin: 5.0, ..EXACT }),
+        (Some(Check::Length), EXACT, SimulatedServer { length: 0.8, ..EXACT }),
+        (Some(Check::HardMargin), EXACT, SimulatedServer { length: 1.2, ..EXACT }),
+        (Some(Check::Counts), EXACT, SimulatedServer { usage: 1.3, ..EXACT }),
+        (
+            Some(Check::Segmentation),
+            EXACT,
+            SimulatedServer { flag: Some(RequestFlag::NonCanonical), ..EXACT },
+        ),
+        (Some(Check::TextBytes), EXACT, SimulatedServer { flag: Some(RequestFlag::BytesMismatch), ..EXACT }),
     ];
     for (check, control, cheat) in &cases {
         let seen = failures(60, (control, cheat), 24, *check);
         assert!(seen >= 59, "{check:?}: {seen} of 60");
     }
-    assert!(failures(60, (&EXACT, &Server { failed: 0.5, ..EXACT }), 24, Some(Check::Answered)) >= 59);
+    assert!(
+        failures(60, (&EXACT, &SimulatedServer { failed: 0.5, ..EXACT }), 24, Some(Check::Answered)) >= 59
+    );
 }
 
 #[test]
@@ -264,7 +270,7 @@ fn hostile_numbers_do_no_harm() {
     }
 }
 
-/// Requests of one launch: its own factor, and noise of each request.
+/// The requests of one launch: the launch has a factor of its own, and each request has noise.
 fn launch(speedup: f64, noise: f64, dice: &mut Dice) -> Vec<RequestRow> {
     let factor = (noise * dice.normal()).exp() / speedup;
     (0..24)
@@ -293,7 +299,7 @@ fn round(speedups: &[f64], noise: f64, dice: &mut Dice) -> Vec<DecisionOutcome> 
     let baseline: Vec<ReadTimes<'_>> = times.iter().step_by(2).copied().collect();
     (0..speedups.len())
         .map(|candidate| {
-            let comparison = Comparison {
+            let comparison = SpeedComparison {
                 round_id: "r",
                 hotkey: "h",
                 candidate: &times[2 * candidate + 1..2 * candidate + 2],
@@ -323,9 +329,9 @@ fn gains_are_seen_and_losses_fail() {
     let outcomes: Vec<DecisionOutcome> = (0..200)
         .flat_map(|number| round(&[1.10, 1.10, 1.0, 1.0, 1.3, 1.3], 0.01, &mut Dice::new("gain", number)))
         .collect();
-    let passed = |places: [usize; 2]| {
+    let passed = |indices: [usize; 2]| {
         let picked: Vec<DecisionOutcome> =
-            outcomes.chunks(6).flat_map(|round| places.map(|place| round[place])).collect();
+            outcomes.chunks(6).flat_map(|round| indices.map(|index| round[index])).collect();
         count(&picked, DecisionOutcome::Pass) as f64 / picked.len() as f64
     };
     assert!(passed([0, 1]) > 0.95, "{}", passed([0, 1]));

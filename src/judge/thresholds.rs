@@ -4,41 +4,41 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Thresholds of the checks.
+/// The thresholds of all correctness checks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct VerifyPolicy {
-    /// A token this many nat below the scorer's top is a hard miss.
+    /// A token this many nat below the scorer's first choice is a hard miss.
     pub hard_margin: f64,
-    /// So is one of a higher rank.
+    /// A token whose rank by the scorer is higher than this is a hard miss too.
     pub hard_rank: u32,
     /// Share of hard misses expected of an honest server; three times this is still excused.
     pub hard_share: f64,
-    /// Hard misses fail below this probability.
+    /// The check of hard misses fails below this probability of an honest server having as many.
     pub hard_level: f64,
-    /// A token this many nat below the top is a flip: two bf16 steps of logits in 16 to 32.
+    /// A token this many nat below the scorer's first choice is a flip: two bf16 steps of logits in 16 to 32.
     pub flip_margin: f64,
     /// Share of flips an honest server may have, whatever the control has.
     pub flip_share: f64,
-    /// Flips fail only if their share exceeds the control's by this.
+    /// The check of flips fails only if their share exceeds the control's by this.
     pub flip_excess: f64,
-    /// Tests other than hard misses fail below this probability.
+    /// All tests but that of hard misses fail below this probability.
     pub level: f64,
-    /// Neighbouring tokens count as one independent token in so many.
+    /// So many neighbouring tokens count as one independent token.
     pub design_effect: f64,
     /// The mean clipped margin may be so many times the control's.
     pub mean_margin_factor: f64,
-    /// And this many nat in any case.
+    /// The mean clipped margin may be this many nat in any case.
     pub mean_margin_floor: f64,
     /// The residual of claimed log probabilities may be so many times the control's.
     pub residual_factor: f64,
-    /// And this many nat (root mean square) in any case.
+    /// The residual (root mean square) may be this many nat in any case.
     pub residual_floor: f64,
     /// Share of the largest residuals that is left out.
     pub residual_trim: f64,
-    /// Standard errors granted on top of a multiple of the control's value.
+    /// Number of standard errors granted on top of a multiple of the control's value.
     pub standard_errors: f64,
-    /// The end token may be this many nat below the scorer's top.
+    /// The end token may be this many nat below the scorer's first choice.
     pub end_margin: f64,
     /// Mean answer length may differ from the control's by this share.
     pub length_tolerance: f64,
@@ -46,7 +46,7 @@ pub struct VerifyPolicy {
     pub mismatch_share: f64,
     /// Share of requests that may fail.
     pub failed_share: f64,
-    /// And so many more than the control's.
+    /// Number of requests that may fail beyond the control's.
     pub failed_excess: usize,
     /// The requests' `max_tokens`; where given, an answer cut for length must have exactly that many tokens.
     pub max_tokens: Option<u32>,

@@ -1,5 +1,5 @@
 //! Are these the model's answers? The answers that were timed, teacher-forced on the trusted scorer, against the
-//! baseline's own answers scored in the same way (section 4.4 of the measurement notes).
+//! baseline's own answers scored in the same way.
 //!
 //! The control makes the thresholds: whatever noise kernels, batching and the scorer's prefill add, the
 //! baseline's answers have it too. Position 0 is judged apart as well, because a draft model that answers only
@@ -17,11 +17,11 @@ use crate::model::VerdictRow;
 /// Whose answers are judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// The round.
+    /// Id of the round.
     pub round_id: &'a str,
-    /// The read.
+    /// Key of the read.
     pub read_key: &'a str,
-    /// The submission; none where the baseline is judged against itself.
+    /// Hotkey of the submission; none where the baseline is judged against itself.
     pub hotkey: Option<&'a str>,
 }
 

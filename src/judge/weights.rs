@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{LeaderboardRow, WeightRow};
 
-/// Where weights go.
+/// Which subnet the weights are for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct WeightsPolicy {
-    /// Subnet.
+    /// Number of the subnet.
     pub netuid: u32,
-    /// Whether nothing is to be sent.
+    /// Whether the weights are only written down, and nothing is sent.
     #[serde(rename = "dry-run")]
     pub is_dry_run: bool,
 }

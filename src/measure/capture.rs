@@ -7,12 +7,12 @@
 
 pub use crate::model::ExchangeEnd as End;
 
-/// One piece of the body.
+/// One piece of the body, as one `read()` brought it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Piece {
-    /// When the `read()` that brought it returned, nanoseconds since the request's send.
+    /// When that `read()` returned, nanoseconds since the request's send.
     pub at_ns: u64,
-    /// The bytes, never decoded or trimmed.
+    /// The bytes of the piece, never decoded or trimmed.
     pub bytes: Vec<u8>,
 }
 
@@ -20,35 +20,35 @@ pub struct Piece {
 /// which is the moment before its first byte was handed to the kernel on an open connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capture {
-    /// Number of the prompt in the read.
+    /// Number of the prompt in the read, from 0.
     pub prompt_index: u32,
-    /// The request's send, nanoseconds since the benchmark's start.
+    /// When the request was sent, nanoseconds since the benchmark's start.
     pub send_offset_ns: u64,
     /// How long connecting took, where a connection was opened for this request; before the send.
     pub connect_ns: Option<u64>,
-    /// The kernel had accepted the last byte of the request.
+    /// When the kernel had accepted the last byte of the request.
     pub sent_ns: Option<u64>,
-    /// Status line and headers were complete.
+    /// When status line and headers were complete.
     pub headers_ns: Option<u64>,
-    /// The end: clean, or when the client gave up.
+    /// When the response ended, or the client gave up.
     pub end_ns: u64,
-    /// HTTP status, once headers came.
+    /// HTTP status; none if no headers came.
     pub http_status: Option<u16>,
-    /// `Content-Type` as sent.
+    /// `Content-Type` as the server sent it.
     pub content_type: Option<String>,
-    /// `Content-Encoding` as sent.
+    /// `Content-Encoding` as the server sent it.
     pub content_encoding: Option<String>,
-    /// `Content-Length` as sent: a stream whose length is known beforehand is no stream.
+    /// `Content-Length` as the server sent it, bytes: a stream whose length is known beforehand is no stream.
     pub content_length: Option<u64>,
-    /// The body as it arrived.
+    /// The pieces of the body, in the order of their arrival.
     pub pieces: Vec<Piece>,
-    /// How it ended.
+    /// How the response ended.
     pub end: End,
     /// The client's own words about an end other than [`End::Eof`].
     pub end_detail: String,
 }
 
-/// A request of which nothing is known yet; without other word, its response ends as HTTP says.
+/// A request of which nothing is known yet, and whose response ended as HTTP says.
 impl Default for Capture {
     fn default() -> Self {
         Self {

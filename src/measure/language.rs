@@ -13,31 +13,31 @@ use rand_chacha::rand_core::Rng;
 
 /// One prompt and an answer to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
+pub struct Dialogue {
     /// What the user says: 150 to 450 characters, of which the first line is unique.
     pub prompt: String,
     /// What the assistant says: 120 to 330 characters.
     pub answer: String,
 }
 
-/// Writes the next exchange of the generator's sequence: the same generator state gives the same exchange.
-pub fn exchange<R: Rng>(rng: &mut R) -> Exchange {
+/// Writes the next dialogue of the generator's sequence: the same generator state gives the same dialogue.
+pub fn dialogue<R: Rng>(rng: &mut R) -> Dialogue {
     let mut teller = Teller { rng };
     let salt = teller.salt();
     let aside = teller.aside();
-    let kind = *teller.one_of(&KINDS);
-    let Exchange { prompt, answer } = kind(&mut teller);
-    Exchange { prompt: format!("{salt} {aside}{prompt}"), answer }
+    let scene = *teller.one_of(&SCENES);
+    let Dialogue { prompt, answer } = scene(&mut teller);
+    Dialogue { prompt: format!("{salt} {aside}{prompt}"), answer }
 }
 
 /// Writes the next prompt of the generator's sequence.
 pub fn prompt<R: Rng>(rng: &mut R) -> String {
-    exchange(rng).prompt
+    dialogue(rng).prompt
 }
 
-type Kind = fn(&mut Teller<'_>) -> Exchange;
+type Scene = fn(&mut Teller<'_>) -> Dialogue;
 
-const KINDS: [Kind; 8] = [portrait, message, journey, shop, fable, weather, recipe, household];
+const SCENES: [Scene; 8] = [portrait, message, journey, shop, fable, weather, recipe, household];
 
 const SYLLABLES: [&str; 36] = [
     "ba", "bel", "dan", "do", "fa", "fen", "gar", "ha", "il", "jo", "ka", "kel", "la", "lin", "lo", "ma",
@@ -95,19 +95,19 @@ impl Teller<'_> {
         words[self.below(words.len())]
     }
 
-    /// Two different words.
+    /// Draws two different words.
     fn two(&mut self, words: &[&'static str]) -> (&'static str, &'static str) {
         let first = self.below(words.len());
         let second = (first + 1 + self.below(words.len() - 1)) % words.len();
         (words[first], words[second])
     }
 
-    /// The usual word in seven cases of ten, else one of the others.
+    /// Draws the usual word in seven cases of ten, else one of the others.
     fn usually(&mut self, usual: &'static str, others: &[&'static str]) -> &'static str {
         if self.below(10) < 7 { usual } else { self.word(others) }
     }
 
-    /// An invented proper name of two or three syllables.
+    /// Draws an invented proper name of two or three syllables.
     fn name(&mut self) -> String {
         let count = 2 + self.below(2);
         let text: String = (0..count).map(|_| self.word(&SYLLABLES)).collect();
@@ -119,7 +119,7 @@ impl Teller<'_> {
         *self.one_of(&[("She", "Her"), ("He", "His")])
     }
 
-    /// The unique beginning of a prompt.
+    /// Draws the unique beginning of a prompt.
     fn salt(&mut self) -> String {
         let number = 1_000 + self.below(899_000);
         match self.below(4) {
@@ -130,7 +130,7 @@ impl Teller<'_> {
         }
     }
 
-    /// A sentence that no answer needs, or nothing.
+    /// Draws a sentence that no answer needs, or nothing.
     fn aside(&mut self) -> String {
         match self.below(3) {
             0 => format!("It was a {} day with a little {}. ", self.word(&MOODS), self.word(&SKIES)),
@@ -140,7 +140,7 @@ impl Teller<'_> {
     }
 }
 
-fn portrait(t: &mut Teller<'_>) -> Exchange {
+fn portrait(t: &mut Teller<'_>) -> Dialogue {
     let (name, town, pet) = (t.name(), t.name(), t.name());
     let (trade, spot, colour, animal) = (t.word(&TRADES), t.word(&SPOTS), t.word(&COLOURS), t.word(&ANIMALS));
     let (goods, day, (they, their)) = (t.word(&GOODS), t.word(&DAYS), t.pronoun());
@@ -161,10 +161,10 @@ fn portrait(t: &mut Teller<'_>) -> Exchange {
         "{name} {works} a {trade} in {town}. {their} house {stands} {near} the {spot}. {they} {keeps} a {colour} \
          {animal} {called} {pet}, and every {day} {name} sells {goods}. The {neighbours} {like} {name} and {pet}."
     );
-    Exchange { prompt, answer }
+    Dialogue { prompt, answer }
 }
 
-fn message(t: &mut Teller<'_>) -> Exchange {
+fn message(t: &mut Teller<'_>) -> Dialogue {
     let (owner, finder, town) = (t.name(), t.name(), t.name());
     let (colour, thing, day, trade) = (t.word(&COLOURS), t.word(&THINGS), t.word(&DAYS), t.word(&TRADES));
     let (lost, found) = t.two(&SPOTS);
@@ -183,10 +183,10 @@ fn message(t: &mut Teller<'_>) -> Exchange {
          {town}. It was {lying} behind the {found}. {please} to my {house} and {take}. {kind} greetings from \
          {finder} the {trade}."
     );
-    Exchange { prompt, answer }
+    Dialogue { prompt, answer }
 }
 
-fn journey(t: &mut Teller<'_>) -> Exchange {
+fn journey(t: &mut Teller<'_>) -> Dialogue {
     let (name, from, middle, to) = (t.name(), t.name(), t.name(), t.name());
     let (first, second) = t.two(&CARRIERS);
     let (leaves, arrives, next) = (t.word(&NUMBERS), t.word(&NUMBERS), t.word(&NUMBERS));
@@ -206,10 +206,10 @@ fn journey(t: &mut Teller<'_>) -> Exchange {
          {name} {changes} the {colour} {second}, which leaves {middle} at {next} and goes on to {to}. The {trip} is \
          {long}."
     );
-    Exchange { prompt, answer }
+    Dialogue { prompt, answer }
 }
 
-fn shop(t: &mut Teller<'_>) -> Exchange {
+fn shop(t: &mut Teller<'_>) -> Dialogue {
     let (name, town) = (t.name(), t.name());
     let (thing, other) = t.two(&THINGS);
     let (colour, tint, goods, spot) = (t.word(&COLOURS), t.word(&COLOURS), t.word(&GOODS), t.word(&SPOTS));
@@ -230,10 +230,10 @@ fn shop(t: &mut Teller<'_>) -> Exchange {
          fresh {goods}. The {thing}s are {cheap}, {but} the {other}s {are} {better}. The shop is in {town}, across \
          from the {spot}."
     );
-    Exchange { prompt, answer }
+    Dialogue { prompt, answer }
 }
 
-fn fable(t: &mut Teller<'_>) -> Exchange {
+fn fable(t: &mut Teller<'_>) -> Dialogue {
     let (hero, friend) = (t.name(), t.name());
     let (animal, beast) = t.two(&ANIMALS);
     let (mood, spot, colour, thing) = (t.word(&MOODS), t.word(&SPOTS), t.word(&COLOURS), t.word(&THINGS));
@@ -255,10 +255,10 @@ fn fable(t: &mut Teller<'_>) -> Exchange {
          {want} a {colour} {thing},\" said {hero}. {friend} the {beast} {smiled} and {gave} {hero} a {colour} \
          {thing}. {since}, {hero} and {friend} have been {friends}."
     );
-    Exchange { prompt, answer }
+    Dialogue { prompt, answer }
 }
 
-fn weather(t: &mut Teller<'_>) -> Exchange {
+fn weather(t: &mut Teller<'_>) -> Dialogue {
     let (town, city, name) = (t.name(), t.name(), t.name());
     let (sky, change) = t.two(&SKIES);
     let (day, next) = t.two(&DAYS);
@@ -277,10 +277,10 @@ fn weather(t: &mut Teller<'_>) -> Exchange {
         "In {town}, {day} {began} {sky}, and {later} on {next} there {came} {change}. In {city} the {people} {saw} \
          only {other} all week. {name} {inside} at the {spot} and looked at the {sky} over {town}."
     );
-    Exchange { prompt, answer }
+    Dialogue { prompt, answer }
 }
 
-fn recipe(t: &mut Teller<'_>) -> Exchange {
+fn recipe(t: &mut Teller<'_>) -> Dialogue {
     let (cook, guest) = (t.name(), t.name());
     let (root, other) = t.two(&ROOTS);
     let (dish, spice, colour) = (t.word(&DISHES), t.word(&SPICES), t.word(&COLOURS));
@@ -300,10 +300,10 @@ fn recipe(t: &mut Teller<'_>) -> Exchange {
         "{first}, {cook} {cuts} {count} {root} and {number} {other} and {adds} a little {spice}. The {dish} {cooks} \
          for {time} minutes in a {colour} pot. When the {dish} is {hot}, {guest} and {cook} {eat} it {together}."
     );
-    Exchange { prompt, answer }
+    Dialogue { prompt, answer }
 }
 
-fn household(t: &mut Teller<'_>) -> Exchange {
+fn household(t: &mut Teller<'_>) -> Dialogue {
     let (first, second, third) = (t.name(), t.name(), t.name());
     let (trade, craft) = t.two(&TRADES);
     let (colour, spot, animal, thing) = (t.word(&COLOURS), t.word(&SPOTS), t.word(&ANIMALS), t.word(&THINGS));
@@ -322,7 +322,7 @@ fn household(t: &mut Teller<'_>) -> Exchange {
          {trade}, {while_} {second} is a {craft}. {third} {keeps} a {animal} and a {thing}. In the {evening} they \
          {sit} by the {spot}."
     );
-    Exchange { prompt, answer }
+    Dialogue { prompt, answer }
 }
 
 #[cfg(test)]
@@ -332,14 +332,14 @@ mod tests {
     use rand_chacha::ChaCha12Rng;
     use rand_chacha::rand_core::SeedableRng;
 
-    use super::{exchange, prompt};
+    use super::{dialogue, prompt};
 
     #[test]
-    fn a_seed_names_its_exchanges() {
+    fn a_seed_names_its_dialogues() {
         let mut rng = ChaCha12Rng::seed_from_u64(7);
         let text: Vec<String> = (0..4)
-            .map(|_| exchange(&mut rng))
-            .map(|exchange| format!("> {}\n< {}", exchange.prompt, exchange.answer))
+            .map(|_| dialogue(&mut rng))
+            .map(|dialogue| format!("> {}\n< {}", dialogue.prompt, dialogue.answer))
             .collect();
         insta::assert_snapshot!(text.join("\n"));
     }
@@ -356,9 +356,9 @@ mod tests {
     fn lengths_stay_in_their_range() {
         let mut rng = ChaCha12Rng::seed_from_u64(2);
         for _ in 0..2_000 {
-            let exchange = exchange(&mut rng);
-            assert!((100..=450).contains(&exchange.prompt.chars().count()), "{}", exchange.prompt);
-            assert!((120..=330).contains(&exchange.answer.chars().count()), "{}", exchange.answer);
+            let dialogue = dialogue(&mut rng);
+            assert!((100..=450).contains(&dialogue.prompt.chars().count()), "{}", dialogue.prompt);
+            assert!((120..=330).contains(&dialogue.answer.chars().count()), "{}", dialogue.answer);
         }
     }
 }

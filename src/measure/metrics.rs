@@ -13,13 +13,13 @@ use crate::model::{RequestFlag, RequestRow, RequestStatus, TokenRow};
 /// What is known of a request before it is sent, and the tokenizer of the round.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordContext<'a> {
-    /// The round.
+    /// Id of the round.
     pub round_id: &'a str,
-    /// Key of the read.
+    /// Key of the read that the request belongs to.
     pub read_key: &'a str,
-    /// Digest of the prompt's text.
+    /// SHA-256 of the prompt's text, hexadecimal.
     pub prompt_sha256: &'a str,
-    /// The pinned tokenizer.
+    /// The tokenizer that every token of the round is counted by.
     pub tokenizer: &'a PinnedTokenizer,
 }
 
@@ -32,10 +32,10 @@ pub struct Record {
     pub tokens: Vec<TokenRow>,
 }
 
-/// Tokens that arrived together.
+/// The tokens that became complete at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
-    /// When, nanoseconds since the request's send.
+    /// When that was, nanoseconds since the request's send.
     pub at_ns: u64,
     /// How many canonical tokens were complete then that were not before.
     pub tokens: u32,
@@ -44,13 +44,13 @@ pub struct Arrival {
 /// The times of one answer, nanoseconds since the request's send.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Timing {
-    /// First text: the time to first token.
+    /// When the first text came: the time to first token.
     pub ttft_ns: Option<u64>,
-    /// Last text: the end-to-end time.
+    /// When the last text came: the end-to-end time.
     pub e2e_ns: Option<u64>,
     /// Time per token after the first burst; none where nothing came after it.
     pub tpot_ns: Option<f64>,
-    /// Token-weighted mean arrival.
+    /// Mean delivery time: the mean of the arrival times, weighted by tokens.
     pub mdt_ns: Option<f64>,
     /// Longest gap between two bursts; none where there was only one.
     pub stall_ns: Option<u64>,
@@ -197,7 +197,7 @@ fn count(value: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::super::capture::Piece;
-    use super::super::observe::{Caps, observe};
+    use super::super::observe::{ResponseBounds, observe};
     use super::super::tokenizer::tests::tiny;
     use super::*;
 
@@ -250,7 +250,7 @@ mod tests {
         let tokenizer = tiny();
         let context =
             RecordContext { round_id: "r", read_key: "k", prompt_sha256: "", tokenizer: &tokenizer };
-        record(&context, &capture, &observe(&capture, &Caps::default()))
+        record(&context, &capture, &observe(&capture, &ResponseBounds::default()))
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod vectors;
 
 pub use capture::{Capture, End, Piece};
 pub use metrics::{Record, RecordContext, record};
-pub use observe::{Caps, Observation, observe};
+pub use observe::{Observation, ResponseBounds, observe};
 pub use streams::{InvalidStreams, StreamContext, derive_records, keep};
 pub use tokenizer::PinnedTokenizer;
 pub use workload::{Prompt, RequestShape, Workload, request_body};

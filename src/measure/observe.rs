@@ -1,9 +1,8 @@
 //! What the bytes of a capture say: status, text, tokens, each with the stamp of the read that completed it.
 //!
-//! The rules are section 2 and 7 of the measurement notes. A visible event is one with text, reasoning text or
-//! a tool call; an *answer* event is one with text of the answer itself, and only those are timed
-//! ([`super::metrics`]), because only that text is judged. Whatever the server says beyond that (usage, log
-//! probabilities, the moment it names) is kept as its claim.
+//! A visible event is one with text, reasoning text or a tool call; an *answer* event is one with text of the answer
+//! itself, and only those are timed ([`super::metrics`]), because only that text is judged. Whatever the server says
+//! beyond that (usage, log probabilities, the moment it names) is kept as its claim.
 //!
 //! Nothing a server sends makes this fail: what is not the protocol is a status and a [`RequestFlag`].
 
@@ -13,19 +12,19 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::capture::{Capture, End};
-use super::sse::{Event, EventStream, StreamBounds};
+use super::sse::{EventStream, StreamBounds, StreamEvent};
 use crate::model::{RequestFlag, RequestStatus};
 
-/// Bounds on one response.
+/// Bounds on what of one response is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caps {
+pub struct ResponseBounds {
     /// Bounds of the event stream.
     pub stream: StreamBounds,
     /// Choices that were asked for (`n`): one with a higher index is not the protocol.
     pub choices: u32,
 }
 
-impl Default for Caps {
+impl Default for ResponseBounds {
     fn default() -> Self {
         Self { stream: StreamBounds::default(), choices: 1 }
     }
@@ -34,13 +33,13 @@ impl Default for Caps {
 /// One visible event, however many choices it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VisibleEvent {
-    /// Stamp of the read that completed it.
+    /// Stamp of the read that completed the event.
     pub at_ns: u64,
-    /// Length of the answer's text (choice 0) once the event was there, bytes.
+    /// Length of the answer's text (choice 0) after the event, bytes.
     pub text_end: usize,
-    /// Log probability entries it carried.
+    /// Number of log probability entries the event carried.
     pub logprob_tokens: u32,
-    /// Whether it added to the answer's text, rather than only to another channel or choice.
+    /// Whether the event added to the answer's text, rather than only to another channel or choice.
     pub is_answer: bool,
 }
 
@@ -56,52 +55,52 @@ pub struct ClaimedToken {
 }
 
 impl ClaimedToken {
-    /// The token's bytes: as named, else of its text.
+    /// The token's bytes: those the server names, else those of its text.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.as_deref().unwrap_or(self.token.as_bytes())
     }
 }
 
-/// What a capture says. Stamps are nanoseconds since the request's send.
+/// What a capture says. All stamps are nanoseconds since the request's send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
     /// How the request ended.
     pub status: RequestStatus,
-    /// What else was noticed.
+    /// What else was noticed about the answer.
     pub flags: BTreeSet<RequestFlag>,
-    /// Text by choice index; a choice that was named has an entry.
+    /// Text of each choice by its index; a choice that was named has an entry.
     pub text: BTreeMap<u32, String>,
-    /// Arguments of tool calls of choice 0 by call index.
+    /// Arguments of the tool calls of choice 0, by the index of the call.
     pub tool_args: BTreeMap<u32, String>,
-    /// The visible events in order.
+    /// The visible events, in the order of their arrival.
     pub visible: Vec<VisibleEvent>,
     /// The claimed tokens of choice 0; none where no event carried `logprobs.content`.
     pub claimed: Option<Vec<ClaimedToken>>,
-    /// Finish reason of choice 0.
+    /// Finish reason of choice 0, as the server sent it.
     pub finish_reason: Option<String>,
     /// `usage.completion_tokens`, the last value sent.
     pub usage_completion_tokens: Option<u64>,
     /// `usage.prompt_tokens`, the last value sent.
     pub usage_prompt_tokens: Option<u64>,
-    /// Whether `[DONE]` came.
+    /// Whether the event `[DONE]` came.
     pub is_done: bool,
-    /// Events that could not be read.
+    /// Number of events that could not be read.
     pub bad_json: u32,
-    /// Complete events up to and including `[DONE]`.
+    /// Number of complete events up to and including `[DONE]`.
     pub events: u32,
-    /// Bytes of the body.
+    /// Number of bytes of the body.
     pub body_bytes: u64,
     /// The server's own error message, cut to 300 characters.
     pub error: Option<String>,
-    /// First byte of the body.
+    /// When the first byte of the body came.
     pub first_byte_ns: Option<u64>,
-    /// First complete event, whatever it holds.
+    /// When the first event was complete, whatever it holds.
     pub first_event_ns: Option<u64>,
-    /// First event with a log probability entry.
+    /// When the first event with a log probability entry was complete.
     pub first_logprob_ns: Option<u64>,
-    /// Event with the finish reason.
+    /// When the event with the finish reason was complete.
     pub finish_ns: Option<u64>,
-    /// `[DONE]`.
+    /// When `[DONE]` was complete.
     pub done_ns: Option<u64>,
 }
 
@@ -130,17 +129,17 @@ impl Observation {
         }
     }
 
-    /// Text of the answer: choice 0.
+    /// Text of the answer, which is choice 0.
     pub fn answer(&self) -> &str {
         self.text.get(&0).map_or("", String::as_str)
     }
 
-    /// First visible event of any channel.
+    /// When the first visible event of any channel was complete.
     pub fn first_visible_ns(&self) -> Option<u64> {
         self.visible.first().map(|event| event.at_ns)
     }
 
-    /// Last visible event of any channel.
+    /// When the last visible event of any channel was complete.
     pub fn last_visible_ns(&self) -> Option<u64> {
         self.visible.last().map(|event| event.at_ns)
     }
@@ -156,8 +155,8 @@ impl Observation {
     }
 }
 
-/// Reads a capture. Total: any bytes give an observation.
-pub fn observe(capture: &Capture, caps: &Caps) -> Observation {
+/// Reads a capture. Any bytes give an observation.
+pub fn observe(capture: &Capture, bounds: &ResponseBounds) -> Observation {
     let mut seen = Observation::empty();
     seen.body_bytes = capture.pieces.iter().map(|read| read.bytes.len() as u64).sum();
     seen.first_byte_ns = capture.pieces.iter().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
@@ -172,7 +171,7 @@ pub fn observe(capture: &Capture, caps: &Caps) -> Observation {
             seen.error = Some(error_message(&String::from_utf8_lossy(&body)));
         }
     } else {
-        read_stream(capture, caps, &mut seen);
+        read_stream(capture, bounds, &mut seen);
         seen.status = status_of_stream(capture.end, &mut seen);
     }
     seen
@@ -207,17 +206,17 @@ fn head_fault(capture: &Capture, flags: &mut BTreeSet<RequestFlag>) -> Option<Re
     None
 }
 
-fn read_stream(capture: &Capture, caps: &Caps, seen: &mut Observation) {
-    let mut stream = EventStream::new(caps.stream);
+fn read_stream(capture: &Capture, bounds: &ResponseBounds, seen: &mut Observation) {
+    let mut stream = EventStream::new(bounds.stream);
     for read in &capture.pieces {
         for event in stream.push(&read.bytes) {
-            seen.take(&event, read.at_ns, caps);
+            seen.take(&event, read.at_ns, bounds);
         }
     }
     if stream.exceeded().is_some() {
         seen.flags.insert(RequestFlag::TooLarge);
     } else if stream.has_partial_event() {
-        let is_done = |event: Event| event.name != "error" && event.data.trim() == "[DONE]";
+        let is_done = |event: StreamEvent| event.name != "error" && event.data.trim() == "[DONE]";
         let at_ns = capture.pieces.iter().rev().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
         if capture.end == End::Eof && !seen.is_done && stream.unfinished().is_some_and(is_done) {
             seen.is_done = true;
@@ -341,7 +340,7 @@ struct Entry {
 }
 
 impl Observation {
-    fn take(&mut self, event: &Event, at_ns: u64, caps: &Caps) {
+    fn take(&mut self, event: &StreamEvent, at_ns: u64, bounds: &ResponseBounds) {
         if self.is_done {
             self.flags.insert(RequestFlag::DataAfterDone);
             return;
@@ -379,7 +378,7 @@ impl Observation {
         }
         let mut seen = SeenChoice::default();
         for choice in chunk.choices.into_iter().flatten() {
-            if choice.index.unwrap_or(0) < caps.choices {
+            if choice.index.unwrap_or(0) < bounds.choices {
                 let one = self.take_choice(choice, at_ns);
                 seen.is_visible |= one.is_visible;
                 seen.is_answer |= one.is_answer;
@@ -429,7 +428,7 @@ impl Observation {
         SeenChoice { is_visible, is_answer: index == 0 && !content.is_empty(), logprob_tokens }
     }
 
-    /// Content of a delta, and whether it carries anything on another channel.
+    /// Takes in a delta: gives its content, and whether it carries anything on another channel.
     fn take_delta(&mut self, index: u32, delta: Delta) -> (Option<String>, bool) {
         let reasoning = delta.reasoning_content.or(delta.reasoning).unwrap_or_default();
         let mut has_other_channel = !reasoning.is_empty();

@@ -10,9 +10,9 @@
 /// Bounds on what a hostile stream may make the parser hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamBounds {
-    /// Most bytes of one event, its line ends not counted.
+    /// Most bytes that one event may have, its line ends not counted.
     pub event_bytes: usize,
-    /// Most events of one stream.
+    /// Most events that one stream may have.
     pub events: usize,
 }
 
@@ -22,34 +22,34 @@ impl Default for StreamBounds {
     }
 }
 
-/// A bound that a stream went over. The parser gives no events after it.
+/// Which bound a stream went over. The parser gives no events after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LimitExceeded {
-    /// One event was too long.
+pub enum BoundExceeded {
+    /// One event had more bytes than this.
     #[error("an event is longer than {0} bytes")]
     EventBytes(usize),
-    /// The stream had too many events.
+    /// The stream had more events than this.
     #[error("the stream has more than {0} events")]
     Events(usize),
 }
 
 /// One complete event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct StreamEvent {
     /// The `event` field; empty where there was none.
     pub name: String,
     /// The `data` fields joined by LF, decoded with replacement.
     pub data: String,
-    /// Bytes of the stream up to and including the one that completed it.
+    /// Number of the stream's bytes up to and including the one that completed the event.
     pub end_offset: u64,
-    /// Whether replacement was needed: the text is then not what the server wrote.
+    /// Whether bytes had to be replaced in decoding: the text is then not what the server wrote.
     pub is_lossy: bool,
 }
 
-/// The parser: push what was read, take what it completed.
+/// The parser of a stream: push what was read, take what it completed.
 #[derive(Debug, Clone)]
 pub struct EventStream {
-    limits: StreamBounds,
+    bounds: StreamBounds,
     offset: u64,
     line: Vec<u8>,
     name: Vec<u8>,
@@ -58,14 +58,14 @@ pub struct EventStream {
     after_cr: bool,
     is_first_line: bool,
     events: usize,
-    exceeded: Option<LimitExceeded>,
+    exceeded: Option<BoundExceeded>,
 }
 
 impl EventStream {
     /// A parser at the start of a stream.
-    pub const fn new(limits: StreamBounds) -> Self {
+    pub const fn new(bounds: StreamBounds) -> Self {
         Self {
-            limits,
+            bounds,
             offset: 0,
             line: Vec::new(),
             name: Vec::new(),
@@ -79,7 +79,7 @@ impl EventStream {
     }
 
     /// Takes the next bytes of the stream and returns the events they complete, in order.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<StreamEvent> {
         let mut events = Vec::new();
         let mut rest = bytes;
         if self.after_cr && !rest.is_empty() {
@@ -115,7 +115,7 @@ impl EventStream {
     }
 
     /// The bound that was exceeded, if one was.
-    pub const fn exceeded(&self) -> Option<LimitExceeded> {
+    pub const fn exceeded(&self) -> Option<BoundExceeded> {
         self.exceeded
     }
 
@@ -126,7 +126,7 @@ impl EventStream {
 
     /// The event the stream would have ended with, had it written the blank line that closes one. The grammar
     /// discards such an event: it is no event, and only tells what was meant.
-    pub fn unfinished(&self) -> Option<Event> {
+    pub fn unfinished(&self) -> Option<StreamEvent> {
         let mut closed = self.clone();
         if !closed.line.is_empty() {
             closed.end_line();
@@ -135,15 +135,15 @@ impl EventStream {
     }
 
     fn extend_line(&mut self, bytes: &[u8]) {
-        if self.line.len() + self.data.len() + bytes.len() > self.limits.event_bytes {
-            self.exceeded = Some(LimitExceeded::EventBytes(self.limits.event_bytes));
+        if self.line.len() + self.data.len() + bytes.len() > self.bounds.event_bytes {
+            self.exceeded = Some(BoundExceeded::EventBytes(self.bounds.event_bytes));
             self.line = Vec::new();
         } else {
             self.line.extend_from_slice(bytes);
         }
     }
 
-    fn end_line(&mut self) -> Option<Event> {
+    fn end_line(&mut self) -> Option<StreamEvent> {
         if self.exceeded.is_some() {
             return None;
         }
@@ -156,7 +156,7 @@ impl EventStream {
         event
     }
 
-    fn field(&mut self, line: &[u8]) -> Option<Event> {
+    fn field(&mut self, line: &[u8]) -> Option<StreamEvent> {
         let (name, value) = match line.iter().position(|&byte| byte == b':') {
             Some(0) => return None,
             Some(colon) => {
@@ -179,14 +179,14 @@ impl EventStream {
         None
     }
 
-    fn dispatch(&mut self) -> Option<Event> {
+    fn dispatch(&mut self) -> Option<StreamEvent> {
         let name = std::mem::take(&mut self.name);
         if !std::mem::take(&mut self.has_data) {
             return None;
         }
         let data = std::mem::take(&mut self.data);
-        if self.events == self.limits.events {
-            self.exceeded = Some(LimitExceeded::Events(self.limits.events));
+        if self.events == self.bounds.events {
+            self.exceeded = Some(BoundExceeded::Events(self.bounds.events));
             return None;
         }
         self.events += 1;
@@ -195,7 +195,7 @@ impl EventStream {
             Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), true),
         };
         let name = String::from_utf8_lossy(&name).into_owned();
-        Some(Event { name, data, end_offset: self.offset, is_lossy })
+        Some(StreamEvent { name, data, end_offset: self.offset, is_lossy })
     }
 }
 
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(bytes: &[u8], cut: usize) -> Vec<Event> {
+    fn parse(bytes: &[u8], cut: usize) -> Vec<StreamEvent> {
         let mut stream = EventStream::new(StreamBounds::default());
         bytes.chunks(cut.max(1)).flat_map(|read| stream.push(read)).collect()
     }
@@ -263,12 +263,12 @@ mod tests {
     fn bounds() {
         let mut stream = EventStream::new(StreamBounds { event_bytes: 10, events: 2 });
         assert_eq!(stream.push(b"data: 1\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\n").len(), 2);
-        assert_eq!(stream.exceeded(), Some(LimitExceeded::Events(2)));
+        assert_eq!(stream.exceeded(), Some(BoundExceeded::Events(2)));
         let mut stream = EventStream::new(StreamBounds { event_bytes: 10, events: 2 });
         for _ in 0..100 {
             assert!(stream.push(b"data").is_empty());
         }
-        assert_eq!(stream.exceeded(), Some(LimitExceeded::EventBytes(10)));
+        assert_eq!(stream.exceeded(), Some(BoundExceeded::EventBytes(10)));
     }
 
     proptest! {

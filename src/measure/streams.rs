@@ -5,21 +5,21 @@
 
 use super::capture::{Capture, Piece};
 use super::metrics::{Record, RecordContext, record};
-use super::observe::{Caps, observe};
+use super::observe::{ResponseBounds, observe};
 use super::tokenizer::PinnedTokenizer;
 use crate::model::{ExchangeRow, StreamRow};
 
-/// Most bytes of a header value or a detail that are kept.
+/// Most bytes that are kept of a header value or a detail.
 const TEXT_BYTES: usize = 1024;
 
 /// Which read a capture belongs to, and what it was an answer to.
 #[derive(Debug, Clone, Copy)]
 pub struct StreamContext<'a> {
-    /// The round.
+    /// Id of the round.
     pub round_id: &'a str,
     /// Key of the read.
     pub read_key: &'a str,
-    /// Digest of the prompt's text.
+    /// SHA-256 of the prompt's text, hexadecimal.
     pub prompt_sha256: &'a str,
 }
 
@@ -31,9 +31,9 @@ pub enum InvalidStreams {
     Missing {
         /// Key of the read.
         read_key: String,
-        /// Number of the prompt.
+        /// Number of the request's prompt in the read.
         prompt_index: u32,
-        /// Number of the piece.
+        /// Number of the piece that should be there.
         sequence: usize,
     },
     /// A piece belongs to no request.
@@ -41,12 +41,12 @@ pub enum InvalidStreams {
     Stray {
         /// Key of the read.
         read_key: String,
-        /// Number of the prompt.
+        /// Number of the prompt that the piece names.
         prompt_index: u32,
     },
 }
 
-/// The rows that are kept of a capture.
+/// The rows to keep of a capture.
 pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<StreamRow>) {
     let exchange = ExchangeRow {
         round_id: context.round_id.to_owned(),
@@ -81,7 +81,7 @@ pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<
 /// their published order; the pieces are those of these requests and no others, of one read or of several.
 ///
 /// The same rows and tokenizer always give the same records: there is no other input, and the bounds on hostile
-/// streams are the program's own ([`Caps::default`]).
+/// streams are the program's own ([`ResponseBounds::default`]).
 ///
 /// # Errors
 /// [`InvalidStreams`] where the pieces are not exactly those of the requests.
@@ -115,7 +115,7 @@ pub fn derive_records(
             tokenizer,
         };
         let capture = capture(exchange, own);
-        records.push(record(&context, &capture, &observe(&capture, &Caps::default())));
+        records.push(record(&context, &capture, &observe(&capture, &ResponseBounds::default())));
     }
     match rest.first() {
         None => Ok(records),

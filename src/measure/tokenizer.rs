@@ -17,22 +17,22 @@ use crate::model::RequestFlag;
 /// The token that ends an answer in the ChatML format.
 const END_TOKEN: &str = "<|im_end|>";
 
-/// Longest text that is tokenised, bytes; no answer within `max_tokens` comes near it.
+/// Longest text that is tokenised, in bytes; no answer within `max_tokens` comes near it.
 const TEXT_BYTES: usize = 4 << 20;
 
-/// Why a tokenizer cannot be used, or a text not be tokenised.
+/// Why a tokenizer cannot be used, or a text cannot be tokenised.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// The file is not a tokenizer.
     #[error("not a tokenizer file: {0}")]
     Parse(tokenizers::Error),
-    /// There is no end token.
+    /// The vocabulary has no token that ends an answer.
     #[error("the tokenizer has no token `{END_TOKEN}`")]
     NoEndToken,
-    /// The text is too long.
+    /// The text has this many bytes, which is too long.
     #[error("the text has {0} bytes, more than can be an answer")]
     TextTooLong(usize),
-    /// The library refused the text.
+    /// The tokenizer library refused the text.
     #[error("the text cannot be tokenised: {0}")]
     Encode(tokenizers::Error),
 }
@@ -58,41 +58,41 @@ impl std::fmt::Debug for PinnedTokenizer {
 /// The canonical segmentation of a text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Segmentation {
-    /// Token ids in order.
+    /// Ids of the tokens, in order.
     pub ids: Vec<u32>,
-    /// Where each ends, bytes from the text's start; never falls.
+    /// Where each token ends, in bytes from the text's start; never falls.
     pub ends: Vec<usize>,
 }
 
 /// One token of an answer, to be scored by teacher forcing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AnswerToken {
-    /// Token id.
+    /// Id of the token in the vocabulary.
     pub id: u32,
-    /// Where it ends in the text, bytes.
+    /// Where the token ends, in bytes from the text's start.
     pub end: usize,
-    /// Whether it ends the answer and carries no text.
+    /// Whether the token ends the answer and carries no text.
     pub is_end: bool,
-    /// The claimed log probability.
+    /// Log probability that the server claimed, natural logarithm; none where it claimed none.
     pub logprob: Option<f64>,
 }
 
-/// The tokens of one answer.
+/// The tokens of one answer, as they are credited and as they are scored.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AnswerTokens {
-    /// The tokens in order, the end token last where the answer stopped by itself.
+    /// The tokens to score, in order; the end token is last where the answer stopped by itself.
     pub tokens: Vec<AnswerToken>,
-    /// The canonical segmentation of the text: what is credited.
+    /// The canonical segmentation of the text, whose tokens are credited.
     pub canonical: Segmentation,
-    /// What was noticed.
+    /// What was noticed about the answer's tokens.
     pub flags: BTreeSet<RequestFlag>,
 }
 
 impl PinnedTokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads the contents of a `tokenizer.json`.
     ///
     /// # Errors
-    /// Where it is none, or has no end token.
+    /// Where the file is no tokenizer, or has no end token.
     pub fn from_bytes(file: &[u8]) -> Result<Self, TokenizerError> {
         let mut inner = Tokenizer::from_bytes(file).map_err(TokenizerError::Parse)?;
         // Text of an answer holds no special tokens: where it spells one, it was spelled in ordinary ones.
@@ -126,7 +126,7 @@ impl PinnedTokenizer {
         self.bytes_of.get(&id).map(Vec::as_slice)
     }
 
-    /// The ordinary token of exactly these bytes.
+    /// Id of the ordinary token of exactly these bytes; none if there is no such token.
     pub fn id(&self, bytes: &[u8]) -> Option<u32> {
         self.id_of.get(bytes).copied()
     }
@@ -235,9 +235,9 @@ impl PinnedTokenizer {
 /// Whether an answer ended by itself or was cut at the token limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HasStopped {
-    /// Finish reason `stop`.
+    /// It ended by itself: the finish reason is `stop`.
     Yes,
-    /// Any other.
+    /// It ended in any other way.
     No,
 }
 

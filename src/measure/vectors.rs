@@ -112,7 +112,7 @@ fn capture(raw: &Value) -> Capture {
 }
 
 fn check(row: &Value) -> Vec<String> {
-    let seen = observe(&capture(&row["raw"]), &Caps { choices: 8, ..Caps::default() });
+    let seen = observe(&capture(&row["raw"]), &ResponseBounds { choices: 8, ..ResponseBounds::default() });
     let want = &row["expected"];
     let mut wrong = Vec::new();
     let mut field = |name: &str, got: Value| {
@@ -200,7 +200,7 @@ fn what_the_vectors_do_not_say() {
     const DONE: &str = "data: [DONE]\n\n";
     let whole = format!("{HI}{STOP}{DONE}");
     let check = |capture: &Capture, status: RequestStatus, flags: &[RequestFlag]| {
-        let seen = observe(capture, &Caps::default());
+        let seen = observe(capture, &ResponseBounds::default());
         assert_eq!((seen.status, seen.flags.into_iter().collect::<Vec<_>>()), (status, flags.to_vec()));
     };
     check(&body(&whole), RequestStatus::Ok, &[]);
@@ -247,7 +247,7 @@ fn a_done_without_its_blank_line_counts_and_is_flagged() {
         let mut capture = Capture { end, ..body(HI) };
         capture.pieces.push(Piece { at_ns: 9, bytes: rest.as_bytes().to_vec() });
         capture.pieces.push(Piece { at_ns: 11, bytes: Vec::new() });
-        let seen = observe(&capture, &Caps::default());
+        let seen = observe(&capture, &ResponseBounds::default());
         assert_eq!((seen.is_done, seen.done_ns), (is_done, is_done.then_some(9)), "{rest:?}");
         assert_eq!(seen.flags.into_iter().collect::<Vec<_>>(), flags, "{rest:?}");
         seen.status
@@ -276,7 +276,7 @@ fn choices_of_one_chunk_arrive_together() {
     let check = |choices: &[(u32, &str)], expected: &[(usize, bool)]| {
         let choices: Vec<String> = choices.iter().map(|(index, text)| choice(*index, text)).collect();
         let capture = body(&format!("data: {{\"choices\":[{}]}}\n\n", choices.join(",")));
-        let seen = observe(&capture, &Caps { choices: 2, ..Caps::default() });
+        let seen = observe(&capture, &ResponseBounds { choices: 2, ..ResponseBounds::default() });
         let events: Vec<_> = seen.visible.iter().map(|event| (event.text_end, event.is_answer)).collect();
         assert_eq!(events, expected, "{choices:?}");
     };
@@ -290,7 +290,9 @@ fn choices_of_one_chunk_arrive_together() {
 #[test]
 fn error_bodies_keep_the_servers_words() {
     let message = |text: &str| {
-        observe(&Capture { http_status: Some(400), ..body(text) }, &Caps::default()).error.unwrap_or_default()
+        observe(&Capture { http_status: Some(400), ..body(text) }, &ResponseBounds::default())
+            .error
+            .unwrap_or_default()
     };
     assert_eq!(message("{\"error\":{\"message\":\"no model\",\"code\":404}}"), "no model");
     assert_eq!(message("{\"error\":\"no model\"}"), "no model");

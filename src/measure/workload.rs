@@ -14,15 +14,15 @@ use crate::model::Seed;
 /// One prompt of a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// Its number, from 0; the same in every read.
+    /// Number of the prompt, from 0; the same in every read.
     pub index: u32,
-    /// What the user says.
+    /// What the user says in it.
     pub text: String,
     /// SHA-256 of the text, hexadecimal.
     pub sha256: String,
 }
 
-/// The source of prompts.
+/// The source of all prompts of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload;
 
@@ -51,9 +51,9 @@ impl Workload {
 pub struct RequestShape {
     /// Name of the served model.
     pub model: String,
-    /// Most tokens of an answer.
+    /// Most tokens that an answer may have.
     pub max_tokens: u32,
-    /// Alternatives asked for at each position.
+    /// Number of alternatives asked for at each position.
     pub top_logprobs: u32,
     /// The request's `seed`; at temperature 0 it decides nothing, and is sent so that a sampler cannot plead chance.
     pub seed: u64,

@@ -15,9 +15,9 @@ const MAX_PAYLOAD_BYTES: usize = 4096;
 /// What became of the entries of a source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admission {
-    /// One row an entry, in the order of the source.
+    /// One row for each entry, in the order of the source.
     pub commitments: Vec<CommitmentRow>,
-    /// The accepted ones, earliest commitment first.
+    /// The accepted commitments, the earliest first.
     pub submissions: Vec<Submission>,
 }
 

@@ -7,13 +7,13 @@ use super::{Digest, Hotkey, ImageReference, row, words};
 row! {
     /// One commitment as found, with what became of it: a row of `commitments`.
     pub struct CommitmentRow {
-        /// The round that read it.
+        /// Id of the round that read it.
         pub round_id: String,
-        /// Place in the source, from 0.
+        /// Position in the source, from 0.
         pub position: u32,
-        /// Hotkey as written, cut to 80 characters; empty where none could be read.
+        /// Hotkey of the miner as written, cut to 80 characters; empty where none could be read.
         pub hotkey: String,
-        /// Block of the commitment, where the source gives one.
+        /// Block at which it was committed, where the source gives one.
         pub block: Option<i64>,
         /// Image as written, cut to 255 characters.
         pub image: Option<String>,
@@ -21,9 +21,9 @@ row! {
         pub digest: Option<String>,
         /// Whether it became a submission.
         pub is_accepted: bool,
-        /// Why it was ignored.
+        /// Why it was ignored, as a code; none if it was accepted.
         pub ignored_code: Option<IgnoreCode>,
-        /// The same in words for the miner.
+        /// Why it was ignored, in words for the miner; none if it was accepted.
         pub ignored_reason: Option<String>,
     }
 }
@@ -33,7 +33,7 @@ words! {
     pub enum IgnoreCode {
         /// The entry is not a commitment.
         BadPayload = "bad-payload",
-        /// A field is there but wrong.
+        /// A field of the commitment is there, but its value is wrong.
         BadField = "bad-field",
         /// A later commitment of the same hotkey counts.
         Superseded = "superseded",
@@ -48,10 +48,10 @@ pub enum IgnoreReason {
     /// The entry is not an object with the fields of a commitment.
     #[error("the payload is not a commitment: {0}")]
     Payload(String),
-    /// A field is there but wrong.
+    /// A field of the commitment is there, but its value is wrong.
     #[error("{0}")]
     Identity(#[from] super::InvalidIdentity),
-    /// An earlier commitment of the same hotkey is superseded by a later one.
+    /// A later commitment of the same hotkey counts in its place.
     #[error("superseded by this hotkey's later commitment at block {later_block}")]
     Superseded {
         /// Block of the commitment that counts.
@@ -60,9 +60,9 @@ pub enum IgnoreReason {
     /// Somebody committed the same digest before.
     #[error("the digest was committed earlier by {first} at block {first_block}: the first one counts")]
     DuplicateDigest {
-        /// Who committed it first.
+        /// Hotkey that committed the digest first.
         first: Hotkey,
-        /// And when.
+        /// Block at which it did.
         first_block: i64,
     },
 }
@@ -84,36 +84,36 @@ impl IgnoreReason {
 pub struct Submission {
     /// Who committed it; its identity within a round.
     pub hotkey: Hotkey,
-    /// The chain's uid of the hotkey, where known.
+    /// The chain's number (uid) of the hotkey, where known.
     pub uid: Option<u32>,
     /// Block of the commitment: ties go to the earlier one.
     pub block: i64,
-    /// Image without tag.
+    /// Image that is booted, named without a tag.
     pub image: ImageReference,
-    /// The digest that is run.
+    /// Digest of the image, which decides what is run.
     pub digest: Digest,
 }
 
 row! {
-    /// A row of `submissions`.
+    /// A row of `submissions`: one commitment that is evaluated.
     pub struct SubmissionRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Hotkey.
+        /// Hotkey of the miner.
         pub hotkey: String,
-        /// The chain's uid, where known.
+        /// The chain's number (uid) of the hotkey, where known.
         pub uid: Option<u32>,
-        /// Block of the commitment.
+        /// Block at which it was committed.
         pub block: i64,
-        /// Image without tag.
+        /// Image, named without a tag.
         pub image: String,
-        /// Digest.
+        /// Digest of the image.
         pub digest: String,
     }
 }
 
 impl SubmissionRow {
-    /// A submission as a row of its round.
+    /// The row of a submission in a round.
     pub fn new(round_id: &str, submission: &Submission) -> Self {
         Self {
             round_id: round_id.to_owned(),

@@ -13,7 +13,7 @@ words! {
         ConnectFailed = "connect_failed",
         /// The connection was lost or closed before the framing was complete.
         Reset = "reset",
-        /// What came was not HTTP.
+        /// What came was not HTTP at all.
         BadHttp = "bad_http",
         /// The absolute deadline of the request passed.
         Timeout = "timeout",
@@ -26,37 +26,37 @@ row! {
     /// A row of `exchanges`: one request as HTTP saw it. All `*_ns` time points are monotonic nanoseconds since the
     /// request's own send, which is the moment before its first byte was handed to the kernel on an open connection.
     pub struct ExchangeRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Key of the read.
+        /// Key of the read that the request belongs to.
         pub read_key: String,
         /// Number of the prompt in the read, from 0.
         pub prompt_index: u32,
-        /// Digest of the prompt's text.
+        /// SHA-256 of the prompt's text, hexadecimal.
         pub prompt_sha256: String,
-        /// The request's send, since the benchmark's start.
+        /// When the request was sent, since the benchmark's start.
         pub send_offset_ns: i64,
-        /// How long connecting took; before the send.
+        /// How long connecting took, which is before the send.
         pub connect_ns: Option<i64>,
-        /// Last byte of the request accepted by the kernel.
+        /// When the kernel had accepted the last byte of the request.
         pub sent_ns: Option<i64>,
-        /// Response headers complete.
+        /// When the response's headers were complete.
         pub headers_ns: Option<i64>,
-        /// The end: clean, or when the client gave up.
+        /// When the response ended, or the client gave up.
         pub end_ns: i64,
-        /// HTTP status, once headers came.
+        /// HTTP status; none if no headers came.
         pub http_status: Option<u32>,
-        /// `Content-Type` as sent, cut to 1,024 bytes as all texts here.
+        /// `Content-Type` as the server sent it, cut to 1,024 bytes as all texts here.
         pub content_type: Option<String>,
-        /// `Content-Encoding` as sent.
+        /// `Content-Encoding` as the server sent it.
         pub content_encoding: Option<String>,
-        /// `Content-Length` as sent.
+        /// `Content-Length` as the server sent it, bytes.
         pub content_length: Option<i64>,
         /// How the response ended.
         pub ended: ExchangeEnd,
         /// The client's own words about an end other than `eof`.
         pub end_detail: String,
-        /// Pieces of the body: so many rows of `streams` are this request's.
+        /// Number of pieces the body came in: so many rows of `streams` are this request's.
         pub pieces: u32,
     }
 }
@@ -64,18 +64,18 @@ row! {
 row! {
     /// A row of `streams`: one piece of one response's body, after the HTTP framing was removed, as it arrived.
     pub struct StreamRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Key of the read.
+        /// Key of the read that the request belongs to.
         pub read_key: String,
-        /// Number of the prompt in the read.
+        /// Number of the prompt in the read, from 0.
         pub prompt_index: u32,
         /// Number of the piece in the body, from 0.
         pub sequence: u32,
         /// When the `read()` that brought it returned, nanoseconds since the request's own send; pieces with one
         /// stamp arrived together.
         pub at_ns: i64,
-        /// The bytes, never decoded or trimmed.
+        /// The bytes of the piece, never decoded or trimmed.
         pub bytes: Vec<u8>,
     }
 }

@@ -9,15 +9,15 @@ use super::words;
 words! {
     /// Whose fault a failure is. An infrastructure fault never costs a miner, an unknown one is held.
     pub enum Fault {
-        /// The submission's: counts against its score.
+        /// The submission's own: counts against its score.
         Submission = "submission",
-        /// The machine's, network's or registry's: retried, then no decision.
+        /// The machine's, the network's or the registry's: retried, then no decision.
         Infra = "infra",
-        /// The pipeline's author's: the definition asks for what cannot be.
+        /// That of the pipeline's author: the definition asks for what cannot be.
         Pipeline = "pipeline",
-        /// A person's at the controls: cancelled or misconfigured.
+        /// That of a person at the controls: cancelled or misconfigured.
         Operator = "operator",
-        /// Not explained by the evidence: held, never scored.
+        /// Nobody's that the evidence shows: held, never scored.
         Unknown = "unknown",
     }
 }
@@ -25,7 +25,7 @@ words! {
 /// A failure as it is published: whose fault, a stable code, and words its owner can act on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// Whose fault it is.
+    /// Whose fault the failure is.
     pub fault: Fault,
     /// Stable kebab-case code, for example `server-exited-before-ready`.
     pub code: String,
@@ -34,7 +34,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// A reason from its three parts.
+    /// Makes a reason from its three parts.
     pub fn new(fault: Fault, code: &str, message: impl Into<String>) -> Self {
         Self { fault, code: code.to_owned(), message: message.into() }
     }

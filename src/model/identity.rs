@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 /// Why a text is not the identity it claims to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidIdentity {
-    /// Not `sha256:` followed by 64 lower-case hexadecimal digits.
+    /// The text is not `sha256:` followed by 64 lower-case hexadecimal digits.
     #[error("`{0}` is not a digest: want `sha256:` and 64 lower-case hexadecimal digits")]
     Digest(String),
-    /// Not a base58 address of 40 to 60 characters.
+    /// The text is not a base58 address of 40 to 60 characters.
     #[error("`{0}` is not a hotkey: want an SS58 address of 40 to 60 base58 characters")]
     Hotkey(String),
-    /// Not an image name in the grammar of OCI references, without tag or digest.
+    /// The text is not an image name in the grammar of OCI references, without tag or digest.
     #[error(
         "`{0}` is not an image reference: want `[host[:port]/]name[/name...]` in lower case, without tag or digest"
     )]
     Image(String),
-    /// Not a round id.
+    /// The text is not the id of a round.
     #[error("`{0}` is not a round id: want lower-case letters, digits and `-`, 1 to 64 characters")]
     Round(String),
 }

@@ -3,49 +3,49 @@
 use super::{Fault, row, words};
 
 words! {
-    /// How a step, leg or job ended; GitHub's four words.
+    /// How a step, leg or job ended, in GitHub's four words.
     pub enum Conclusion {
-        /// Did what it should.
+        /// It did what it should.
         Success = "success",
-        /// Did not.
+        /// It did not do what it should.
         Failure = "failure",
-        /// Was stopped from outside.
+        /// It was stopped from outside.
         Cancelled = "cancelled",
-        /// Its condition was false.
+        /// It did not run, because its condition was false.
         Skipped = "skipped",
     }
 }
 
 row! {
-    /// A row of `step_attempts`.
+    /// A row of `step_attempts`: one step of one attempt of a leg.
     pub struct StepAttemptRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Job.
+        /// Id of the job.
         pub job: String,
-        /// Leg; empty for a job without matrix.
+        /// Key of the leg; empty for a job without matrix.
         pub leg: String,
-        /// Attempt of the leg, from 1.
+        /// Number of the leg's attempt, from 1.
         pub attempt: u32,
-        /// Place of the step in its job, from 0.
+        /// Position of the step in its job, from 0.
         pub step_index: u32,
-        /// Step id or name.
+        /// Id of the step, or its name where it has no id.
         pub step: String,
-        /// Stage, or `run` for a shell step.
+        /// Stage that the step names by `uses:`, or `run` for a shell step.
         pub stage: String,
-        /// Result before `continue-on-error`.
+        /// How the step ended, before `continue-on-error` is considered.
         pub outcome: Conclusion,
-        /// Result after it.
+        /// How the step counts, after `continue-on-error` is considered.
         pub conclusion: Conclusion,
-        /// Whose fault, where it failed.
+        /// Whose fault it was, where the step failed.
         pub fault: Option<Fault>,
-        /// Reason code.
+        /// Code of the reason, where the step failed.
         pub reason: Option<String>,
-        /// Reason in words.
+        /// The reason in words, where the step failed.
         pub detail: Option<String>,
-        /// Wall time of the start, microseconds since 1970 UTC.
+        /// Wall time of the step's start, microseconds since 1970 UTC.
         pub started_at_us: i64,
-        /// How long it took.
+        /// How long the step took.
         pub duration_ns: i64,
     }
 }

@@ -7,12 +7,12 @@ use super::Digest;
 /// A table as it was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedTable {
-    /// Its name.
+    /// Name of the table.
     pub table: String,
-    /// Its file, in the round's directory.
+    /// Path of its file, below the round's directory.
     pub path: String,
-    /// Digest of the file.
+    /// Digest of its file.
     pub digest: Digest,
-    /// Rows in it.
+    /// Number of rows in it.
     pub rows: u64,
 }

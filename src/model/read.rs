@@ -7,9 +7,9 @@ use super::{Digest, Fault, Hotkey, ImageReference, row, words};
 words! {
     /// Which side of a comparison a read belongs to.
     pub enum Arm {
-        /// The pinned baseline.
+        /// The side of the pinned baseline.
         Baseline = "baseline",
-        /// A submission.
+        /// The side of a submission.
         Candidate = "candidate",
     }
 }
@@ -20,88 +20,88 @@ words! {
 pub struct ReadSpec {
     /// Identity of the leg, for example `0003-candidate-5Grwva`; sorts in the order of measurement.
     pub key: String,
-    /// Side of the comparison.
+    /// Side of the comparison the read is on.
     pub arm: Arm,
     /// The submission's hotkey; none for the baseline.
     pub hotkey: Option<Hotkey>,
     /// Image to boot.
     pub image: ImageReference,
-    /// Digest to boot.
+    /// Digest of the image to boot.
     pub digest: Digest,
-    /// Place in the order of measurement, from 0.
+    /// Position in the order of measurement, from 0.
     pub position: u32,
-    /// Reads with one value run in order on one runner.
+    /// Name of the sequence: reads of one sequence run in order on one runner.
     pub sequence: String,
 }
 
 words! {
     /// How a read ended.
     pub enum ReadStatus {
-        /// Benchmarked to the end; single requests may have failed.
+        /// The read was benchmarked to the end; single requests may have failed.
         Measured = "measured",
-        /// Did not come to its end; the reason says whose fault it is.
+        /// The read did not come to its end; the reason says whose fault that is.
         Failed = "failed",
-        /// Measured, but the client was not healthy: not scored.
+        /// The read was measured, but the client was not healthy: it is not scored.
         Void = "void",
     }
 }
 
 row! {
-    /// A row of `reads`.
+    /// A row of `reads`: one fresh launch of one image, and what was measured of it.
     pub struct ReadRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Key of the leg.
+        /// Key of the read, which is the key of its leg.
         pub read_key: String,
-        /// Side of the comparison.
+        /// Side of the comparison the read is on.
         pub arm: Arm,
-        /// Submission, none for the baseline.
+        /// Hotkey of the submission; none for the baseline.
         pub hotkey: Option<String>,
-        /// Image booted.
+        /// Image that was booted.
         pub image: String,
-        /// Digest booted.
+        /// Digest of the image that was booted.
         pub digest: String,
-        /// Place in the order of measurement.
+        /// Position in the order of measurement, from 0.
         pub position: u32,
-        /// Sequence the read ran in.
+        /// Name of the sequence the read ran in.
         pub sequence: String,
-        /// Attempt whose data this is, from 1.
+        /// Number of the attempt whose data this is, from 1.
         pub attempt: u32,
-        /// Runner that ran it.
+        /// Name of the runner that ran it.
         pub runner: String,
-        /// Identity of the launch.
+        /// Identity of the launch; none if the server was not booted.
         pub boot_id: Option<String>,
-        /// From launch to the first healthy answer.
+        /// Time from the launch to the first healthy answer.
         pub boot_ns: Option<i64>,
-        /// Time spent in warm-up.
+        /// Time the warm-up took.
         pub warm_up_ns: Option<i64>,
-        /// From the first request's send to the last one's end.
+        /// Time from the first request's send to the last one's end.
         pub benchmark_ns: Option<i64>,
         /// Wall time of the leg's start, microseconds since 1970 UTC.
         pub started_at_us: i64,
-        /// How it ended.
+        /// How the read ended.
         pub status: ReadStatus,
-        /// Whose fault, where it failed.
+        /// Whose fault it was, where the read failed.
         pub fault: Option<Fault>,
-        /// Reason code, where it failed.
+        /// Code of the reason, where the read failed.
         pub reason: Option<String>,
-        /// Reason in words, where it failed.
+        /// The reason in words, where the read failed.
         pub detail: Option<String>,
-        /// Requests sent.
+        /// Number of requests sent.
         pub requests: u32,
-        /// Requests that did not end `ok`.
+        /// Number of requests that did not end `ok`.
         pub failed_requests: u32,
         /// Median of how late the client's own timer fired while it measured.
         pub client_lag_p50_ns: Option<i64>,
-        /// 99th percentile of the same.
+        /// 99th percentile of how late the client's own timer fired while it measured.
         pub client_lag_p99_ns: Option<i64>,
-        /// CPU time of the client's process over the benchmark.
+        /// CPU time of the client's own thread over the benchmark.
         pub client_cpu_ns: Option<i64>,
-        /// Processor model of the machine.
+        /// Model of the machine's processor.
         pub machine_cpu: Option<String>,
-        /// Logical processors of the machine.
+        /// Number of logical processors of the machine.
         pub machine_cpus: Option<u32>,
-        /// Memory of the machine.
+        /// Size of the machine's memory.
         pub machine_memory_bytes: Option<i64>,
     }
 }

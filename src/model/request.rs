@@ -7,19 +7,19 @@ use super::{row, words};
 words! {
     /// How a request ended. A failing request is data, not an error.
     pub enum RequestStatus {
-        /// A whole answer with a finish reason.
+        /// A whole answer with a finish reason came.
         Ok = "ok",
-        /// A well-formed stream without any visible text.
+        /// A well-formed stream came, without any visible text.
         NoTokens = "no_tokens",
         /// The stream ended without a finish reason.
         Truncated = "truncated",
-        /// Bytes that are not the protocol.
+        /// What came does not follow the protocol.
         ProtocolError = "protocol_error",
-        /// An HTTP error status or an error event in the stream.
+        /// An HTTP error status came, or an error event in the stream.
         ServerError = "server_error",
-        /// The connection failed.
+        /// The connection could not be made, or was lost.
         TransportError = "transport_error",
-        /// The absolute deadline passed.
+        /// The request's absolute deadline passed.
         Timeout = "timeout",
     }
 }
@@ -27,7 +27,7 @@ words! {
 words! {
     /// Something noticed about an answer that its status does not say; declared in the order of the words.
     pub enum RequestFlag {
-        /// An event whose data is not a chat completion chunk in JSON.
+        /// An event's data was not a chat completion chunk in JSON.
         BadJson = "bad_json",
         /// The claimed tokens' bytes are not the text, or are no tokens: the canonical ones are scored instead.
         BytesMismatch = "bytes_mismatch",
@@ -35,37 +35,37 @@ words! {
         ContentEncoding = "content_encoding",
         /// The length was announced before the body: the answer was complete before it was sent.
         ContentLength = "content_length",
-        /// Events after `[DONE]`.
+        /// Events came after `[DONE]`.
         DataAfterDone = "data_after_done",
-        /// `[DONE]` as the very end of the stream, without the blank line that closes an event; it counts as done.
+        /// `[DONE]` was the very end of the stream, without the blank line that closes an event; it counts as done.
         DoneUnclosed = "done_unclosed",
-        /// `[DONE]` without a finish reason.
+        /// `[DONE]` came without a finish reason.
         DoneWithoutFinish = "done_without_finish",
-        /// Bytes that are not UTF-8; the text holds replacement characters.
+        /// There were bytes that are not UTF-8; the text holds replacement characters.
         InvalidUtf8 = "invalid_utf8",
-        /// A whole answer without `[DONE]`.
+        /// A whole answer came without `[DONE]`.
         NoDone = "no_done",
         /// No log probabilities came at all.
         NoLogprobs = "no_logprobs",
         /// The claimed tokens spell the text, but not as the tokenizer does.
         NonCanonical = "non_canonical",
-        /// Not an event stream.
+        /// The response was not an event stream.
         NotEventStream = "not_event_stream",
-        /// A text that the pinned tokenizer does not take.
+        /// The pinned tokenizer does not take the text.
         NotTokenizable = "not_tokenizable",
-        /// Text on another channel (reasoning, tool calls) or choice than the answer's.
+        /// Text came on another channel (reasoning, tool calls) or choice than the answer's.
         OtherChannel = "other_channel",
         /// The stream ended inside an event.
         PartialEventAtEof = "partial_event_at_eof",
-        /// Text after the finish reason.
+        /// Text came after the finish reason.
         TextAfterFinish = "text_after_finish",
-        /// Log probabilities of tokens that made no text visible.
+        /// There were log probabilities of tokens that made no text visible.
         TokenWithoutText = "token_without_text",
-        /// More bytes or events than the client reads.
+        /// More bytes or events came than the client reads.
         TooLarge = "too_large",
         /// After `[DONE]` the connection did not end as HTTP ends it.
         UncleanEnd = "unclean_end",
-        /// A choice that was not asked for.
+        /// A choice came that was not asked for.
         UnrequestedChoice = "unrequested_choice",
         /// `usage` and the number of log probability entries differ by more than one.
         UsageMismatch = "usage_mismatch",
@@ -75,59 +75,59 @@ words! {
 row! {
     /// A row of `requests`. All `*_ns` time points are monotonic nanoseconds since the request's own send.
     pub struct RequestRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Key of the read.
+        /// Key of the read that the request belongs to.
         pub read_key: String,
         /// Number of the prompt in the read, from 0; the same prompt has the same number in every read.
         pub prompt_index: u32,
-        /// Digest of the prompt's text.
+        /// SHA-256 of the prompt's text, hexadecimal.
         pub prompt_sha256: String,
-        /// How it ended.
+        /// How the request ended.
         pub status: RequestStatus,
-        /// What else was noticed.
+        /// What else was noticed about the answer.
         pub flags: BTreeSet<RequestFlag>,
-        /// HTTP status, once headers came.
+        /// HTTP status; none if no headers came.
         pub http_status: Option<u32>,
-        /// Send of the first byte, since the benchmark's start.
+        /// When the first byte was sent, since the benchmark's start.
         pub send_offset_ns: i64,
-        /// Last byte of the request accepted by the kernel.
+        /// When the kernel had accepted the last byte of the request.
         pub sent_ns: Option<i64>,
-        /// Response headers complete.
+        /// When the response's headers were complete.
         pub headers_ns: Option<i64>,
-        /// First byte of the body.
+        /// When the first byte of the body came.
         pub first_byte_ns: Option<i64>,
-        /// First complete event, whatever it holds.
+        /// When the first event was complete, whatever it holds.
         pub first_event_ns: Option<i64>,
-        /// First event with visible text complete: the time to first token.
+        /// When the first event with visible text was complete: the time to first token.
         pub ttft_ns: Option<i64>,
-        /// Last event with visible text complete: the end-to-end time.
+        /// When the last event with visible text was complete: the end-to-end time.
         pub e2e_ns: Option<i64>,
-        /// Event with the finish reason.
+        /// When the event with the finish reason was complete.
         pub finish_ns: Option<i64>,
-        /// `[DONE]`.
+        /// When `[DONE]` was complete.
         pub done_ns: Option<i64>,
-        /// End of the body.
+        /// When the body ended.
         pub end_ns: Option<i64>,
         /// Time per output token after the first event; none if there was only one burst.
         pub tpot_ns: Option<f64>,
         /// Mean delivery time: token-weighted mean of the arrival times.
         pub mdt_ns: Option<f64>,
-        /// Longest gap between two bursts.
+        /// Longest gap between two bursts; none if there was only one.
         pub stall_ns: Option<i64>,
-        /// Tokens credited: the pinned tokenizer's count of the visible text.
+        /// Number of tokens credited: the pinned tokenizer's count of the visible text.
         pub tokens: u32,
-        /// Entries in `logprobs.content`.
+        /// Number of entries in `logprobs.content`.
         pub logprob_tokens: u32,
-        /// Completion tokens the server claims.
+        /// Number of completion tokens the server claims in `usage`.
         pub usage_tokens: Option<u32>,
-        /// Finish reason as sent.
+        /// Finish reason as the server sent it.
         pub finish_reason: Option<String>,
-        /// Complete events.
+        /// Number of complete events.
         pub events: u32,
-        /// Body bytes.
+        /// Number of bytes of the body.
         pub body_bytes: i64,
-        /// Visible text of choice 0.
+        /// Visible text of choice 0, which is the answer.
         pub text: String,
     }
 }
@@ -135,27 +135,27 @@ row! {
 row! {
     /// A row of `tokens`: one token of one sealed answer.
     pub struct TokenRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Key of the read.
+        /// Key of the read that the answer belongs to.
         pub read_key: String,
-        /// Number of the prompt.
+        /// Number of the prompt in the read, from 0.
         pub prompt_index: u32,
-        /// Position in the answer, from 0.
+        /// Position of the token in the answer, from 0.
         pub position: u32,
-        /// Token id by the pinned tokenizer.
+        /// Id of the token in the pinned tokenizer's vocabulary.
         pub token_id: u32,
         /// Whether this is the end-of-answer token, which carries no text.
         pub is_end: bool,
-        /// Log probability the server claimed, natural logarithm.
+        /// Log probability that the server claimed, natural logarithm.
         pub server_logprob: Option<f64>,
-        /// Log probability by the trusted scorer.
+        /// Log probability by the trusted scorer, natural logarithm.
         pub scorer_logprob: Option<f64>,
-        /// Rank by the trusted scorer, 1 is the most probable.
+        /// Rank by the trusted scorer; 1 is the most probable.
         pub scorer_rank: Option<u32>,
-        /// Log probability of the scorer's most probable token.
+        /// Log probability of the scorer's most probable token there, natural logarithm.
         pub scorer_top_logprob: Option<f64>,
-        /// Arrival of the event that carried it, since the request's send.
+        /// When the event that carried the token came, since the request's send.
         pub arrival_ns: Option<i64>,
     }
 }

@@ -14,9 +14,9 @@ pub trait Described {
 /// What the documentation of a column says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
+    /// Name of the column.
     pub name: &'static str,
-    /// What it means, a line of the documentation each.
+    /// What the column means, a line of the documentation each.
     pub meaning: &'static [&'static str],
 }
 

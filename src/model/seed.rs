@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 pub struct Seed([u8; 32]);
 
 impl Seed {
-    /// The round's root seed from any text: SHA-256 of `cacheon seed v1` and the text.
+    /// The root seed of a round from any text: SHA-256 of `cacheon seed v1` and the text.
     pub fn from_text(text: &str) -> Self {
         Self(hash(&[b"cacheon seed v1", text.as_bytes()]))
     }
@@ -44,7 +44,7 @@ impl Seed {
         hex::encode(self.0)
     }
 
-    /// Reads back [`Seed::to_hex`].
+    /// Reads a seed that [`Seed::to_hex`] wrote; none if the text is anything else.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).ok()?;

@@ -3,13 +3,13 @@
 use super::{Fault, row, words};
 
 words! {
-    /// Outcome of comparing a submission's speed with the baseline's.
+    /// What comparing a submission's speed with the baseline's came to.
     pub enum DecisionOutcome {
-        /// Proven faster than the bar.
+        /// It is proven faster than the bar.
         Pass = "pass",
-        /// Proven not faster, or not proven at the last look.
+        /// It is proven not faster, or not proven faster at the last look.
         Fail = "fail",
-        /// This machine's noise does not allow a decision.
+        /// The noise of this machine does not allow a decision.
         NoDecision = "no-decision",
     }
 }
@@ -17,11 +17,11 @@ words! {
 words! {
     /// What of a submission's speed is compared.
     pub enum Component {
-        /// Time to first token.
+        /// The time to first token.
         Ttft = "ttft",
-        /// End-to-end time.
+        /// The end-to-end time.
         E2e = "e2e",
-        /// Mean delivery time.
+        /// The mean delivery time.
         Mdt = "mdt",
         /// The weighted mean of the others, which decides.
         Score = "score",
@@ -31,27 +31,27 @@ words! {
 row! {
     /// A row of `decisions`: one component of one submission's speed against the baseline reads around it.
     pub struct DecisionRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Submission.
+        /// Hotkey of the submission.
         pub hotkey: String,
-        /// What is compared.
+        /// What of the speed is compared.
         pub component: Component,
-        /// Mean over rounds of the trimmed mean over prompts of ln(baseline / candidate); above 0 is faster.
+        /// Mean over its reads of the trimmed mean over prompts of ln(baseline / candidate); above 0 is faster.
         pub log_ratio: Option<f64>,
-        /// Its standard error.
+        /// Standard error of `log_ratio`.
         pub standard_error: Option<f64>,
-        /// Lower confidence bound.
+        /// Lower confidence bound of `log_ratio`.
         pub lower: Option<f64>,
-        /// Upper confidence bound.
+        /// Upper confidence bound of `log_ratio`.
         pub upper: Option<f64>,
-        /// What `lower` must exceed.
+        /// What `lower` must exceed to pass.
         pub bar: f64,
-        /// Prompts that entered.
+        /// Number of prompts that were compared.
         pub prompts: u32,
         /// What was decided.
         pub outcome: DecisionOutcome,
-        /// Why, in words.
+        /// Why it was decided so, in words.
         pub reason: String,
     }
 }
@@ -59,53 +59,53 @@ row! {
 words! {
     /// What became of a submission, the best standing first.
     pub enum Standing {
-        /// Correct and proven faster: has a score above zero.
+        /// It is correct and proven faster: it has a score above zero.
         Scored = "scored",
-        /// Correct, not proven faster than the bar.
+        /// It is correct, but not proven faster than the bar.
         NotFaster = "not-faster",
-        /// A correctness check failed.
+        /// It failed a correctness check.
         Disqualified = "disqualified",
         /// Its own fault kept it from being measured.
         Failed = "failed",
-        /// Not decided: infrastructure, noise or an unexplained failure.
+        /// It was not decided: infrastructure, noise or an unexplained failure.
         Held = "held",
-        /// The commitment never became a submission.
+        /// It was a commitment that never became a submission.
         Ignored = "ignored",
     }
 }
 
 row! {
-    /// A row of `leaderboard`.
+    /// A row of `leaderboard`: what became of one miner, and why.
     pub struct LeaderboardRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Place from 1; total, ties go to the earlier commitment.
+        /// Place on the leaderboard, from 1; no two share one, ties go to the earlier commitment.
         pub rank: u32,
-        /// Miner.
+        /// Hotkey of the miner.
         pub hotkey: String,
-        /// The chain's uid, where known.
+        /// The chain's number (uid) of the hotkey, where known.
         pub uid: Option<u32>,
-        /// Block of the commitment.
+        /// Block at which it was committed.
         pub block: Option<i64>,
-        /// Image.
+        /// Image, named without a tag.
         pub image: Option<String>,
-        /// Digest.
+        /// Digest of the image.
         pub digest: Option<String>,
         /// `exp(lower bound) - 1` of the composite where it passed, else 0: noise pays nobody.
         pub score: f64,
         /// Share of the reward, 0 to 1; the shares of a round sum to at most 1.
         pub share: f64,
-        /// Measured speed-up of the end-to-end time: baseline / candidate.
+        /// Measured speed-up of the end-to-end time: the baseline's over the candidate's.
         pub speedup_e2e: Option<f64>,
-        /// Measured speed-up of the time to first token.
+        /// Measured speed-up of the time to first token: the baseline's over the candidate's.
         pub speedup_ttft: Option<f64>,
-        /// What became of it.
+        /// What became of the miner's commitment.
         pub standing: Standing,
-        /// Whose fault, where it failed.
+        /// Whose fault it was, where it failed.
         pub fault: Option<Fault>,
-        /// Reason code.
+        /// Code of the reason for the standing.
         pub reason: String,
-        /// Reason in words.
+        /// The reason for the standing, in words.
         pub detail: String,
     }
 }
@@ -113,19 +113,19 @@ row! {
 row! {
     /// A row of `weights`: what is to be set on chain.
     pub struct WeightRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Subnet.
+        /// Number of the subnet.
         pub netuid: u32,
-        /// Miner.
+        /// Hotkey of the miner.
         pub hotkey: String,
-        /// The chain's uid, where known.
+        /// The chain's number (uid) of the hotkey, where known.
         pub uid: Option<u32>,
         /// Share of the reward, 0 to 1.
         pub share: f64,
-        /// Max-upscaled to 65535, as the chain stores it.
+        /// Weight as the chain stores it: the shares scaled so that the largest is 65535.
         pub weight: u16,
-        /// Whether nothing was sent.
+        /// Whether the weights were only written down, and nothing was sent.
         pub is_dry_run: bool,
         /// What the chain answered; none in a dry run.
         pub receipt: Option<String>,

@@ -5,7 +5,7 @@ use super::{row, words};
 words! {
     /// A correctness check, the most telling first: where several fail, the first one names the reason.
     pub enum Check {
-        /// Whether requests ended `ok`.
+        /// Whether the requests ended `ok`.
         Answered = "answered",
         /// Tokens that the model would hardly have said.
         HardMargin = "hard-margin",
@@ -13,13 +13,13 @@ words! {
         Flips = "flips",
         /// How far below the model's own choice the tokens are on average.
         MeanMargin = "mean-margin",
-        /// [`Check::HardMargin`] of first tokens alone.
+        /// The same as [`Check::HardMargin`], of first tokens alone.
         FirstHardMargin = "first-hard-margin",
-        /// [`Check::Flips`] of first tokens alone.
+        /// The same as [`Check::Flips`], of first tokens alone.
         FirstFlips = "first-flips",
-        /// [`Check::MeanMargin`] of first tokens alone.
+        /// The same as [`Check::MeanMargin`], of first tokens alone.
         FirstMeanMargin = "first-mean-margin",
-        /// Log probabilities as claimed against the model's own.
+        /// How far claimed log probabilities are from the model's own.
         CommittedLogprobs = "committed-logprobs",
         /// Whether answers end by themselves or at the token limit.
         Finish = "finish",
@@ -27,7 +27,7 @@ words! {
         EndMargin = "end-margin",
         /// Ends of answers where the model would rather have gone on.
         EndFlips = "end-flips",
-        /// Mean length of the answers.
+        /// How long the answers are on average.
         Length = "length",
         /// Whether the claimed tokens' bytes are the text.
         TextBytes = "text-bytes",
@@ -39,13 +39,13 @@ words! {
 }
 
 words! {
-    /// Result of one check.
+    /// How one check ended.
     pub enum CheckOutcome {
-        /// Within its threshold.
+        /// What was measured is within the threshold.
         Pass = "pass",
-        /// Beyond its threshold: the score is zero.
+        /// What was measured is beyond the threshold: the score is zero.
         Fail = "fail",
-        /// Could not be made: the scorer, the control or the sample is missing. Never costs a miner.
+        /// The check could not be made: scorer, control or sample is missing. That never costs a miner.
         Void = "void",
     }
 }
@@ -53,25 +53,25 @@ words! {
 row! {
     /// A row of `verdicts`: one check of one submission (or of the baseline against itself).
     pub struct VerdictRow {
-        /// The round.
+        /// Id of the round.
         pub round_id: String,
-        /// Read whose answers were judged.
+        /// Key of the read whose answers were judged.
         pub read_key: String,
-        /// Submission, none for the baseline.
+        /// Hotkey of the submission; none for the baseline.
         pub hotkey: Option<String>,
-        /// What was checked.
+        /// Which check this is.
         pub check: Check,
-        /// What was found.
+        /// How the check ended.
         pub outcome: CheckOutcome,
-        /// What was measured.
+        /// What was measured, in the check's own unit; none if nothing could be.
         pub value: Option<f64>,
-        /// The same of the baseline's own answers.
+        /// What was measured of the baseline's own answers.
         pub control_value: Option<f64>,
-        /// Beyond this the check fails.
+        /// Threshold of `value`, beyond which the check fails.
         pub threshold: Option<f64>,
-        /// Tokens or requests the value rests on.
+        /// Number of tokens or requests the value rests on.
         pub samples: u32,
-        /// In words a miner can act on.
+        /// What was found, in words a miner can act on.
         pub reason: String,
         /// The worst positions as JSON: `[{"prompt_index":..,"position":..,..}]`.
         pub evidence: String,

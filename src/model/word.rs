@@ -8,10 +8,10 @@ use std::str::FromStr;
 
 /// A value of a closed vocabulary.
 pub trait Word: Copy + Ord + FromStr<Err = UnknownWord> + 'static {
-    /// All values in the order of their declaration.
+    /// All values, in the order of their declaration.
     const ALL: &'static [Self];
 
-    /// The word of the value.
+    /// The word that stands for the value in files, tables and messages.
     fn as_str(self) -> &'static str;
 }
 
@@ -23,7 +23,7 @@ pub struct UnknownWord {
 }
 
 impl UnknownWord {
-    /// Of a text that is not one of the vocabulary's words.
+    /// Makes the error for a text that is not one of the vocabulary's words.
     pub(super) fn of<W: Word>(text: &str) -> Self {
         Self {
             found: super::identity::excerpt(text),
@@ -50,10 +50,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All values in the order of their declaration.
+            /// All values, in the order of their declaration.
             pub const ALL: &'static [Self] = &[$( Self::$variant ),+];
 
-            /// The word in files, tables and messages.
+            /// The word that stands for the value in files, tables and messages.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $( Self::$variant => $word ),+
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::model::{
         Arm, Check, CheckOutcome, Component, Conclusion, DecisionOutcome, ExchangeEnd, Fault, IgnoreCode,
-        ReadStatus, RequestFlag, RequestStatus, Standing,
+        ReadStatus, RequestFlag, RequestStatus, Role, Standing,
     };
 
     fn check<W: Word + Debug + Display + Serialize + DeserializeOwned>() {
@@ -139,6 +139,7 @@ mod tests {
         check::<ReadStatus>();
         check::<RequestFlag>();
         check::<RequestStatus>();
+        check::<Role>();
         check::<Standing>();
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 
 macro_rules! codes {
     ($($variant:ident = $code:literal: $summary:literal,)+) => {
-        /// Which check made a finding.
+        /// The check that made a finding.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $(#[doc = $summary] $variant,)+
@@ -16,7 +16,7 @@ macro_rules! codes {
             /// All checks, by code.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The stable code, such as `L002`.
+            /// The stable code of the check, such as `L002`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $code,)+ }
             }

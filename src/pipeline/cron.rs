@@ -27,37 +27,37 @@ impl PartialEq for Cron {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fault}")]
 pub struct CronError {
-    /// What is wrong.
+    /// What is wrong with the line.
     pub fault: CronFault,
-    /// Where, in bytes of the line.
+    /// Where it is wrong, in bytes of the line.
     pub span: Span,
 }
 
 /// What is wrong with a cron line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CronFault {
-    /// `@daily` and its like.
+    /// The line is a nickname: `@daily` and its like.
     #[error("`{name}` is a nickname; write the five fields{}", instead.map(|line| format!(": `{line}`")).unwrap_or_default())]
     Nickname {
-        /// What was written.
+        /// The nickname that was written.
         name: String,
-        /// The line that means the same.
+        /// The line that means the same, where there is one.
         instead: Option<&'static str>,
     },
-    /// Not five fields.
+    /// The line does not have five fields.
     #[error("a cron line has five fields (minute, hour, day of month, month, day of week); this has {found}")]
     FieldCount {
-        /// How many there are.
+        /// Number of fields there are.
         found: usize,
     },
-    /// A field that cannot be read.
+    /// A field of the line cannot be read.
     #[error("{field} field: `{value}` {why}")]
     Field {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// What stands there.
+        /// What stands in the field.
         value: String,
-        /// What is wrong with it.
+        /// What is wrong with the field.
         why: String,
     },
 }
@@ -88,9 +88,9 @@ impl Cron {
         if fields.len() != FIELDS.len() {
             return Err(CronError { fault: CronFault::FieldCount { found: fields.len() }, span: whole });
         }
-        for (place, (start, value)) in fields.iter().enumerate() {
-            if let Err(why) = check_field(place, value) {
-                let fault = CronFault::Field { field: FIELDS[place], value: (*value).to_owned(), why };
+        for (index, (start, value)) in fields.iter().enumerate() {
+            if let Err(why) = check_field(index, value) {
+                let fault = CronFault::Field { field: FIELDS[index], value: (*value).to_owned(), why };
                 return Err(CronError { fault, span: Span::new(*start, start + value.len()) });
             }
         }
@@ -131,7 +131,7 @@ fn parser() -> CronParser {
     CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).sloppy_ranges(true).build()
 }
 
-fn check_field(place: usize, value: &str) -> Result<(), String> {
+fn check_field(index: usize, value: &str) -> Result<(), String> {
     const BOUNDS: [(u32, u32); 5] = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)];
     const WORDS: [&[&str]; 5] = [
         &[],
@@ -140,9 +140,9 @@ fn check_field(place: usize, value: &str) -> Result<(), String> {
         &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
         &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
     ];
-    let (least, most) = BOUNDS[place];
+    let (least, most) = BOUNDS[index];
     let number = |text: &str| -> Result<u32, String> {
-        let word = WORDS[place].iter().position(|word| word.eq_ignore_ascii_case(text));
+        let word = WORDS[index].iter().position(|word| word.eq_ignore_ascii_case(text));
         if let Some(position) = word {
             return Ok(position as u32 + least);
         }
@@ -150,7 +150,7 @@ fn check_field(place: usize, value: &str) -> Result<(), String> {
         let found = u32::from_str(text).ok().filter(|_| is_number).ok_or_else(|| {
             format!(
                 "has `{text}`, which is not a number{}",
-                if WORDS[place].is_empty() { "" } else { " or a name" }
+                if WORDS[index].is_empty() { "" } else { " or a name" }
             )
         })?;
         if (least..=most).contains(&found) {

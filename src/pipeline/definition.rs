@@ -1,7 +1,7 @@
 //! A checked pipeline: what the YAML file means.
 //!
 //! Built only by [`Pipeline::parse`](super::parse); a value of these types has unknown keys, wrong types,
-//! cycles and misplaced contexts behind it. What is templated keeps its place in the file.
+//! cycles and misplaced contexts behind it. What is templated keeps its span in the file.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::stage::{StageName, ValueKind};
 use super::template::{Condition, Template, TemplateTree};
 use super::yaml::Key;
 
-/// Names and templated values in file order.
+/// Variables of an environment by name, in file order.
 pub type Env = Vec<(String, Template)>;
 
 /// The values of an environment as text.
@@ -30,9 +30,9 @@ pub fn texts(env: &Env, scope: &dyn Scope) -> Result<Vec<(String, String)>, Expr
 pub struct Pipeline {
     /// The file, for drawing failures at run time.
     pub source: Source,
-    /// `name`, or the file's name without its extension.
+    /// The pipeline's `name`, or the file's name without its extension.
     pub name: String,
-    /// What one round is called.
+    /// What one round is called, if the pipeline says so.
     pub run_name: Option<Template>,
     /// When rounds start by themselves.
     pub schedules: Vec<Schedule>,
@@ -58,29 +58,29 @@ impl Pipeline {
 /// A time at which rounds start.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// When.
+    /// The instants at which rounds start.
     pub cron: Cron,
-    /// In which zone's time; UTC by default.
+    /// The time zone of the cron line; UTC by default.
     pub timezone: TimeZone,
     /// What happens when a round of this pipeline is still running.
     pub overlap: Overlap,
-    /// What happens to ticks that were missed.
+    /// What happens to ticks that passed while nobody was watching.
     pub catch_up: CatchUp,
     /// A tick older than this is recorded as missed.
     pub deadline: Option<Duration>,
     /// The longest delay, drawn for each tick from its identity.
     pub jitter: Duration,
-    /// The cron line's place.
+    /// Where the cron line stands.
     pub span: Span,
 }
 
 /// What happens to a tick while a round of the same pipeline runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overlap {
-    /// It is recorded and not run.
+    /// The tick is recorded and not run.
     #[default]
     Skip,
-    /// It waits; the newest one wins.
+    /// The tick waits; the newest one wins.
     Queue,
     /// The running round is cancelled.
     Replace,
@@ -89,7 +89,7 @@ pub enum Overlap {
 /// What happens to ticks that passed while nobody was watching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CatchUp {
-    /// Nothing.
+    /// None of them runs.
     None,
     /// The newest one runs.
     #[default]
@@ -101,17 +101,17 @@ pub enum CatchUp {
 /// Something a person may set when starting a round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputDecl {
-    /// Its name.
+    /// Name of the input.
     pub name: String,
-    /// Its type.
+    /// Type of the input.
     pub kind: InputType,
-    /// What it is for.
+    /// What the input is for.
     pub description: Option<String>,
-    /// Whether it must be given.
+    /// Whether the input must be given.
     pub is_required: bool,
-    /// Its value if it is not given; already of the right type.
+    /// Value of the input if it is not given; already of the right type.
     pub default: Option<Value>,
-    /// The name's place.
+    /// Where the input's name stands.
     pub span: Span,
 }
 
@@ -124,20 +124,20 @@ pub enum InputType {
     Number,
     /// `true` or `false`.
     Boolean,
-    /// One of these.
+    /// One of these texts.
     Choice(Vec<String>),
 }
 
 /// What steps and jobs without their own setting use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Defaults {
-    /// The shell of `run` steps.
+    /// The shell of `run` steps that name none.
     pub shell: Shell,
-    /// The timeout of jobs.
+    /// The timeout of jobs that name none; without it they have no limit.
     pub timeout: Option<Duration>,
 }
 
-/// What a script runs in.
+/// The program that a script runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Shell {
     /// `bash --noprofile --norc -eo pipefail`.
@@ -148,59 +148,59 @@ pub enum Shell {
 /// Rounds of one group run one after the other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Concurrency {
-    /// The group's name.
+    /// Name of the group.
     pub group: Template,
     /// Whether a new round cancels the running one.
     pub cancel_in_progress: bool,
-    /// How many rounds wait.
+    /// How many rounds of the group wait.
     pub queue: Queue,
 }
 
 /// How many rounds of a group wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Queue {
-    /// One; the newest wins.
+    /// One waits; the newest wins.
     #[default]
     Single,
-    /// All, first come first served.
+    /// All wait, first come first served.
     Max,
 }
 
 /// One job.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Its id, unique whatever the case.
+    /// Id of the job, unique whatever the case.
     pub id: String,
-    /// The id's place.
+    /// Where the id stands.
     pub span: Span,
-    /// What it is called; the id if not given.
+    /// What the job is called; the id if not given.
     pub name: Option<Template>,
-    /// The jobs whose end it waits for.
+    /// The jobs whose end the job waits for.
     pub needs: Vec<Need>,
-    /// Whether it runs.
+    /// Whether the job runs.
     pub condition: Condition,
-    /// Where it runs.
+    /// Where the job runs.
     pub runs_on: RunsOn,
-    /// Its matrix.
+    /// The matrix of the job and how its legs run; none if it has one leg.
     pub strategy: Option<Strategy>,
-    /// Environment of its steps.
+    /// Environment of the job's steps.
     pub env: Env,
-    /// What it hands to the jobs that need it.
+    /// What the job hands to the jobs that need it.
     pub outputs: Vec<OutputDecl>,
-    /// How long one attempt may take.
+    /// How long one attempt may take; none if there is no limit.
     pub timeout: Option<Duration>,
-    /// Whether and when it is tried again, as a whole.
+    /// Whether and when the job is tried again, as a whole.
     pub retry: Retry,
-    /// Whether its failure lets the round go on.
+    /// Whether a failure of the job lets the round go on.
     pub continue_on_error: Flag,
-    /// Its steps in order; never empty.
+    /// The steps of the job in order; never empty.
     pub steps: Vec<Step>,
 }
 
 /// A job that is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
-    /// Its id.
+    /// Id of the job that is waited for.
     pub job: String,
     /// Where the need is written.
     pub span: Span,
@@ -213,14 +213,14 @@ pub struct RunsOn {
     pub labels: Vec<Template>,
 }
 
-/// The legs of a job.
+/// The legs of a job, and how they run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Strategy {
     /// The matrix: a mapping of lists with `include` and `exclude`, or one expression that gives such a mapping.
     pub matrix: TemplateTree,
-    /// The identity of a leg.
+    /// The identity of a leg; its values joined by `-` if not given.
     pub key: Option<Template>,
-    /// How many legs run at once.
+    /// How many legs run at once; none if there is no limit.
     pub max_parallel: Option<u32>,
     /// Whether the first failing leg cancels the others.
     pub fail_fast: bool,
@@ -230,28 +230,28 @@ pub struct Strategy {
     pub sequence: Option<Template>,
     /// Whether a matrix without legs is fine.
     pub allow_empty: bool,
-    /// The key's place.
+    /// Where the key `strategy` stands.
     pub span: Span,
 }
 
 /// In which order legs start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LegOrder {
-    /// As in the file.
+    /// Legs start as they stand in the file.
     #[default]
     File,
-    /// Shuffled by the round's seed, and recorded.
+    /// Legs start in an order drawn from the round's seed, which is recorded.
     Shuffle,
 }
 
 /// What a job hands to the jobs that need it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputDecl {
-    /// Its name.
+    /// Name of the output.
     pub name: String,
-    /// Its type.
+    /// Type of the output.
     pub kind: OutputType,
-    /// Its value.
+    /// Value of the output.
     pub value: Template,
 }
 
@@ -288,31 +288,31 @@ impl OutputType {
 /// Whether and when something is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Retry {
-    /// How often, after the first time.
+    /// How often it is tried again, after the first time.
     pub max: u32,
-    /// After which faults.
+    /// After which faults it is tried again.
     pub on: Vec<FaultName>,
-    /// After which delay.
+    /// How long it waits before it is tried again.
     pub backoff: Backoff,
 }
 
 /// A fault that may be retried; a submission's own never is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultName {
-    /// The machine, the network or a registry.
+    /// The fault of the machine, the network or a registry.
     Infra,
-    /// The pipeline file.
+    /// The fault of the pipeline file.
     Pipeline,
-    /// A person.
+    /// The fault of a person at the controls.
     Operator,
-    /// Nobody can say.
+    /// A fault that the evidence does not explain.
     Unknown,
 }
 
 /// The delay before another try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backoff {
-    /// How it grows.
+    /// How the delay grows from try to try.
     pub kind: BackoffKind,
     /// The first delay.
     pub delay: Duration,
@@ -345,11 +345,11 @@ impl Backoff {
 /// How a delay grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BackoffKind {
-    /// Not at all.
+    /// It does not grow.
     Fixed,
-    /// By the first delay each time.
+    /// It grows by the first delay each time.
     Linear,
-    /// Twofold each time.
+    /// It doubles each time.
     #[default]
     Exponential,
 }
@@ -357,32 +357,32 @@ pub enum BackoffKind {
 /// A setting that is true, false, or decided by an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Flag {
-    /// As written.
+    /// The value as it is written.
     Fixed(bool),
-    /// By an expression.
+    /// The value is decided by this expression.
     Template(Template),
 }
 
 /// One step.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// Its id, unique in the job whatever the case.
+    /// Id of the step, unique in its job whatever the case.
     pub id: Option<String>,
     /// Where the step begins.
     pub span: Span,
-    /// What it is called.
+    /// What the step is called, if it says so.
     pub name: Option<Template>,
-    /// Whether it runs.
+    /// Whether the step runs.
     pub condition: Condition,
-    /// Its environment.
+    /// Environment of the step.
     pub env: Env,
-    /// How long it may take.
+    /// How long the step may take; none if there is no limit.
     pub timeout: Option<Duration>,
-    /// Whether its failure lets the job go on.
+    /// Whether a failure of the step lets the job go on.
     pub continue_on_error: Flag,
-    /// Whether and when it is tried again.
+    /// Whether and when the step is tried again.
     pub retry: Retry,
-    /// What it does.
+    /// What the step does.
     pub action: StepAction,
 }
 
@@ -391,18 +391,18 @@ pub struct Step {
 pub enum StepAction {
     /// Runs a built-in stage.
     Stage {
-        /// Which.
+        /// The stage that is run.
         stage: StageName,
-        /// Its inputs in file order.
+        /// Inputs of the stage, in file order.
         with: Vec<(Key, TemplateTree)>,
-        /// The place of `uses`.
+        /// Where `uses` stands.
         span: Span,
     },
     /// Runs a script.
     Run {
         /// The script; outside data reaches it by `env` only.
         script: Template,
-        /// What it runs in.
+        /// The program that the script runs in.
         shell: Shell,
     },
 }

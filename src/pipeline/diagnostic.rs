@@ -1,6 +1,6 @@
 //! What is wrong with a file, and how it is shown.
 //!
-//! A [`Diagnostic`] is data: a code, a message, a place, other places that matter, and the edit that would
+//! A [`Diagnostic`] is data: a code, a message, a span, other spans that matter, and the edit that would
 //! help. Drawing is `annotate-snippets`' work (this is the only file that names it); lines for machines come
 //! from [`Diagnostic::to_json`]. Findings are collected, never thrown one at a time: see [`Diagnostics`].
 
@@ -24,7 +24,7 @@ pub enum Severity {
     Error,
     /// The file can be used, and probably does not mean what it says.
     Warning,
-    /// Worth knowing.
+    /// Nothing is wrong, but something is worth knowing.
     Note,
 }
 
@@ -47,36 +47,36 @@ pub enum Color {
     Always,
 }
 
-/// A second place that explains the first.
+/// Another span, which explains the finding's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
-    /// Where.
+    /// What is pointed at.
     pub span: Span,
-    /// What is there.
+    /// What stands there, in words.
     pub text: String,
 }
 
 /// One finding in one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Which check found it.
+    /// The check that found it.
     pub code: Code,
     /// How bad it is.
     pub severity: Severity,
     /// What is wrong, in one line.
     pub message: String,
-    /// Where.
+    /// Where it is wrong.
     pub span: Span,
     /// What stands at `span`, where the message alone does not say it.
     pub note: Option<String>,
-    /// Other places that matter.
+    /// Other spans that matter.
     pub labels: Vec<Label>,
     /// The edit that would help.
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// An error at a place.
+    /// An error at a span.
     pub fn error(code: Code, span: Span, message: impl Into<String>) -> Self {
         let (note, help) = (None, None);
         Self {
@@ -90,19 +90,19 @@ impl Diagnostic {
         }
     }
 
-    /// A warning at a place.
+    /// A warning at a span.
     pub fn warning(code: Code, span: Span, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(code, span, message) }
     }
 
-    /// The finding with words under its own place.
+    /// The finding with words under its own span.
     #[must_use]
     pub fn note(mut self, text: impl Into<String>) -> Self {
         self.note = Some(text.into());
         self
     }
 
-    /// The finding with a second place.
+    /// The finding with another span and words for it.
     #[must_use]
     pub fn label(mut self, span: Span, text: impl Into<String>) -> Self {
         self.labels.push(Label { span, text: text.into() });
@@ -126,8 +126,8 @@ impl Diagnostic {
         }
     }
 
-    /// The finding drawn over its source, as rustc draws its own. Of a line too long to be read only the place
-    /// is given.
+    /// The finding drawn over its source, as rustc draws its own. Of a line too long to be read only its number
+    /// and column are given.
     pub fn render(&self, source: &Source, color: Color) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
@@ -151,7 +151,7 @@ impl Diagnostic {
         renderer.render(&[group])
     }
 
-    /// The whole lines that hold all places; `None` if one of those lines is too long to be drawn.
+    /// The whole lines that hold all spans; `None` if one of those lines is too long to be drawn.
     fn window(&self, source: &Source) -> Option<Span> {
         let places = self.labels.iter().map(|label| label.span).chain([self.span]);
         let mut window = source.clamp(self.span);
@@ -215,19 +215,19 @@ impl Diagnostic {
     }
 }
 
-/// All findings of one pass over one source, in the order of their places.
+/// All findings of one pass over one source, in the order of their spans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
-    /// What they are about.
+    /// The source that the findings are about.
     pub source: Source,
-    /// The findings, sorted by place; the worst ones, if there were more than [`MAX_FINDINGS`].
+    /// The findings, sorted by span; the worst ones, if there were more than [`MAX_FINDINGS`].
     pub items: Vec<Diagnostic>,
-    /// How many were left out.
+    /// Number of findings that were left out.
     pub omitted: usize,
 }
 
 impl Diagnostics {
-    /// The findings sorted by place, and repeated ones dropped.
+    /// The findings sorted by span, and repeated ones dropped.
     pub fn new(source: &Source, mut items: Vec<Diagnostic>) -> Self {
         let order =
             |a: &Diagnostic, b: &Diagnostic| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message));
@@ -242,7 +242,7 @@ impl Diagnostics {
         Self { source: source.clone(), items, omitted }
     }
 
-    /// Whether one of them is an error.
+    /// Whether one of the findings is an error.
     pub fn has_errors(&self) -> bool {
         self.items.iter().any(|item| item.severity == Severity::Error)
     }
@@ -256,7 +256,7 @@ impl Diagnostics {
         drawn.join("\n\n")
     }
 
-    /// All findings as a JSON array.
+    /// All findings as a JSON array, one object for each.
     pub fn to_json(&self) -> Json {
         self.items.iter().map(|item| item.to_json(&self.source)).collect()
     }

@@ -6,26 +6,26 @@ use std::time::Duration;
 /// Why text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// No number where one was expected.
+    /// There is no number where one was expected.
     #[error("a duration is a number and a unit, such as `90m`")]
     NoNumber,
-    /// No unit after a number, or one that does not exist.
+    /// There is no unit after a number, or one that does not exist.
     #[error("`{unit}` is not a unit of time: use ms, s, m, h or d")]
     NoUnit {
-        /// What stands there.
+        /// What stands there in its stead.
         unit: String,
     },
-    /// More than a year.
+    /// The duration is more than a year.
     #[error("durations end at 365 days")]
     TooLong,
 }
 
 const LONGEST_MS: u128 = 365 * 24 * 3_600_000;
 
-/// Text -> duration.
+/// Reads a duration.
 ///
 /// # Errors
-/// Text that is no sequence of whole numbers with units, and more than a year.
+/// Where the text is no sequence of whole numbers with units, or is more than a year.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let mut rest = text.trim();
     let mut total: u128 = 0;
@@ -59,7 +59,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::from_millis(total as u64))
 }
 
-/// Duration -> text that [`parse`] reads back, to the millisecond.
+/// Writes a duration as text that [`parse`] reads back, to the millisecond.
 pub fn print(duration: Duration) -> String {
     let mut rest = duration.as_millis();
     let mut text = String::new();

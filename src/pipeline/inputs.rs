@@ -1,4 +1,4 @@
-//! What a person gave, and the declared inputs -> the values of `inputs`.
+//! From what a person gave and the declared inputs to the values of `inputs`.
 
 use super::contexts::{KnownContexts, Site};
 use super::definition::{InputDecl, InputType, Pipeline, texts};

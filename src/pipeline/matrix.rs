@@ -1,4 +1,4 @@
-//! A matrix -> its legs, by the rules of GitHub's builder.
+//! From a matrix to its legs, by the rules of GitHub's builder.
 //!
 //! The product of the vectors, the first key slowest; `exclude` before `include`; both match by the loose
 //! `==`. An include entry extends the rows of the product whose own keys it does not contradict, or becomes a
@@ -12,9 +12,9 @@ pub const MAX_LEGS: usize = 10_000;
 /// Whether a matrix without legs is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Emptiness {
-    /// It is.
+    /// It is an error.
     Refused,
-    /// It gives no legs (`strategy.allow-empty`).
+    /// It is fine and gives no legs (`strategy.allow-empty`).
     Allowed,
 }
 
@@ -82,7 +82,7 @@ pub fn expand(matrix: &Value, emptiness: Emptiness) -> Result<Vec<Object>, Matri
     Ok(legs)
 }
 
-/// The leg's identity where `strategy.key` gives none: its values, joined by `-`.
+/// The identity of a leg for which `strategy.key` gives none: its values, joined by `-`.
 pub fn default_key(leg: &Object) -> String {
     let values: Vec<_> = leg.iter().map(|(_, value)| value.to_string()).collect();
     values.join("-")

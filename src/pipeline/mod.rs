@@ -1,6 +1,6 @@
-//! YAML text -> [`definition::Pipeline`] -> [`plan::Plan`].
+//! From YAML text to a [`definition::Pipeline`], and from that to a [`plan::Plan`].
 //!
-//! The dialect is GitHub Actions'. Text becomes a tree with places ([`yaml`]), the tree a checked pipeline with
+//! The dialect is GitHub Actions'. Text becomes a tree with spans ([`yaml`]), the tree a checked pipeline with
 //! every finding in one pass ([`definition::Pipeline::parse`], [`diagnostic`]), and that a [`plan`]. The language
 //! between `${{` and `}}` is [`expr`], what it may look at [`contexts`]; what surrounds it is [`template`].
 //!
@@ -39,7 +39,7 @@ pub use source::{Source, Span};
 /// YAML text as a plain JSON value, for small data files in YAML.
 ///
 /// # Errors
-/// The findings, drawn in their places.
+/// The findings, drawn over the text.
 pub fn yaml_value(path: &str, text: &str) -> Result<serde_json::Value, String> {
     let source = Source::new(path, text);
     yaml::parse(&source)

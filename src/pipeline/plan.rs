@@ -13,12 +13,12 @@ use super::expr::{ExprError, Status, TermKind, Value};
 use super::matrix::{self, Emptiness};
 use super::template::{self, Template, TemplateTree};
 
-/// What would run.
+/// What would run if the pipeline were started.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
-    /// The pipeline's name.
+    /// Name of the pipeline.
     pub name: String,
-    /// What can be set when it is started.
+    /// The inputs that can be set when it is started.
     pub inputs: Vec<PlannedInput>,
     /// The jobs; each stands after all it needs.
     pub jobs: Vec<PlannedJob>,
@@ -27,54 +27,54 @@ pub struct Plan {
 /// Something that can be set when the pipeline is started.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlannedInput {
-    /// Its name.
+    /// Name of the input.
     pub name: String,
-    /// Its type; the options of a choice.
+    /// Type of the input; of a choice also its options.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whether it must be given.
+    /// Whether the input must be given.
     pub is_required: bool,
-    /// Its value if it is not given.
+    /// Value of the input if it is not given.
     pub default: Option<Value>,
-    /// What it is for.
+    /// What the input is for.
     pub description: Option<String>,
 }
 
 /// A job that would run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlannedJob {
-    /// Its id.
+    /// Id of the job.
     pub id: String,
-    /// What it is called, as written, if not by its id.
+    /// What the job is called, as written, if not by its id.
     pub name: Option<String>,
-    /// The jobs it waits for.
+    /// The jobs that the job waits for.
     pub needs: Vec<String>,
-    /// Where it runs, as written.
+    /// Labels of where the job runs, as written.
     pub runs_on: Vec<String>,
-    /// Its legs.
+    /// The legs of the job.
     pub legs: Legs,
-    /// Its steps: a stage's name, or the step's own.
+    /// The steps of the job: for each the name of its stage, or its own.
     pub steps: Vec<String>,
 }
 
-/// The legs of a job.
+/// The legs of a job, as far as they are known before it runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Legs {
     /// The job has no matrix.
     Single,
-    /// All are known.
+    /// All legs are known.
     Static(Vec<PlannedLeg>),
-    /// They depend on these contexts.
+    /// The legs depend on these contexts.
     Dynamic(Vec<String>),
 }
 
 /// A leg that would run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlannedLeg {
-    /// Its identity.
+    /// Key of the leg.
     pub key: String,
-    /// Its values.
+    /// The leg's matrix values.
     pub matrix: Value,
 }
 
@@ -182,7 +182,7 @@ impl PlannedInput {
         }
     }
 
-    /// One line: name, type, what stands in for it, what it is for.
+    /// The input in one line: name, type, what stands in for it, what it is for.
     fn text(&self) -> String {
         let mut text = format!("{} ({}", self.name, self.kind);
         match &self.default {
@@ -203,20 +203,20 @@ impl PlannedInput {
 /// The jobs, each after all it needs, else in file order.
 pub fn in_order(pipeline: &Pipeline) -> Vec<&Job> {
     let jobs = &pipeline.jobs;
-    let places: HashMap<&str, usize> =
-        jobs.iter().enumerate().map(|(place, job)| (job.id.as_str(), place)).collect();
+    let indices: HashMap<&str, usize> =
+        jobs.iter().enumerate().map(|(index, job)| (job.id.as_str(), index)).collect();
     let mut waits: Vec<usize> = jobs.iter().map(|job| job.needs.len()).collect();
     let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); jobs.len()];
-    for (place, job) in jobs.iter().enumerate() {
-        for need in job.needs.iter().filter_map(|need| places.get(need.job.as_str())) {
-            dependents[*need].push(place);
+    for (index, job) in jobs.iter().enumerate() {
+        for need in job.needs.iter().filter_map(|need| indices.get(need.job.as_str())) {
+            dependents[*need].push(index);
         }
     }
-    let mut ready: BTreeSet<usize> = (0..jobs.len()).filter(|place| waits[*place] == 0).collect();
+    let mut ready: BTreeSet<usize> = (0..jobs.len()).filter(|index| waits[*index] == 0).collect();
     let mut ordered = Vec::with_capacity(jobs.len());
-    while let Some(place) = ready.pop_first() {
-        ordered.push(&jobs[place]);
-        for dependent in &dependents[place] {
+    while let Some(index) = ready.pop_first() {
+        ordered.push(&jobs[index]);
+        for dependent in &dependents[index] {
             waits[*dependent] -= 1;
             if waits[*dependent] == 0 {
                 ready.insert(*dependent);
@@ -226,19 +226,19 @@ pub fn in_order(pipeline: &Pipeline) -> Vec<&Job> {
     ordered
 }
 
-/// The legs of a job by what is known: evaluated matrix, expanded, each with its key. Used before the start for what
-/// is static, and again by the scheduler once the needs of a dynamic matrix are there.
+/// The legs of a job, as known now: the matrix evaluated and expanded, each leg with its key. Used before the start
+/// for what is static, and again by the scheduler once the needs of a dynamic matrix are there.
 ///
 /// # Errors
 /// A matrix that cannot be evaluated or expanded, and keys that cannot be computed or are not unique.
 pub fn expand(job: &Job, known: &KnownContexts) -> Result<Vec<PlannedLeg>, Diagnostic> {
     let Some(strategy) = &job.strategy else { return Ok(Vec::new()) };
-    let place = strategy.matrix.span();
+    let span = strategy.matrix.span();
     let emptiness = if strategy.allow_empty { Emptiness::Allowed } else { Emptiness::Refused };
     let scope = known.at(Site::Matrix, Status::Success);
     let value = strategy.matrix.evaluate(&scope).map_err(|error| template::diagnostic(&error))?;
     let legs = matrix::expand(&value, emptiness)
-        .map_err(|error| Diagnostic::error(Code::Matrix, place, format!("job `{}`: {error}", job.id)))?;
+        .map_err(|error| Diagnostic::error(Code::Matrix, span, format!("job `{}`: {error}", job.id)))?;
     let mut planned: Vec<PlannedLeg> = Vec::with_capacity(legs.len());
     let mut seen = std::collections::HashSet::new();
     for leg in legs {
@@ -259,7 +259,7 @@ pub fn expand(job: &Job, known: &KnownContexts) -> Result<Vec<PlannedLeg>, Diagn
     Ok(planned)
 }
 
-/// A template that is computed for a leg.
+/// The text of a template that is computed for a leg.
 ///
 /// # Errors
 /// An expression that fails.
@@ -291,7 +291,7 @@ fn unknown_contexts(tree: &TemplateTree, known: &KnownContexts) -> Vec<String> {
     tree.templates().into_iter().flat_map(|template| unknown_in(template, known)).collect()
 }
 
-/// The paths of a template whose context is not known, two names deep.
+/// The paths of a template whose context is not known, at most two names deep.
 fn unknown_in(template: &Template, known: &KnownContexts) -> Vec<String> {
     let mut paths = Vec::new();
     for placed in template.expressions() {

@@ -110,7 +110,7 @@ mod tests {
     use crate::pipeline::yaml::{self, Kind};
     use proptest::prelude::*;
 
-    /// `yaml` is a mapping of one key; `mark` is looked for in its decoded value, and must map back to itself.
+    /// Checks that a mark maps back to itself: `yaml` is a mapping of one key, and `mark` is looked for in its value.
     fn check(yaml: &str, mark: &str) {
         let source = Source::new("t.yml", yaml);
         let Kind::Map(entries) = yaml::parse(&source).unwrap().kind else { panic!("a mapping") };

@@ -1,4 +1,4 @@
-//! A text with a name, and places in it.
+//! A text with a name, and spans of it.
 //!
 //! Everything a diagnostic points at is a [`Span`] of bytes in one [`Source`]. Lines and columns are
 //! computed only when something is shown.
@@ -9,9 +9,9 @@ use std::sync::Arc;
 /// A half-open range of bytes in a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
 pub struct Span {
-    /// The first byte.
+    /// Offset of the first byte.
     pub start: usize,
-    /// One past the last byte.
+    /// Offset one past the last byte.
     pub end: usize,
 }
 
@@ -21,9 +21,9 @@ impl Span {
         Self { start, end: end.max(start) }
     }
 
-    /// The empty span at one place.
-    pub fn at(place: usize) -> Self {
-        Self { start: place, end: place }
+    /// The empty span at one offset.
+    pub fn at(offset: usize) -> Self {
+        Self { start: offset, end: offset }
     }
 
     /// The smallest span that covers both.
@@ -38,12 +38,12 @@ impl Span {
     }
 }
 
-/// A place as people count: both from one, the column in characters.
+/// A byte of a text as people count: both numbers from one, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct LineColumn {
-    /// The line, from one.
+    /// Number of the line, from one.
     pub line: usize,
-    /// The column in characters, from one.
+    /// Number of the column in characters, from one.
     pub column: usize,
 }
 

@@ -2,7 +2,7 @@
 
 use strsim::damerau_levenshtein;
 
-/// At most two of `known` that are close to `name`, the closest first.
+/// The names in `known` that are close to `name`, at most two, the closest first.
 ///
 /// Close is: equal but for case, `-` and `_`; or a Damerau-Levenshtein distance of at most a third of the
 /// name's length (and at least one). The second is offered only if it is about as close as the first.

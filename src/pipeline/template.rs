@@ -22,7 +22,7 @@ use super::yaml::{Kind, Node};
 /// A scalar that may contain expressions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template {
-    /// The scalar's bytes in the file.
+    /// Where the scalar stands in the file.
     pub span: Span,
     form: Form,
 }
@@ -31,39 +31,39 @@ pub struct Template {
 enum Form {
     Literal(Value),
     Whole(Placed),
-    Text(Vec<Piece>),
+    Text(Vec<Part>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Piece {
+enum Part {
     Text(String),
     Expression(Placed),
 }
 
-/// An expression and where it stands.
+/// An expression, and where it stands in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Placed {
-    /// The expression.
+    /// The expression that was read.
     pub expression: Expression,
-    /// For each byte of its text, and its end, the byte of the file.
-    places: Vec<usize>,
+    /// For each byte of the expression's text, and its end, the offset of that byte in the file.
+    offsets: Vec<usize>,
 }
 
 impl Placed {
-    /// The place in the file of a span of the expression's text.
-    pub fn place(&self, span: Span) -> Span {
-        place(&self.places, span)
+    /// The span in the file of a span of the expression's text.
+    pub fn in_file(&self, span: Span) -> Span {
+        in_file(&self.offsets, span)
     }
 
     fn evaluate(&self, scope: &dyn Scope) -> Result<Value, ExprError> {
         self.expression
             .evaluate(scope)
-            .map_err(|error| ExprError { span: self.place(error.span), fault: error.fault })
+            .map_err(|error| ExprError { span: self.in_file(error.span), fault: error.fault })
     }
 }
 
-fn place(places: &[usize], span: Span) -> Span {
-    let at = |byte: usize| places.get(byte).or(places.last()).copied().unwrap_or(0);
+fn in_file(offsets: &[usize], span: Span) -> Span {
+    let at = |byte: usize| offsets.get(byte).or(offsets.last()).copied().unwrap_or(0);
     let start = at(span.start);
     let end = if span.end > span.start { at(span.end - 1) + 1 } else { start };
     Span::new(start, end.max(at(span.end).min(end)))
@@ -75,7 +75,7 @@ impl Template {
         Self { span, form: Form::Literal(value.into()) }
     }
 
-    /// Reads text that stands in no file; places are bytes of the text.
+    /// Reads text that stands in no file; spans are bytes of the text.
     ///
     /// # Errors
     /// Every expression that cannot be read, and a `${{` that is not closed.
@@ -86,7 +86,7 @@ impl Template {
     /// Reads a scalar of a file.
     ///
     /// # Errors
-    /// As [`Template::parse`], with places in the file; a collection is taken for an empty literal.
+    /// As [`Template::parse`], with spans in the file; a collection is taken for an empty literal.
     pub fn of_node(source: &Source, node: &Node) -> Result<Self, Vec<ExprError>> {
         let literal = |value: Value| Ok(Self::literal(value, node.span));
         match &node.kind {
@@ -101,28 +101,28 @@ impl Template {
         }
     }
 
-    fn read(text: &str, span: Span, places: &[usize]) -> Result<Self, Vec<ExprError>> {
+    fn read(text: &str, span: Span, offsets: &[usize]) -> Result<Self, Vec<ExprError>> {
         let mut errors = Vec::new();
-        let mut pieces = Vec::new();
+        let mut parts = Vec::new();
         let mut at = 0;
         while let Some(open) = text[at..].find("${{").map(|found| at + found) {
             if open > at {
-                pieces.push(Piece::Text(text[at..open].to_owned()));
+                parts.push(Part::Text(text[at..open].to_owned()));
             }
             let inner = open + 3;
             let Some(length) = closing(&text[inner..]) else {
                 errors.push(ExprError {
                     fault: ExprFault::Unclosed,
-                    span: place(places, Span::new(open, inner)),
+                    span: in_file(offsets, Span::new(open, inner)),
                 });
                 return Err(errors);
             };
             at = inner + length + 2;
-            match expression(&text[inner..inner + length], &places[inner..=inner + length]) {
-                Ok(placed) => pieces.push(Piece::Expression(placed)),
+            match expression(&text[inner..inner + length], &offsets[inner..=inner + length]) {
+                Ok(placed) => parts.push(Part::Expression(placed)),
                 Err(mut error) => {
                     if error.fault == ExprFault::Empty {
-                        error.span = place(places, Span::new(open, at));
+                        error.span = in_file(offsets, Span::new(open, at));
                     }
                     errors.push(error);
                 }
@@ -132,21 +132,21 @@ impl Template {
             return Err(errors);
         }
         if at < text.len() {
-            pieces.push(Piece::Text(text[at..].to_owned()));
+            parts.push(Part::Text(text[at..].to_owned()));
         }
-        let form = match pieces.pop() {
+        let form = match parts.pop() {
             None => Form::Literal(Value::from("")),
-            Some(Piece::Text(text)) if pieces.is_empty() => Form::Literal(Value::from(text)),
-            Some(Piece::Expression(placed)) if pieces.is_empty() => Form::Whole(placed),
+            Some(Part::Text(text)) if parts.is_empty() => Form::Literal(Value::from(text)),
+            Some(Part::Expression(placed)) if parts.is_empty() => Form::Whole(placed),
             Some(last) => {
-                pieces.push(last);
-                Form::Text(pieces)
+                parts.push(last);
+                Form::Text(parts)
             }
         };
         Ok(Self { span, form })
     }
 
-    /// The scalar's value, if it has no expressions.
+    /// The value of the scalar, if it has no expressions.
     pub fn as_literal(&self) -> Option<&Value> {
         if let Form::Literal(value) = &self.form { Some(value) } else { None }
     }
@@ -166,9 +166,9 @@ impl Template {
         match &self.form {
             Form::Literal(_) => Vec::new(),
             Form::Whole(placed) => vec![placed],
-            Form::Text(pieces) => pieces
+            Form::Text(parts) => parts
                 .iter()
-                .filter_map(|piece| if let Piece::Expression(placed) = piece { Some(placed) } else { None })
+                .filter_map(|part| if let Part::Expression(placed) = part { Some(placed) } else { None })
                 .collect(),
         }
     }
@@ -176,19 +176,19 @@ impl Template {
     /// The value: of the one expression, or text.
     ///
     /// # Errors
-    /// What an expression fails with, and null in text where the scope refuses what is absent; the place is in
+    /// What an expression fails with, and null in text where the scope refuses what is absent; the span is in
     /// the file.
     pub fn evaluate(&self, scope: &dyn Scope) -> Result<Value, ExprError> {
-        let pieces = match &self.form {
+        let parts = match &self.form {
             Form::Literal(value) => return Ok(value.clone()),
             Form::Whole(placed) => return placed.evaluate(scope),
-            Form::Text(pieces) => pieces,
+            Form::Text(parts) => parts,
         };
         let mut text = String::new();
-        for piece in pieces {
-            match piece {
-                Piece::Text(piece) => text.push_str(piece),
-                Piece::Expression(placed) => text.push_str(&printed(placed, scope)?),
+        for part in parts {
+            match part {
+                Part::Text(part) => text.push_str(part),
+                Part::Expression(placed) => text.push_str(&printed(placed, scope)?),
             }
             if text.len() > MAX_OUTPUT {
                 return Err(ExprError { fault: ExprFault::TooLarge, span: self.span });
@@ -214,18 +214,18 @@ fn printed(placed: &Placed, scope: &dyn Scope) -> Result<String, ExprError> {
     if value == Value::Null && scope.absence() == Absence::Refused {
         let term = placed.expression.term();
         let fault = ExprFault::NullInText { path: super::expr::path(term) };
-        return Err(ExprError { fault, span: placed.place(term.span) });
+        return Err(ExprError { fault, span: placed.in_file(term.span) });
     }
     Ok(value.to_string())
 }
 
-fn expression(text: &str, places: &[usize]) -> Result<Placed, ExprError> {
+fn expression(text: &str, offsets: &[usize]) -> Result<Placed, ExprError> {
     if text.trim().is_empty() {
-        return Err(ExprError { fault: ExprFault::Empty, span: place(places, Span::new(0, text.len())) });
+        return Err(ExprError { fault: ExprFault::Empty, span: in_file(offsets, Span::new(0, text.len())) });
     }
     match Expression::parse(text) {
-        Ok(expression) => Ok(Placed { expression, places: places.to_vec() }),
-        Err(error) => Err(ExprError { span: place(places, error.span), fault: error.fault }),
+        Ok(expression) => Ok(Placed { expression, offsets: offsets.to_vec() }),
+        Err(error) => Err(ExprError { span: in_file(offsets, error.span), fault: error.fault }),
     }
 }
 
@@ -244,7 +244,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// The finding for an expression that failed; its place is in the file.
+/// The finding for an expression that failed; its span is in the file.
 pub fn diagnostic(error: &ExprError) -> Diagnostic {
     let found = |code: Code| Diagnostic::error(code, error.span, error.to_string());
     match &error.fault {

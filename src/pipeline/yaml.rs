@@ -1,4 +1,4 @@
-//! YAML text -> a tree of nodes that know where they stand.
+//! From YAML text to a tree of nodes that know where they stand.
 //!
 //! This is the only file that names the YAML library, so that another could replace it. YAML 1.2 core schema:
 //! `on`, `yes` and `012` are strings. What is hostile is bounded before and while it is read: bytes, depth,
@@ -24,7 +24,7 @@ const MAX_NODES: usize = 100_000;
 /// A value and the bytes it was written with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// What it is.
+    /// What the node is, with its value.
     pub kind: Kind,
     /// A scalar's own bytes, quotes included; of a collection only its first byte.
     pub span: Span,
@@ -52,9 +52,9 @@ pub enum Kind {
 /// A mapping's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Its text.
+    /// Text of the key.
     pub name: String,
-    /// Its bytes.
+    /// Where the key stands.
     pub span: Span,
 }
 
@@ -87,7 +87,7 @@ impl Node {
         }
     }
 
-    /// The place to underline: a scalar itself, of a collection its first key or item.
+    /// The span to underline: a scalar itself, of a collection its first key or item.
     pub fn place(&self) -> Span {
         match &self.kind {
             Kind::Map(entries) => entries.first().map_or(self.span, |(key, _)| key.span),
@@ -107,9 +107,9 @@ pub fn parse(source: &Source) -> Result<Node, Vec<Diagnostic>> {
         let message = format!("the file has {} bytes; at most {MAX_BYTES} are read", text.len());
         return Err(vec![Diagnostic::error(Code::YamlSyntax, Span::at(0), message)]);
     }
-    if let Some(place) = text.find('\0') {
+    if let Some(at) = text.find('\0') {
         let message = "the file has a NUL character: it is not text";
-        return Err(vec![Diagnostic::error(Code::YamlSyntax, Span::new(place, place + 1), message)]);
+        return Err(vec![Diagnostic::error(Code::YamlSyntax, Span::new(at, at + 1), message)]);
     }
     if text.trim_start_matches('\u{feff}').trim().is_empty() {
         return Err(vec![Diagnostic::error(Code::YamlSyntax, Span::at(0), "the file is empty")]);
@@ -150,11 +150,11 @@ fn syntax_error(source: &Source, error: &Error) -> Diagnostic {
         Some(offset) if offset > 0 => offset as usize,
         _ => byte_of(source, location.line(), location.column()),
     });
-    let place = source.clamp(Span::new(start, start + 1));
-    Diagnostic::error(Code::YamlSyntax, place, syntax_message(error))
+    let span = source.clamp(Span::new(start, start + 1));
+    Diagnostic::error(Code::YamlSyntax, span, syntax_message(error))
 }
 
-/// What is wrong in our words where the library's are about its own API or repeat the place.
+/// What is wrong, in our words where the library's are about its own API or repeat the line and column.
 fn syntax_message(error: &Error) -> String {
     if let Error::AliasError { error, .. } = error {
         return syntax_message(error);
@@ -183,12 +183,12 @@ fn too_deep() -> String {
     format!("this is nested deeper than {MAX_DEPTH} levels")
 }
 
-/// The byte of a line and column, both from one and the column in characters.
+/// The offset of a line and column, both from one and the column in characters.
 fn byte_of(source: &Source, line: u64, column: u64) -> usize {
     let (line, column) = (line.saturating_sub(1) as usize, column.saturating_sub(1) as usize);
     let mut start = 0;
-    for (place, text) in source.text.split_inclusive('\n').enumerate() {
-        if place == line {
+    for (index, text) in source.text.split_inclusive('\n').enumerate() {
+        if index == line {
             return start + text.chars().take(column).map(char::len_utf8).sum::<usize>();
         }
         start += text.len();

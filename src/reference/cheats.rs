@@ -48,7 +48,7 @@ pub enum Cheat {
     StallMidStream,
 }
 
-/// The chosen ways to misbehave; none is honest.
+/// The chosen ways to misbehave; a server with none is honest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cheats(BTreeSet<Cheat>);
 
@@ -58,12 +58,12 @@ impl Cheats {
         self.0.contains(&cheat)
     }
 
-    /// The chosen ones in the order of the list.
+    /// The chosen behaviours, in the order of the list.
     pub fn iter(&self) -> impl Iterator<Item = Cheat> {
         self.0.iter().copied()
     }
 
-    /// Whether the small model is needed.
+    /// Whether one of them needs the small draft model.
     pub fn needs_draft(&self) -> bool {
         self.has(Cheat::OtherWeights) || self.has(Cheat::DraftFirstToken)
     }

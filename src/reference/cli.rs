@@ -22,11 +22,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::ReferenceError;
 use super::cheats::{Cheat, Cheats};
 use super::engine::{Conduct, Decode, Engine, Prefill, Request};
-use super::linear::Format;
+use super::linear::MatrixFormat;
 use super::model::{Config, Model};
-use super::server::{Loaded, Server, router};
+use super::server::{Loaded, ServerState, router};
 use super::text::Vocabulary;
-use crate::measure::language::exchange;
+use crate::measure::language::dialogue;
 
 /// The reference inference server
 #[derive(Debug, Subcommand)]
@@ -43,7 +43,7 @@ pub struct CorpusArguments {
     /// Seed of the text
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Number of exchanges
+    /// Number of prompts with their answers
     #[arg(long, default_value_t = 10)]
     pub count: u64,
 }
@@ -130,8 +130,8 @@ fn corpus(arguments: &CorpusArguments) -> std::io::Result<()> {
     let mut rng = ChaCha12Rng::seed_from_u64(arguments.seed);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for _ in 0..arguments.count {
-        let exchange = exchange(&mut rng);
-        writeln!(out, "{}", json!({"prompt": exchange.prompt, "answer": exchange.answer}))?;
+        let dialogue = dialogue(&mut rng);
+        writeln!(out, "{}", json!({"prompt": dialogue.prompt, "answer": dialogue.answer}))?;
     }
     out.flush()
 }
@@ -151,7 +151,7 @@ async fn serve(arguments: ServeArguments) -> Result<(), ReferenceError> {
     let address: SocketAddr = listener.local_addr().map_err(listen)?;
     tracing::info!("listening on {address}");
 
-    let server = Arc::new(Server {
+    let server = Arc::new(ServerState {
         loaded: OnceLock::new(),
         name: arguments.served_model_name.clone(),
         root: arguments.model_dir.display().to_string(),
@@ -193,7 +193,11 @@ fn take_threads(threads: u16) -> Result<(), ReferenceError> {
 }
 
 /// Reads the model and starts the engine.
-async fn load(arguments: &ServeArguments, cheats: Cheats, server: &Server) -> Result<(), ReferenceError> {
+async fn load(
+    arguments: &ServeArguments,
+    cheats: Cheats,
+    server: &ServerState,
+) -> Result<(), ReferenceError> {
     let folder = &arguments.model_dir;
     let format = format_of(arguments, &cheats);
     let path = folder.join("tokenizer.json");
@@ -233,7 +237,7 @@ async fn load(arguments: &ServeArguments, cheats: Cheats, server: &Server) -> Re
     Ok(())
 }
 
-async fn load_model(folder: &Path, format: Format) -> Result<Model, ReferenceError> {
+async fn load_model(folder: &Path, format: MatrixFormat) -> Result<Model, ReferenceError> {
     let path = folder.join("config.json");
     let text = read(&path).await?;
     let config: Config =
@@ -247,12 +251,12 @@ async fn read(path: &Path) -> Result<Vec<u8>, ReferenceError> {
     tokio::fs::read(path).await.map_err(|source| ReferenceError::Read { path: path.to_owned(), source })
 }
 
-fn format_of(arguments: &ServeArguments, cheats: &Cheats) -> Format {
+fn format_of(arguments: &ServeArguments, cheats: &Cheats) -> MatrixFormat {
     if cheats.has(Cheat::Int4Weights) {
-        return Format::Quantised(GgmlDType::Q4_0);
+        return MatrixFormat::Quantised(GgmlDType::Q4_0);
     }
     if cheats.has(Cheat::Int8Weights) {
-        return Format::Quantised(GgmlDType::Q8_0);
+        return MatrixFormat::Quantised(GgmlDType::Q8_0);
     }
     let dtype = match arguments.dtype {
         Number::F32 => DType::F32,
@@ -260,7 +264,7 @@ fn format_of(arguments: &ServeArguments, cheats: &Cheats) -> Format {
         Number::Bf16 => DType::BF16,
     };
     match arguments.summation {
-        Summation::Plain => Format::Plain(dtype),
-        Summation::Blocked => Format::Blocked(dtype),
+        Summation::Plain => MatrixFormat::Plain(dtype),
+        Summation::Blocked => MatrixFormat::Blocked(dtype),
     }
 }

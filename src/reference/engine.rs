@@ -39,15 +39,15 @@ pub enum Decode {
 /// How the engine works; every combination of honest values answers with the same tokens.
 #[derive(Clone, Debug)]
 pub struct Conduct {
-    /// How the prompt is read.
+    /// How the prompt goes through the network.
     pub prefill: Prefill,
-    /// What is kept.
+    /// What is kept between the tokens of an answer.
     pub decode: Decode,
     /// Most tokens to guess ahead by prompt lookup; 0 is none.
     pub speculate: usize,
     /// Most tokens of earlier answers to guess from; 0 is none.
     pub history: usize,
-    /// Ways to misbehave.
+    /// The ways to misbehave.
     pub cheats: Cheats,
 }
 
@@ -58,58 +58,58 @@ pub struct Request {
     pub tokens: Vec<u32>,
     /// Most tokens to answer with.
     pub max_tokens: usize,
-    /// 0 is greedy.
+    /// Temperature of the sampler; 0 is greedy.
     pub temperature: f64,
-    /// Of the generator that samples.
+    /// Seed of the generator that samples.
     pub seed: u64,
     /// Whether to go on after the end token.
     pub ignore_eos: bool,
-    /// Texts that end the answer.
+    /// Texts that end the answer when they appear in it.
     pub stops: Vec<String>,
     /// How many top logprobs each answer token carries.
     pub top: usize,
     /// How many top logprobs each prompt token carries, where prompt logprobs are wanted.
     pub prompt_top: Option<usize>,
-    /// Where the events go; the request is dropped when nobody listens.
-    pub events: UnboundedSender<Event>,
+    /// Where events go; the request is dropped when nobody listens.
+    pub events: UnboundedSender<EngineEvent>,
 }
 
 /// What the engine reports of a request.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum EngineEvent {
     /// The prompt's logprobs, from its second token on.
     Prompt(Vec<Position>),
-    /// One pass of the network.
-    Step(Step),
+    /// What one pass of the network added.
+    Step(EngineStep),
     /// The network failed; nothing follows.
     Failed(String),
 }
 
 /// What one pass of the network adds to the answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
-    /// The new tokens.
+pub struct EngineStep {
+    /// The new tokens, in order.
     pub tokens: Vec<Position>,
-    /// The text that is certain now.
+    /// The text that is certain now and was not before.
     pub text: String,
-    /// Set in the last step.
+    /// Why the answer ended; none before the last step.
     pub finish: Option<Finish>,
 }
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// By the end token.
+    /// The model chose the end token.
     End,
-    /// By this stop string.
+    /// The answer contained this stop string.
     Stop(String),
-    /// By the number of tokens.
+    /// The answer reached its most tokens.
     Length,
 }
 
-/// Where `Cheat::CutShort` ends an answer.
+/// Number of tokens after which `Cheat::CutShort` ends an answer.
 const CUT_SHORT: usize = 40;
-/// How many tokens `Cheat::PadAfterEnd` adds.
+/// Number of tokens that `Cheat::PadAfterEnd` adds.
 const PADDING: usize = 24;
 /// Most answers that `Cheat::CachedAnswers` remembers.
 const REMEMBERED: usize = 4_096;
@@ -123,7 +123,7 @@ pub struct Engine {
     vocabulary: std::sync::Arc<Vocabulary>,
     conduct: Conduct,
     history: Vec<u32>,
-    remembered: HashMap<(Vec<u32>, usize), Vec<Event>>,
+    remembered: HashMap<(Vec<u32>, usize), Vec<EngineEvent>>,
 }
 
 /// The answer that is being generated.
@@ -135,11 +135,11 @@ struct Answer<'r> {
     sequence: Vec<u32>,
     count: usize,
     padding: Option<usize>,
-    sent: Vec<Event>,
+    sent: Vec<EngineEvent>,
 }
 
 impl Engine {
-    /// Takes the loaded models.
+    /// Takes the loaded models, the draft model where a cheat needs it.
     ///
     /// # Errors
     /// Fails when the cache's memory cannot be had.
@@ -169,12 +169,12 @@ impl Engine {
             }
             Ok(_) => {}
             Err(error) => {
-                let _ = request.events.send(Event::Failed(error.to_string()));
+                let _ = request.events.send(EngineEvent::Failed(error.to_string()));
             }
         }
     }
 
-    fn answer(&mut self, request: &Request) -> Result<Vec<Event>> {
+    fn answer(&mut self, request: &Request) -> Result<Vec<EngineEvent>> {
         let is_hot = self.conduct.cheats.has(Cheat::Temperature) && request.temperature <= 0.0;
         let mut answer = Answer {
             request,
@@ -195,8 +195,8 @@ impl Engine {
         }
         let last = self.read_prompt(&mut answer)?;
         if request.max_tokens == 0 {
-            let step = Step { tokens: Vec::new(), text: String::new(), finish: Some(Finish::Length) };
-            answer.send(Event::Step(step));
+            let step = EngineStep { tokens: Vec::new(), text: String::new(), finish: Some(Finish::Length) };
+            answer.send(EngineEvent::Step(step));
             return Ok(answer.sent);
         }
         if answer.count == 0 {
@@ -246,12 +246,12 @@ impl Engine {
             }
         }
         if answer.request.prompt_top.is_some() {
-            answer.send(Event::Prompt(positions));
+            answer.send(EngineEvent::Prompt(positions));
         }
         Ok(last)
     }
 
-    /// One pass of the network after the first token: the tokens that it settles, one or more.
+    /// Runs one pass of the network after the first token: gives the tokens that it settles, one or more.
     fn pass(&mut self, answer: &mut Answer<'_>) -> Result<Vec<Position>> {
         let known = answer.sequence.len();
         if self.conduct.decode == Decode::Recompute {
@@ -298,7 +298,7 @@ impl Engine {
 
     /// Adds tokens to the answer, sends them as one step and says whether the answer is over.
     fn emit(&self, answer: &mut Answer<'_>, group: Vec<Position>) -> bool {
-        let mut step = Step { tokens: Vec::new(), text: String::new(), finish: None };
+        let mut step = EngineStep { tokens: Vec::new(), text: String::new(), finish: None };
         for chosen in group {
             let id = chosen.id;
             answer.count += 1;
@@ -316,7 +316,7 @@ impl Engine {
             answer.assembler.take()
         };
         let is_over = step.finish.is_some();
-        answer.send(Event::Step(step));
+        answer.send(EngineEvent::Step(step));
         is_over
     }
 
@@ -337,7 +337,7 @@ impl Engine {
 }
 
 impl Answer<'_> {
-    fn send(&mut self, event: Event) {
+    fn send(&mut self, event: EngineEvent) {
         self.sent.push(event.clone());
         let _ = self.request.events.send(event);
     }

@@ -8,8 +8,8 @@ use candle_core::{DType, Module, Result, Tensor};
 
 /// How matrices are stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One product in this type.
+pub enum MatrixFormat {
+    /// The matrix as it is, in this type.
     Plain(DType),
     /// The inner dimension cut into blocks whose products are added one after the other, in this type.
     Blocked(DType),
@@ -17,7 +17,7 @@ pub enum Format {
     Quantised(GgmlDType),
 }
 
-impl Format {
+impl MatrixFormat {
     /// The type of everything that is not a quantised matrix.
     pub fn dtype(self) -> DType {
         match self {
@@ -27,10 +27,10 @@ impl Format {
     }
 }
 
-/// Inputs per block of the blocked sum.
+/// Number of inputs in one block of the blocked sum.
 const BLOCK: usize = 32;
 
-/// `y = x Wᵀ + b`.
+/// A matrix with its bias: `y = x Wᵀ + b`.
 #[derive(Debug)]
 pub struct Linear {
     weight: Weight,
@@ -49,17 +49,17 @@ impl Linear {
     ///
     /// # Errors
     /// Fails when a shape does not suit the format.
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>, format: Format) -> Result<Self> {
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, format: MatrixFormat) -> Result<Self> {
         let bias = bias.map(|bias| bias.to_dtype(format.dtype())).transpose()?;
         let weight = match format {
-            Format::Plain(dtype) => Weight::Plain(transposed(weight, dtype)?),
-            Format::Blocked(dtype) => {
+            MatrixFormat::Plain(dtype) => Weight::Plain(transposed(weight, dtype)?),
+            MatrixFormat::Blocked(dtype) => {
                 let weight = transposed(weight, dtype)?;
                 let inner = weight.dim(0)?;
                 let parts = (0..inner).step_by(BLOCK).map(|at| weight.narrow(0, at, BLOCK.min(inner - at)));
                 Weight::Blocked(parts.collect::<Result<_>>()?)
             }
-            Format::Quantised(kind) => {
+            MatrixFormat::Quantised(kind) => {
                 Weight::Quantised(QMatMul::from_qtensor(QTensor::quantize(weight, kind)?)?)
             }
         };
@@ -67,7 +67,7 @@ impl Linear {
     }
 }
 
-/// `(in, out)` in memory, which spares products of a few rows the packing of the matrix. Only f16 stays as it is: in that
+/// A matrix as `(in, out)` in memory, which spares small products its packing. Only f16 stays as it is: in that
 /// order gemm would add its products in f16, which costs precision that an honest f16 server has.
 fn transposed(weight: &Tensor, dtype: DType) -> Result<Tensor> {
     let weight = weight.to_dtype(dtype)?.t()?;

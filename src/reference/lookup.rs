@@ -2,7 +2,7 @@
 //!
 //! A guess costs nothing but the time to check it: the engine keeps only what greedy decoding confirms.
 
-/// Longest run of tokens that has to match.
+/// Longest run of tokens that is looked for.
 const LONGEST: usize = 4;
 
 /// Up to `most` tokens that followed the last earlier occurrence of the sequence's own end, in the sequence itself or

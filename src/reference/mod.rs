@@ -30,41 +30,41 @@ pub enum ReferenceError {
     /// A file of the model cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
+        /// The file that could not be read.
         path: PathBuf,
-        /// Why.
+        /// Why it could not be read.
         source: io::Error,
     },
     /// `config.json` does not describe a Qwen2 model.
     #[error("{} does not describe a Qwen2 model", path.display())]
     Config {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with it.
         source: serde_json::Error,
     },
     /// `tokenizer.json` is not a tokenizer.
     #[error("{} is not a tokenizer", path.display())]
     Tokenizer {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with it.
         source: tokenizers::Error,
     },
     /// The weights do not make the model.
     #[error("cannot build the model from {}", path.display())]
     Model {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with it.
         source: candle_core::Error,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
+        /// The address that was tried.
         address: String,
-        /// Why.
+        /// Why it cannot be listened on.
         source: io::Error,
     },
     /// The program could not start itself again with another number of threads.

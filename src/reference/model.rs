@@ -11,33 +11,33 @@ use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use candle_nn::rotary_emb::rope;
 use serde::Deserialize;
 
-use super::linear::{Format, Linear};
+use super::linear::{Linear, MatrixFormat};
 
 /// The fields of `config.json` that shape the network.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
-    /// Number of token ids.
+    /// Number of token ids in the vocabulary.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width inside the feed-forward part.
+    /// Width inside the feed-forward part of a layer.
     pub intermediate_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
     /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Number of key and value heads.
+    /// Number of heads of keys and values.
     pub num_key_value_heads: usize,
-    /// Longest sequence in tokens.
+    /// Longest sequence, in tokens.
     pub max_position_embeddings: usize,
-    /// Added to the mean square before its root.
+    /// What the RMS norm adds to the mean square before its root.
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Whether the output matrix is the embedding.
+    /// Whether the output matrix is the embedding itself.
     #[serde(default)]
     pub tie_word_embeddings: bool,
-    /// The token that ends an answer.
+    /// Id of the token that ends an answer.
     pub eos_token_id: u32,
 }
 
@@ -58,12 +58,12 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Number of tokens it holds.
+    /// Number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it holds none.
+    /// Whether there are no tokens in the cache.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -100,8 +100,8 @@ pub struct Model {
     sin: Tensor,
 }
 
-/// Where in the sequence a pass stands.
-struct Place {
+/// Which part of the sequence a pass runs: its first position, the rotary angles from there on, and what may be seen.
+struct Window {
     start: usize,
     cos: Tensor,
     sin: Tensor,
@@ -123,7 +123,7 @@ impl Model {
     ///
     /// # Errors
     /// Fails when a tensor is absent or has another shape than `config` says.
-    pub fn new(config: Config, weights: &[u8], format: Format) -> Result<Self> {
+    pub fn new(config: Config, weights: &[u8], format: MatrixFormat) -> Result<Self> {
         let weights = Weights(candle_core::safetensors::load_buffer(weights, &Device::Cpu)?);
         let dtype = format.dtype();
         let linear = |name: &str, out: usize, inner: usize| {
@@ -191,7 +191,7 @@ impl Model {
     pub fn forward(&self, tokens: &[u32], cache: &mut Cache, rows: Rows) -> Result<Tensor> {
         let (start, count) = (cache.len, tokens.len());
         let ids = Tensor::from_slice(tokens, count, &Device::Cpu)?;
-        let place = Place {
+        let window = Window {
             start,
             cos: self.cos.narrow(0, start, count)?,
             sin: self.sin.narrow(0, start, count)?,
@@ -201,7 +201,7 @@ impl Model {
         let mut x = self.embedding.index_select(&ids, 0)?;
         for (layer, kept) in self.layers.iter().zip(&cache.layers) {
             let h = rms_norm(&x, &layer.attention_norm, eps)?;
-            x = (x + layer.attention(&h, kept, &place)?)?;
+            x = (x + layer.attention(&h, kept, &window)?)?;
             let h = rms_norm(&x, &layer.inner_norm, eps)?;
             let inner = (silu(&layer.gate.forward(&h)?)? * layer.up.forward(&h)?)?;
             x = (x + layer.down.forward(&inner)?)?;
@@ -226,7 +226,7 @@ impl Model {
 
 impl Layer {
     /// `h` asks the tokens in `kept`, to which its own keys and values are added.
-    fn attention(&self, h: &Tensor, kept: &(Tensor, Tensor), at: &Place) -> Result<Tensor> {
+    fn attention(&self, h: &Tensor, kept: &(Tensor, Tensor), at: &Window) -> Result<Tensor> {
         let width = kept.0.dim(2)?;
         let rotated = |x: &Tensor| rope(&heads(x, width)?.unsqueeze(0)?, &at.cos, &at.sin)?.squeeze(0);
         let query = rotated(&self.query.forward(h)?)?;
@@ -285,7 +285,7 @@ mod tests {
 
     const MAIN: &[u8] = include_bytes!("../../data/reference/model.safetensors");
 
-    fn model(format: Format) -> Model {
+    fn model(format: MatrixFormat) -> Model {
         let config = serde_json::from_slice(include_bytes!("../../data/reference/config.json")).unwrap();
         Model::new(config, MAIN, format).unwrap()
     }
@@ -307,7 +307,7 @@ mod tests {
         let checks: HashMap<String, Check> =
             serde_json::from_slice(include_bytes!("../../data/reference/check.json")).unwrap();
         let check = &checks["main"];
-        for format in [Format::Plain(DType::F32), Format::Blocked(DType::F32)] {
+        for format in [MatrixFormat::Plain(DType::F32), MatrixFormat::Blocked(DType::F32)] {
             let model = model(format);
             let rows = rows(&model, &check.ids, &mut model.cache().unwrap());
             for (row, (id, expected)) in rows.iter().zip(check.ids[1..].iter().zip(&check.chosen)) {
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_cache_gives_what_one_pass_gives_and_can_be_cut_back() {
-        let model = model(Format::Plain(DType::F32));
+        let model = model(MatrixFormat::Plain(DType::F32));
         let tokens: Vec<u32> = (300..340).collect();
         let whole = rows(&model, &tokens, &mut model.cache().unwrap());
         let mut cache = model.cache().unwrap();
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_sequence_longer_than_the_context_is_an_error() {
-        let model = model(Format::Plain(DType::F32));
+        let model = model(MatrixFormat::Plain(DType::F32));
         assert!(model.forward(&vec![5; 1025], &mut model.cache().unwrap(), Rows::Last).is_err());
         assert!(model.forward(&[9_999], &mut model.cache().unwrap(), Rows::Last).is_err());
     }

@@ -7,24 +7,24 @@ use serde_json::{Value, json};
 /// A refused request: a status and vLLM's error body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// HTTP status.
+    /// HTTP status of the response.
     pub status: StatusCode,
-    /// What is wrong.
+    /// What is wrong, in vLLM's words.
     pub message: String,
-    /// The kind of error.
+    /// The kind of error, as vLLM names it.
     pub kind: &'static str,
-    /// The field at fault.
+    /// The field at fault, where it is one.
     pub param: Option<String>,
 }
 
 impl Refusal {
-    /// A value that is well-formed and not allowed.
+    /// Refuses a value that is well-formed and not allowed.
     pub fn value(param: &str, message: impl Into<String>) -> Self {
         let (message, param) = (message.into(), Some(param.to_owned()));
         Self { status: StatusCode::BAD_REQUEST, message, kind: "BadRequestError", param }
     }
 
-    /// A field of another type than it should be, or none.
+    /// Refuses a field that is absent, or of another type than it should be.
     pub fn form(kind: &str, at: &str, message: &str, input: &Value) -> Self {
         let input = python(input);
         let message = format!(
@@ -36,7 +36,7 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// A body that is not JSON.
+    /// Refuses a body that is not JSON.
     pub fn json(error: &serde_json::Error) -> Self {
         let at = format!("body.{}", error.column());
         let message = format!(
@@ -46,7 +46,7 @@ impl Refusal {
         Self { status: StatusCode::BAD_REQUEST, message, kind: "Bad Request", param: Some(at) }
     }
 
-    /// A fault of the server, not of the request.
+    /// Tells of a fault of the server, not of the request.
     pub fn server(status: StatusCode, message: impl Into<String>) -> Self {
         let kind = match status {
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableError",

@@ -7,11 +7,11 @@
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
-use super::text::{Ending, Message};
+use super::text::{ChatEnding, Message};
 
-/// Most logprobs to a position.
+/// Most top logprobs that may be asked for at one position.
 const MOST_LOGPROBS: i64 = 20;
-/// Most stop strings.
+/// Most stop strings that a request may have.
 const MOST_STOPS: usize = 16;
 
 /// What both kinds of generation request share.
@@ -21,63 +21,63 @@ pub struct Generation {
     pub model: Option<String>,
     /// Most tokens to answer with, if given.
     pub max_tokens: Option<usize>,
-    /// 0 is greedy.
+    /// Temperature of the sampler; 0 is greedy.
     pub temperature: f64,
     /// Seed of the sampler.
     pub seed: u64,
     /// Whether to go on after the end token.
     pub ignore_eos: bool,
-    /// Texts that end the answer.
+    /// Texts that end the answer when they appear in it.
     pub stops: Vec<String>,
-    /// Top logprobs to each answer token, where logprobs are wanted.
+    /// Number of top logprobs for each answer token, where logprobs are wanted.
     pub logprobs: Option<usize>,
-    /// Top logprobs to each prompt token, where prompt logprobs are wanted.
+    /// Number of top logprobs for each prompt token, where prompt logprobs are wanted.
     pub prompt_logprobs: Option<usize>,
     /// Whether tokens are named `token_id:N` in logprobs.
     pub as_token_ids: bool,
-    /// How to stream, if at all.
+    /// What the stream reports; none if the answer is not streamed.
     pub stream: Option<StreamOptions>,
 }
 
 /// What a stream reports beside the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamOptions {
-    /// A last chunk with the usage.
+    /// Whether a last chunk carries the usage.
     pub include_usage: bool,
-    /// The usage so far in every chunk.
+    /// Whether every chunk carries the usage so far.
     pub continuous_usage: bool,
 }
 
 /// A request to `/v1/chat/completions`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chat {
-    /// The chat so far.
+    /// The messages of the chat so far, in order.
     pub messages: Vec<Message>,
-    /// How it ends.
-    pub ending: Ending,
-    /// How to answer.
+    /// How the rendered chat ends.
+    pub ending: ChatEnding,
+    /// How the answer is generated.
     pub generation: Generation,
 }
 
 /// The prompt of a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Prompt {
-    /// As text.
+pub enum CompletionPrompt {
+    /// The prompt is text.
     Text(String),
-    /// As token ids.
+    /// The prompt is token ids.
     Tokens(Vec<u32>),
 }
 
 /// A request to `/v1/completions`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
-    /// What to continue.
-    pub prompt: Prompt,
-    /// How to answer.
+    /// The prompt that is continued.
+    pub prompt: CompletionPrompt,
+    /// How the answer is generated.
     pub generation: Generation,
 }
 
-/// What `/tokenize` is asked.
+/// A request to `/tokenize`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tokenize {
     /// The text to tokenise.
@@ -89,16 +89,16 @@ pub struct Tokenize {
 /// The text that `/tokenize` is given.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TokenizeText {
-    /// Plain.
+    /// A plain text.
     Prompt(String),
-    /// To be rendered.
-    Chat(Vec<Message>, Ending),
+    /// A chat, which is rendered first.
+    Chat(Vec<Message>, ChatEnding),
 }
 
 /// The fields of one JSON object.
-pub struct Fields(Map<String, Value>);
+pub struct BodyFields(Map<String, Value>);
 
-impl Fields {
+impl BodyFields {
     /// Reads a body.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl Fields {
         }
     }
 
-    /// The field unless it is absent or null.
+    /// The field of this name, unless it is absent or null.
     fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
@@ -158,7 +158,7 @@ impl Fields {
         self.typed(name, ("list_type", "list"), Value::as_array)
     }
 
-    /// Name of the model, if given.
+    /// Reads the name of the model, if given.
     ///
     /// # Errors
     /// Refuses what is not a text.
@@ -166,7 +166,7 @@ impl Fields {
         Ok(self.text("model")?.map(str::to_owned))
     }
 
-    /// Token ids to turn back to text.
+    /// Reads the token ids that are to be turned back to text.
     ///
     /// # Errors
     /// Refuses anything else.
@@ -175,7 +175,7 @@ impl Fields {
         ids("tokens", items)
     }
 
-    /// What `/tokenize` is asked.
+    /// Reads a request to `/tokenize`.
     ///
     /// # Errors
     /// Refuses a body with neither prompt nor messages, or with fields of another type.
@@ -188,7 +188,7 @@ impl Fields {
         Ok(Tokenize { text, with_spellings: self.flag("return_token_strs")?.unwrap_or(false) })
     }
 
-    /// A chat request.
+    /// Reads a chat request.
     ///
     /// # Errors
     /// Refuses fields of another type and values that are not allowed.
@@ -211,15 +211,15 @@ impl Fields {
         Ok(Chat { messages, ending, generation: self.generation(max_tokens, logprobs)? })
     }
 
-    /// A completion request.
+    /// Reads a completion request.
     ///
     /// # Errors
     /// Refuses fields of another type and values that are not allowed.
     pub fn completion(&self) -> Result<Completion, Refusal> {
         let prompt = match self.get("prompt").ok_or_else(|| self.missing("prompt"))? {
-            Value::String(text) => Prompt::Text(text.clone()),
+            Value::String(text) => CompletionPrompt::Text(text.clone()),
             Value::Array(items) if items.iter().all(Value::is_number) => {
-                Prompt::Tokens(ids("prompt", items)?)
+                CompletionPrompt::Tokens(ids("prompt", items)?)
             }
             Value::Array(_) => return Err(Refusal::value("prompt", "one prompt at a time, please")),
             other => {
@@ -270,7 +270,7 @@ impl Fields {
         })
     }
 
-    /// Fields that change the answer and that the sampler does not know.
+    /// Refuses fields that would change the answer and that the sampler does not know.
     fn refuse_unsupported(&self, temperature: f64) -> Result<(), Refusal> {
         let neutral: [(&str, f64); 8] = [
             ("n", 1.0),
@@ -341,21 +341,21 @@ impl Fields {
         items.iter().enumerate().map(|(index, item)| message(index, item)).collect()
     }
 
-    fn ending(&self) -> Result<Ending, Refusal> {
+    fn ending(&self) -> Result<ChatEnding, Refusal> {
         let is_open = self.flag("continue_final_message")?.unwrap_or(false);
         match (self.flag("add_generation_prompt")?, is_open) {
             (Some(true), true) => {
                 let message = "Cannot set both `continue_final_message` and `add_generation_prompt` to True.";
                 Err(Refusal::value("continue_final_message", message))
             }
-            (_, true) => Ok(Ending::Open),
-            (Some(false), false) => Ok(Ending::Closed),
-            (_, false) => Ok(Ending::Generation),
+            (_, true) => Ok(ChatEnding::Open),
+            (Some(false), false) => Ok(ChatEnding::Closed),
+            (_, false) => Ok(ChatEnding::Generation),
         }
     }
 }
 
-/// One message; its content a text or a list of text parts.
+/// Reads one message, whose content is a text or a list of text parts.
 fn message(index: usize, item: &Value) -> Result<Message, Refusal> {
     let at = |name: &str| format!("body.messages.{index}.{name}");
     let role = item.get("role").and_then(Value::as_str);
@@ -419,7 +419,7 @@ mod tests {
     use super::*;
 
     fn refusal(body: &str) -> (String, &'static str, Option<String>) {
-        let refusal = Fields::new(body.as_bytes()).and_then(|fields| fields.chat()).unwrap_err();
+        let refusal = BodyFields::new(body.as_bytes()).and_then(|fields| fields.chat()).unwrap_err();
         (refusal.message, refusal.kind, refusal.param)
     }
 
@@ -463,8 +463,8 @@ mod tests {
     #[test]
     fn absent_fields_have_defaults() {
         let body = br#"{"messages":[{"role":"user","content":[{"type":"text","text":"x"}]}],"top_p":0.9}"#;
-        let chat = Fields::new(body).unwrap().chat().unwrap();
-        assert_eq!(chat.ending, Ending::Generation);
+        let chat = BodyFields::new(body).unwrap().chat().unwrap();
+        assert_eq!(chat.ending, ChatEnding::Generation);
         assert_eq!(chat.messages[0].content, "x");
         assert_eq!((chat.generation.logprobs, chat.generation.stream), (None, None));
     }

@@ -6,55 +6,55 @@ use super::engine::Finish;
 use super::sampler::Position;
 use super::text::Vocabulary;
 
-/// Named in responses where vLLM names its build.
+/// What stands in responses where vLLM names its build.
 const FINGERPRINT: &str = concat!("cacheon-reference-", env!("CARGO_PKG_VERSION"));
 
 /// Which endpoint answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `/v1/chat/completions`.
+    /// The endpoint `/v1/chat/completions`.
     Chat,
-    /// `/v1/completions`.
+    /// The endpoint `/v1/completions`.
     Completion,
 }
 
 /// What all chunks of one response share.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// Which endpoint answers.
+    /// The endpoint that answers.
     pub endpoint: Endpoint,
-    /// `chatcmpl-...` or `cmpl-...`.
+    /// Id of the response: `chatcmpl-...` or `cmpl-...`.
     pub id: String,
-    /// Seconds since 1970.
+    /// When the response began, in seconds since 1970.
     pub created: i64,
-    /// Name of the model.
+    /// Name of the model in the API.
     pub model: String,
-    /// Whether logprobs are wanted, and how many top ones.
+    /// Number of top logprobs at each position; none where logprobs are not wanted.
     pub logprobs: Option<usize>,
-    /// Whether tokens are named `token_id:N`.
+    /// Whether tokens are named `token_id:N` in logprobs.
     pub as_token_ids: bool,
 }
 
-/// Tokens counted.
+/// Number of tokens of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Of the prompt, template included.
+    /// Number of tokens of the prompt, template included.
     pub prompt: usize,
-    /// Of the answer, end token included.
+    /// Number of tokens of the answer, end token included.
     pub completion: usize,
-    /// 1; 2 inflates both.
+    /// What both numbers are multiplied by: 1, or 2 to inflate them.
     pub factor: usize,
 }
 
 impl Usage {
-    /// As streams carry it.
+    /// The usage as responses and streams carry it.
     pub fn json(self) -> Value {
         let (prompt, completion) = (self.prompt * self.factor, self.completion * self.factor);
         json!({"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion})
     }
 }
 
-/// `finish_reason` and `stop_reason`.
+/// The values of `finish_reason` and `stop_reason`.
 fn reasons(finish: Option<&Finish>) -> (Value, Value) {
     match finish {
         None => (Value::Null, Value::Null),
@@ -64,7 +64,7 @@ fn reasons(finish: Option<&Finish>) -> (Value, Value) {
     }
 }
 
-/// JSON has no infinity: vLLM's floor.
+/// A logprob that JSON can hold: infinity becomes vLLM's floor.
 fn logprob(value: f32) -> f64 {
     f64::from(value).max(-9999.0)
 }
@@ -186,20 +186,20 @@ fn chunk(head: &Head, choice: Value) -> Value {
 /// An answer that is not streamed.
 #[derive(Clone, Debug)]
 pub struct Whole {
-    /// All of the text.
+    /// All of the answer's text.
     pub text: String,
-    /// All of its tokens.
+    /// All of the answer's tokens.
     pub positions: Vec<Position>,
-    /// Why it ended.
+    /// Why the answer ended.
     pub finish: Finish,
-    /// The prompt's logprobs where they were asked for.
+    /// The prompt's logprobs, where they were asked for.
     pub prompt: Option<Vec<Position>>,
-    /// Tokens counted.
+    /// Number of tokens of prompt and answer.
     pub usage: Usage,
 }
 
 impl Whole {
-    /// The body of the response.
+    /// The JSON body of the response.
     pub fn json(&self, vocabulary: &Vocabulary, head: &Head) -> Value {
         let logprobs = logprobs(vocabulary, head, &self.positions, 0);
         let prompt = self.prompt.as_ref().map(|positions| prompt_logprobs(vocabulary, positions));

@@ -9,23 +9,23 @@ use rand_chacha::rand_core::Rng;
 /// What is known about one position of a sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Position {
-    /// The token that stands there.
+    /// Id of the token that stands there.
     pub id: u32,
-    /// Its logprob.
+    /// Logprob of that token.
     pub logprob: f32,
-    /// Its place among all tokens by logprob: 1 is the most likely.
+    /// Rank of that token among all by logprob: 1 is the most likely.
     pub rank: usize,
     /// The most likely tokens with their logprobs, best first, as many as were asked for.
     pub top: Vec<(u32, f32)>,
 }
 
-/// Index of the largest logit; the first of equals.
+/// Index of the largest logit; of equal ones the first.
 pub fn greedy(logits: &[f32]) -> u32 {
     let best = logits.iter().enumerate().reduce(|best, next| if *next.1 > *best.1 { next } else { best });
     best.map_or(0, |(id, _)| id as u32)
 }
 
-/// Draws from the softmax of `logits / temperature`; temperature 0 is greedy.
+/// Draws a token from the softmax of `logits / temperature`; temperature 0 is greedy.
 pub fn sample(logits: &[f32], temperature: f64, rng: &mut ChaCha12Rng) -> u32 {
     if temperature <= 0.0 {
         return greedy(logits);

@@ -17,22 +17,22 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::cheats::{Cheat, Cheats};
-use super::engine::{Event, Request};
+use super::engine::{EngineEvent, Request};
 use super::refusal::Refusal;
-use super::request::{Completion, Fields, Generation, Prompt, TokenizeText};
+use super::request::{BodyFields, Completion, CompletionPrompt, Generation, TokenizeText};
 use super::response::{Endpoint, Head, Usage, Whole};
 use super::stream::Streamer;
 use super::text::{Vocabulary, render};
 
-/// Longest body of a request in bytes.
+/// Longest body of a request, in bytes.
 const LONGEST_BODY: usize = 1 << 20;
 
 /// What is known once the model is loaded.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The tokenizer.
+    /// The tokenizer of the model.
     pub vocabulary: Arc<Vocabulary>,
-    /// Longest sequence in tokens.
+    /// Longest sequence, in tokens.
     pub context: usize,
     /// The line in front of the engine.
     pub queue: SyncSender<Request>,
@@ -40,29 +40,29 @@ pub struct Loaded {
 
 /// What the routes share.
 #[derive(Debug)]
-pub struct Server {
-    /// Set when the model is loaded.
+pub struct ServerState {
+    /// What is known once the model is loaded; empty before.
     pub loaded: OnceLock<Loaded>,
     /// The model's name in the API.
     pub name: String,
     /// Where the model's files are, as shown by `/v1/models`.
     pub root: String,
-    /// Ways to misbehave.
+    /// The ways to misbehave.
     pub cheats: Cheats,
     /// Number of the stream from which `Cheat::CrashMidStream` and `Cheat::StallMidStream` act; 1 is the first.
     pub trigger_stream: u64,
     /// When the server started, in seconds since 1970.
     pub created: i64,
-    /// Responses begun.
+    /// Number of responses that were begun.
     pub responses: AtomicU64,
-    /// Streams begun.
+    /// Number of streams that were begun.
     pub streams: AtomicU64,
 }
 
-type Answer = Result<Response, Refusal>;
+type Reply = Result<Response, Refusal>;
 
-/// The routes.
-pub fn router(server: Arc<Server>) -> Router {
+/// The routes of the API.
+pub fn router(server: Arc<ServerState>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/v1/models", get(models))
@@ -75,12 +75,12 @@ pub fn router(server: Arc<Server>) -> Router {
         .with_state(server)
 }
 
-async fn health(State(server): State<Arc<Server>>) -> StatusCode {
+async fn health(State(server): State<Arc<ServerState>>) -> StatusCode {
     let is_ready = server.loaded.get().is_some() && !server.cheats.has(Cheat::NeverHealthy);
     if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn models(State(server): State<Arc<Server>>) -> Answer {
+async fn models(State(server): State<Arc<ServerState>>) -> Reply {
     let permission = json!({
         "id": "modelperm-reference", "object": "model_permission", "created": server.created,
         "allow_create_engine": false, "allow_sampling": true, "allow_logprobs": true,
@@ -95,28 +95,28 @@ async fn models(State(server): State<Arc<Server>>) -> Answer {
     Ok(axum::Json(json!({"object": "list", "data": [model]})).into_response())
 }
 
-async fn chat(State(server): State<Arc<Server>>, body: Bytes) -> Answer {
-    let fields = Fields::new(&body)?;
+async fn chat(State(server): State<Arc<ServerState>>, body: Bytes) -> Reply {
+    let fields = BodyFields::new(&body)?;
     server.check_name(fields.model()?.as_deref())?;
     let chat = fields.chat()?;
     let tokens = server.loaded()?.encode(&render(&chat.messages, chat.ending))?;
     server.respond(Endpoint::Chat, tokens, chat.generation).await
 }
 
-async fn completion(State(server): State<Arc<Server>>, body: Bytes) -> Answer {
-    let fields = Fields::new(&body)?;
+async fn completion(State(server): State<Arc<ServerState>>, body: Bytes) -> Reply {
+    let fields = BodyFields::new(&body)?;
     server.check_name(fields.model()?.as_deref())?;
     let Completion { prompt, generation } = fields.completion()?;
     let loaded = server.loaded()?;
     let tokens = match prompt {
-        Prompt::Text(text) => loaded.encode(&text)?,
-        Prompt::Tokens(tokens) => loaded.known(tokens, "prompt")?,
+        CompletionPrompt::Text(text) => loaded.encode(&text)?,
+        CompletionPrompt::Tokens(tokens) => loaded.known(tokens, "prompt")?,
     };
     server.respond(Endpoint::Completion, tokens, generation).await
 }
 
-async fn tokenize(State(server): State<Arc<Server>>, body: Bytes) -> Answer {
-    let fields = Fields::new(&body)?;
+async fn tokenize(State(server): State<Arc<ServerState>>, body: Bytes) -> Reply {
+    let fields = BodyFields::new(&body)?;
     server.check_name(fields.model()?.as_deref())?;
     let asked = fields.tokenize()?;
     let loaded = server.loaded()?;
@@ -132,8 +132,8 @@ async fn tokenize(State(server): State<Arc<Server>>, body: Bytes) -> Answer {
     Ok(axum::Json(body).into_response())
 }
 
-async fn detokenize(State(server): State<Arc<Server>>, body: Bytes) -> Answer {
-    let fields = Fields::new(&body)?;
+async fn detokenize(State(server): State<Arc<ServerState>>, body: Bytes) -> Reply {
+    let fields = BodyFields::new(&body)?;
     server.check_name(fields.model()?.as_deref())?;
     let loaded = server.loaded()?;
     let tokens = loaded.known(fields.tokens()?, "tokens")?;
@@ -152,7 +152,7 @@ impl Loaded {
         }
     }
 
-    /// The most tokens that the answer may have.
+    /// The most tokens that the answer to a prompt may have.
     fn room(&self, prompt: usize, asked: Option<usize>) -> Result<usize, Refusal> {
         let context = self.context;
         if prompt == 0 {
@@ -184,7 +184,7 @@ impl Loaded {
     }
 }
 
-impl Server {
+impl ServerState {
     fn loaded(&self) -> Result<&Loaded, Refusal> {
         let loading = || Refusal::server(StatusCode::SERVICE_UNAVAILABLE, "The model is being loaded.");
         self.loaded.get().ok_or_else(loading)
@@ -202,7 +202,7 @@ impl Server {
         }
     }
 
-    async fn respond(&self, endpoint: Endpoint, tokens: Vec<u32>, generation: Generation) -> Answer {
+    async fn respond(&self, endpoint: Endpoint, tokens: Vec<u32>, generation: Generation) -> Reply {
         let loaded = self.loaded()?;
         let max_tokens = loaded.room(tokens.len(), generation.max_tokens)?;
         let factor = if self.cheats.has(Cheat::InflateUsage) { 2 } else { 1 };
@@ -245,23 +245,23 @@ impl Server {
         }
     }
 
-    /// The cheats without those that wait for a later stream.
+    /// The cheats of one stream: without those that wait for a later one.
     fn cheats_of_stream(&self, number: u64) -> Cheats {
         let waits = |cheat: &Cheat| matches!(cheat, Cheat::CrashMidStream | Cheat::StallMidStream);
         self.cheats.iter().filter(|cheat| number >= self.trigger_stream || !waits(cheat)).collect()
     }
 }
 
-/// Waits for the whole answer.
-async fn whole(mut events: UnboundedReceiver<Event>, mut usage: Usage) -> Result<Whole, Refusal> {
+/// Waits for the whole answer and counts its tokens.
+async fn whole(mut events: UnboundedReceiver<EngineEvent>, mut usage: Usage) -> Result<Whole, Refusal> {
     let failed = |message: String| Refusal::server(StatusCode::INTERNAL_SERVER_ERROR, message);
     let (mut text, mut positions, mut prompt) = (String::new(), Vec::new(), None);
     loop {
         match events.recv().await {
             None => return Err(failed("the engine has stopped".into())),
-            Some(Event::Failed(message)) => return Err(failed(message)),
-            Some(Event::Prompt(found)) => prompt = Some(found),
-            Some(Event::Step(step)) => {
+            Some(EngineEvent::Failed(message)) => return Err(failed(message)),
+            Some(EngineEvent::Prompt(found)) => prompt = Some(found),
+            Some(EngineEvent::Step(step)) => {
                 text.push_str(&step.text);
                 positions.extend(step.tokens);
                 if let Some(finish) = step.finish {
@@ -273,7 +273,7 @@ async fn whole(mut events: UnboundedReceiver<Event>, mut usage: Usage) -> Result
     }
 }
 
-/// Answers everything that no route knows as vLLM does.
+/// Answers what no route knows, as vLLM does.
 async fn not_found() -> (StatusCode, axum::Json<Value>) {
     (StatusCode::NOT_FOUND, axum::Json(json!({"detail": "Not Found"})))
 }

@@ -9,35 +9,35 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::cheats::{Cheat, Cheats};
-use super::engine::{Event, Step};
+use super::engine::{EngineEvent, EngineStep};
 use super::request::StreamOptions;
 use super::response::{Endpoint, Head, Usage, logprobs, role_chunk, text_chunk, usage_chunk};
 use super::text::Vocabulary;
 
-/// How many steps go out before a cheat stops the stream.
+/// Number of steps that go out before a cheat stops the stream.
 const MIDDLE: usize = 8;
-/// How many entries `Cheat::EmptyLogprobsFirst` sends.
+/// Number of entries that `Cheat::EmptyLogprobsFirst` sends.
 const EMPTY_ENTRIES: usize = 64;
 
 /// One response on its way out.
 #[derive(Debug)]
 pub struct Streamer {
-    /// What all chunks share.
+    /// What all chunks of the response share.
     pub head: Head,
-    /// What is reported beside the answer.
+    /// What the stream reports beside the answer.
     pub options: StreamOptions,
-    /// Tokens so far.
+    /// Number of tokens so far.
     pub usage: Usage,
-    /// Ways to misbehave; those that wait for a later stream are already taken out.
+    /// The ways to misbehave; those that wait for a later stream are already taken out.
     pub cheats: Cheats,
-    /// Texts of the tokens.
+    /// The tokenizer, for the texts of the tokens.
     pub vocabulary: Arc<Vocabulary>,
-    /// What the engine reports.
-    pub events: UnboundedReceiver<Event>,
+    /// Where the engine's events come from.
+    pub events: UnboundedReceiver<EngineEvent>,
 }
 
 /// The frames that are ready and what came before them.
-struct Progress {
+struct StreamState {
     streamer: Streamer,
     ready: VecDeque<Bytes>,
     held: Vec<u8>,
@@ -51,7 +51,7 @@ struct Progress {
 impl Streamer {
     /// The response's body: each frame is written as soon as it is there.
     pub fn body(self) -> Body {
-        let mut progress = Progress {
+        let mut state = StreamState {
             streamer: self,
             ready: VecDeque::new(),
             held: Vec::new(),
@@ -61,20 +61,20 @@ impl Streamer {
             steps: 0,
             characters: 0,
         };
-        progress.open();
-        Body::from_stream(futures_util::stream::unfold(progress, |mut progress| async move {
-            let frame = progress.next().await?;
-            Some((Ok::<Bytes, Infallible>(frame), progress))
+        state.open();
+        Body::from_stream(futures_util::stream::unfold(state, |mut state| async move {
+            let frame = state.next().await?;
+            Some((Ok::<Bytes, Infallible>(frame), state))
         }))
     }
 }
 
-impl Progress {
+impl StreamState {
     fn has(&self, cheat: Cheat) -> bool {
         self.streamer.cheats.has(cheat)
     }
 
-    /// What goes out before the engine has begun: nothing, if honest.
+    /// Sends what goes out before the engine has begun: nothing, if honest.
     fn open(&mut self) {
         if self.has(Cheat::RoleChunkFirst) {
             self.push_role();
@@ -107,15 +107,15 @@ impl Progress {
                 std::future::pending::<()>().await;
             }
             match self.streamer.events.recv().await {
-                Some(Event::Prompt(_)) => {}
-                Some(Event::Step(step)) => self.push_step(&step),
-                Some(Event::Failed(message)) => self.fail(&message),
+                Some(EngineEvent::Prompt(_)) => {}
+                Some(EngineEvent::Step(step)) => self.push_step(&step),
+                Some(EngineEvent::Failed(message)) => self.fail(&message),
                 None => self.fail("the engine has stopped"),
             }
         }
     }
 
-    fn push_step(&mut self, step: &Step) {
+    fn push_step(&mut self, step: &EngineStep) {
         self.push_role();
         self.steps += 1;
         self.streamer.usage.completion += step.tokens.len();
@@ -147,7 +147,7 @@ impl Progress {
         }
     }
 
-    fn logprobs(&self, step: &Step) -> Value {
+    fn logprobs(&self, step: &EngineStep) -> Value {
         logprobs(&self.streamer.vocabulary, &self.streamer.head, &step.tokens, self.characters)
     }
 

@@ -10,25 +10,25 @@ pub const SYSTEM: &str = "You answer in plain words.";
 /// One message of a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`.
+    /// Who speaks: `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// What that speaker says.
     pub content: String,
 }
 
 /// How the rendered chat ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With the head of the assistant's next message.
+pub enum ChatEnding {
+    /// It ends with the head of the assistant's next message.
     Generation,
-    /// After the last message, complete.
+    /// It ends after the last message, which is complete.
     Closed,
-    /// Inside the last message, which the model continues.
+    /// It ends inside the last message, which the model continues.
     Open,
 }
 
 /// Renders a chat as the text that the model was trained on.
-pub fn render(messages: &[Message], ending: Ending) -> String {
+pub fn render(messages: &[Message], ending: ChatEnding) -> String {
     let mut text = String::new();
     if messages.first().is_none_or(|first| first.role != "system") {
         text.push_str("<|im_start|>system\n");
@@ -40,11 +40,11 @@ pub fn render(messages: &[Message], ending: Ending) -> String {
         text.push_str(&message.role);
         text.push('\n');
         text.push_str(&message.content);
-        if ending != Ending::Open || index + 1 < messages.len() {
+        if ending != ChatEnding::Open || index + 1 < messages.len() {
             text.push_str("<|im_end|>\n");
         }
     }
-    if ending == Ending::Generation {
+    if ending == ChatEnding::Generation {
         text.push_str("<|im_start|>assistant\n");
     }
     text
@@ -61,7 +61,7 @@ impl Vocabulary {
     /// Reads the bytes of a `tokenizer.json`.
     ///
     /// # Errors
-    /// Fails when they are not one.
+    /// Fails when they are no tokenizer.
     pub fn new(json: &[u8]) -> Result<Self, tokenizers::Error> {
         let tokenizer = Tokenizer::from_bytes(json)?;
         let count = tokenizer.get_vocab_size(true) as u32;
@@ -69,12 +69,12 @@ impl Vocabulary {
         Ok(Self { tokenizer, pieces })
     }
 
-    /// Number of token ids.
+    /// Number of token ids in the vocabulary.
     pub fn len(&self) -> usize {
         self.pieces.len()
     }
 
-    /// Whether there are none.
+    /// Whether the vocabulary has no token ids.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -139,7 +139,7 @@ impl Assembler {
         Some(stop)
     }
 
-    /// The text that is new and cannot become part of a stop string.
+    /// Takes the text that is new and cannot become part of a stop string.
     pub fn take(&mut self) -> String {
         let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
         let mut end = self.text.len().saturating_sub(longest.saturating_sub(1)).max(self.sent);
@@ -149,7 +149,7 @@ impl Assembler {
         self.slice(end)
     }
 
-    /// All the text that has not been taken: the answer is over.
+    /// Takes all the text that has not been taken: the answer is over.
     pub fn finish(&mut self, vocabulary: &Vocabulary) -> String {
         let rest = vocabulary.decode(&std::mem::take(&mut self.incomplete));
         self.text.push_str(&rest);
@@ -175,13 +175,13 @@ mod tests {
     fn a_chat_renders_as_the_template_does() {
         let user = Message { role: "user".into(), content: "Hi".into() };
         let head = "<|im_start|>system\nYou answer in plain words.<|im_end|>\n<|im_start|>user\nHi";
-        assert_eq!(render(std::slice::from_ref(&user), Ending::Open), head);
+        assert_eq!(render(std::slice::from_ref(&user), ChatEnding::Open), head);
         assert_eq!(
-            render(std::slice::from_ref(&user), Ending::Generation),
+            render(std::slice::from_ref(&user), ChatEnding::Generation),
             format!("{head}<|im_end|>\n<|im_start|>assistant\n")
         );
         let system = Message { role: "system".into(), content: "S".into() };
-        assert_eq!(render(&[system], Ending::Closed), "<|im_start|>system\nS<|im_end|>\n");
+        assert_eq!(render(&[system], ChatEnding::Closed), "<|im_start|>system\nS<|im_end|>\n");
     }
 
     #[test]

@@ -5,9 +5,9 @@ use comfy_table::{Cell, Color, ColumnConstraint};
 use super::text::{RowLines, TextStyle, coloured, excerpt, plain, ratio, render, right, short_hotkey, table};
 use crate::model::{LeaderboardRow, Standing};
 
-/// From this width on the image has a column of its own; below it stands under the miner.
+/// From this width on, in columns, the image has a column of its own; below it stands under the miner.
 const WIDE: u16 = 130;
-/// Longest image name shown; the end of a name says more than its host.
+/// Longest image name shown, in characters; the end of a name says more than its host.
 const IMAGE_CHARACTERS: usize = 30;
 
 /// The leaderboard: place, miner, image, score, speed-ups, standing and the reason in words.

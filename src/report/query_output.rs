@@ -11,22 +11,22 @@ use super::text::{RowLines, TextStyle, plain, render, right, table};
 /// What a query found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct QueryResult {
-    /// Names of the columns.
+    /// Names of the columns, in order.
     pub columns: Vec<String>,
-    /// Their types, as the query engine names them.
+    /// Types of the columns, as the query engine names them.
     pub types: Vec<String>,
-    /// The rows, a value a column.
+    /// The rows, with one value for each column.
     pub rows: Vec<Vec<Value>>,
-    /// What was left out and why, for people.
+    /// What was left out of the answer and why, for people.
     pub warnings: Vec<String>,
 }
 
 /// How JSON is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonLayout {
-    /// On one line.
+    /// All on one line.
     Compact,
-    /// Indented.
+    /// Indented, over several lines.
     Pretty,
 }
 

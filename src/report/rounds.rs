@@ -1,4 +1,4 @@
-//! Rounds as `cacheon rounds` lists and `cacheon show` opens them.
+//! Rounds, as `cacheon rounds` lists them and `cacheon show` opens them.
 
 use std::fmt::{self, Write as _};
 
@@ -13,14 +13,14 @@ use super::text::{
 use crate::artifact::{JobState, LegState, PublishedTable};
 use crate::model::{Conclusion, LeaderboardRow, Reason, RoundId};
 
-/// Where a round stands.
+/// How far a round has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoundPhase {
-    /// A living process holds it.
+    /// A living process runs the round.
     Running,
-    /// Nobody holds it and it did not end: it can be resumed.
+    /// No process runs the round, and it did not end: it can be resumed.
     Interrupted,
-    /// It came to its end.
+    /// The round came to its end, and this is how.
     Ended(Conclusion),
 }
 
@@ -56,48 +56,48 @@ impl Serialize for RoundPhase {
     }
 }
 
-/// Who leads a leaderboard.
+/// The first of a leaderboard.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Winner {
-    /// Miner.
+    /// Hotkey of the miner.
     pub hotkey: String,
-    /// Image, where known.
+    /// Image of the submission, where known.
     pub image: Option<String>,
-    /// Score, above 0.
+    /// Score of the submission, above 0.
     pub score: f64,
 }
 
 /// One line of `cacheon rounds`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RoundSummary {
-    /// The round.
+    /// Id of the round.
     pub round_id: RoundId,
-    /// Its directory.
+    /// Path of the round's directory.
     pub path: String,
-    /// Name of its pipeline.
+    /// Name of the round's pipeline.
     pub pipeline: Option<String>,
-    /// What it is called, if its pipeline has a `run-name`.
+    /// What the round is called, if its pipeline has a `run-name`.
     pub run_name: Option<String>,
-    /// Wall time of its start, RFC 3339.
+    /// Wall time of the round's start, RFC 3339.
     pub started_at: Option<String>,
-    /// Wall time of its end.
+    /// Wall time of the round's end, RFC 3339.
     pub ended_at: Option<String>,
-    /// Where it stands.
+    /// How far the round has come.
     pub state: RoundPhase,
     /// First of the leaderboard, if its score is above 0.
     pub winner: Option<Winner>,
-    /// Whether it has a seal. Whether the seal holds is `audit`'s question.
+    /// Whether the round has a seal. Whether the seal holds is another question.
     pub is_sealed: bool,
-    /// What could not be read of it, in words.
+    /// What could not be read of the round, in words.
     pub problem: Option<String>,
 }
 
-/// A published table and its size.
+/// A published table and the number of its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TableCount {
-    /// Its name.
+    /// Name of the table.
     pub table: String,
-    /// Rows in it.
+    /// Number of rows in it.
     pub rows: u64,
 }
 
@@ -110,19 +110,19 @@ impl From<PublishedTable> for TableCount {
 /// All of one round, for `cacheon show`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RoundDetail {
-    /// The line that `rounds` shows.
+    /// What `cacheon rounds` shows of it.
     #[serde(flatten)]
     pub summary: RoundSummary,
-    /// Name of the runner.
+    /// Name of the runner of the round.
     pub runner: Option<String>,
     /// Jobs in the order in which they were first heard of.
     #[serde(serialize_with = "jobs_json")]
     pub jobs: Vec<JobState>,
     /// The leaderboard, empty before there is one.
     pub leaderboard: Vec<LeaderboardRow>,
-    /// Tables published.
+    /// The tables that were published.
     pub tables: Vec<TableCount>,
-    /// What could not be read, in words.
+    /// What could not be read of the round, in words.
     pub warnings: Vec<String>,
 }
 
@@ -169,7 +169,7 @@ pub fn rounds_json(rounds: &[RoundSummary]) -> String {
 #[derive(Serialize)]
 struct JobJson<'a> {
     job: &'a str,
-    /// None while it has not ended.
+    /// How the job ended; none while it has not.
     conclusion: Option<Conclusion>,
     reason: Option<&'a Reason>,
     legs: Vec<LegJson<'a>>,
@@ -179,9 +179,9 @@ struct JobJson<'a> {
 #[derive(Serialize)]
 struct LegJson<'a> {
     leg: &'a str,
-    /// Attempts begun.
+    /// Number of attempts that were begun.
     attempts: u32,
-    /// None while it has not ended.
+    /// How the leg ended; none while it has not.
     conclusion: Option<Conclusion>,
     reason: Option<&'a Reason>,
 }

@@ -10,32 +10,32 @@ use crate::model::{
     VerdictRow, WeightRow,
 };
 
-/// What the summary is made from; tables in their published order.
+/// What the summary is made from. Rows are in their published order.
 #[derive(Debug, Clone)]
 pub struct SummaryInput<'a> {
-    /// The round.
+    /// Id of the round.
     pub round_id: &'a RoundId,
-    /// Name of the pipeline.
+    /// Name of the round's pipeline.
     pub pipeline: &'a str,
-    /// Name of the runner.
+    /// Name of the round's runner.
     pub runner: &'a str,
-    /// Wall time of the start, RFC 3339.
+    /// Wall time of the round's start, RFC 3339.
     pub started_at: &'a str,
-    /// Commitments as found.
+    /// The commitments as found.
     pub commitments: &'a [CommitmentRow],
-    /// The leaderboard.
+    /// The rows of the leaderboard.
     pub leaderboard: &'a [LeaderboardRow],
-    /// All reads.
+    /// All reads of the round.
     pub reads: &'a [ReadRow],
-    /// Decisions on speed.
+    /// The decisions on speed.
     pub decisions: &'a [DecisionRow],
-    /// Findings on correctness.
+    /// The findings on correctness.
     pub verdicts: &'a [VerdictRow],
-    /// What is to be set on chain.
+    /// The weights that are to be set on chain.
     pub weights: &'a [WeightRow],
-    /// How the jobs went.
+    /// The jobs, and how they went.
     pub jobs: &'a [JobState],
-    /// Tables and their sizes.
+    /// The tables, and the number of their rows.
     pub tables: &'a [TableCount],
 }
 
@@ -61,12 +61,12 @@ pub fn summary_markdown(input: &SummaryInput<'_>) -> String {
 struct Page(String);
 
 impl Page {
-    /// A paragraph or heading, followed by an empty line.
+    /// Adds a paragraph or heading, followed by an empty line.
     fn paragraph(&mut self, text: fmt::Arguments<'_>) {
         writeln!(self.0, "{text}\n").expect("writes to a string");
     }
 
-    /// A table; a header that ends in `:` is of numbers. Nothing if there are no rows.
+    /// Adds a table; a header that ends in `:` is of numbers. Adds nothing if there are no rows.
     fn table<const N: usize>(&mut self, header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
         let mut rows = rows.into_iter().peekable();
         if rows.peek().is_none() {

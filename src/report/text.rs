@@ -2,26 +2,26 @@
 
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 
-/// Whether output may carry colour.
+/// Whether text may carry colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paint {
-    /// None: a file, a pipe, or the user said so.
+    /// No colour: the text goes to a file or a pipe, or the user said so.
     Plain,
-    /// ANSI colours.
+    /// Colour by ANSI escapes.
     Ansi,
 }
 
 /// How text is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextStyle {
-    /// Columns of the terminal; none outside one, then nothing is wrapped.
+    /// Columns of the terminal; none where there is no terminal, and then nothing is wrapped.
     pub width: Option<u16>,
-    /// Whether to colour.
+    /// Whether the text is coloured.
     pub paint: Paint,
 }
 
 impl TextStyle {
-    /// For files, pipes and tests: no width, no colour.
+    /// The style for files, pipes and tests: no width, no colour.
     pub const PLAIN: Self = Self { width: None, paint: Paint::Plain };
 }
 
@@ -85,12 +85,12 @@ pub fn short_hotkey(hotkey: &str) -> String {
 pub fn markdown(text: &str) -> String {
     let mut out = String::new();
     let text = excerpt(text, 600);
-    for (place, character) in text.char_indices() {
+    for (offset, character) in text.char_indices() {
         let is_markup = "\\`*_[]<>|&~#!$@".contains(character);
-        let is_link = character == ':' && text[place..].starts_with("://");
-        let is_host = character == '.' && text[..place].to_lowercase().ends_with("www");
+        let is_link = character == ':' && text[offset..].starts_with("://");
+        let is_host = character == '.' && text[..offset].to_lowercase().ends_with("www");
         // Text may come to stand at the start of a line, where these would begin a list or a rule.
-        let is_block = place == 0 && "+-=".contains(character);
+        let is_block = offset == 0 && "+-=".contains(character);
         if is_markup || is_link || is_host || is_block {
             out.push('\\');
         }
@@ -105,12 +105,12 @@ pub fn code(text: &str) -> String {
     if text.trim().is_empty() { "-".to_owned() } else { format!("`{text}`") }
 }
 
-/// A ratio as `1.84x`, or `-`.
+/// A ratio as `1.84x`; `-` where there is none.
 pub fn ratio(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}x"))
 }
 
-/// A measured value with four significant decimals at least, or `-`.
+/// A measured value with four significant decimals at least; `-` where there is none.
 pub fn number(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
@@ -119,7 +119,7 @@ pub fn number(value: Option<f64>) -> String {
     }
 }
 
-/// Nanoseconds in the unit that suits them, or `-`.
+/// Nanoseconds in the unit that suits them; `-` where there are none.
 pub fn duration(nanoseconds: Option<i64>) -> String {
     let Some(nanoseconds) = nanoseconds else { return "-".to_owned() };
     let seconds = nanoseconds as f64 / 1e9;
@@ -140,7 +140,7 @@ pub fn instant(text: &str) -> String {
     }
 }
 
-/// Time between two RFC 3339 instants, or `-`.
+/// The time between two RFC 3339 instants; `-` where one is missing.
 pub fn between(start: Option<&str>, end: Option<&str>) -> String {
     let parse = |text: Option<&str>| text?.parse::<jiff::Timestamp>().ok();
     match (parse(start), parse(end)) {
@@ -168,12 +168,12 @@ pub(super) fn table(style: TextStyle, rows: RowLines) -> Table {
     table
 }
 
-/// Lines that a row of a table may take.
+/// How many lines a row of a table may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowLines {
-    /// One.
+    /// A row has one line.
     One,
-    /// Several: rows need a line between them.
+    /// A row may have several lines, so that rows need a line between them.
     Many,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Leg {
     pub(super) key: String,
     pub(super) matrix: Value,
     pub(super) sequence: Option<String>,
-    /// Whether its failure lets the job go on.
+    /// Whether a failure of the leg lets the job go on.
     pub(super) is_tolerated: bool,
 }
 
@@ -61,9 +61,9 @@ fn tolerates_failure(job: &Job, known: &KnownContexts, matrix: &Value) -> Result
     }
 }
 
-/// A finding as the reason of a failure at run time: the pipeline's fault, with its place.
+/// A finding as the reason of a failure at run time: the pipeline's fault, with line and column.
 pub(crate) fn reason(source: &Source, found: &Diagnostic) -> Reason {
-    let place = source.line_column(found.span.start);
-    let message = format!("{}:{}:{}: {}", source.path, place.line, place.column, found.message);
+    let at = source.line_column(found.span.start);
+    let message = format!("{}:{}:{}: {}", source.path, at.line, at.column, found.message);
     Reason::new(Fault::Pipeline, "bad-expression", message)
 }

@@ -15,6 +15,6 @@ mod tests;
 
 pub use event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
 pub(crate) use legs::reason as pipeline_reason;
-pub use placement::{Placement, PlacementError, RunnerSlot, place};
+pub use placement::{Placement, PlacementError, RunnerSlot, placement_of};
 pub use scheduler::Scheduler;
 pub(crate) use scheduler::fault_of;

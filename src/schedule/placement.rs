@@ -1,45 +1,45 @@
-//! Which runner a job goes to.
+//! Which runner a job goes to, by its labels.
 
 use crate::pipeline::runner::{has_labels, wants_controller};
 
 /// A runner as placement sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunnerSlot {
-    /// Its name, which is also a label.
+    /// Name of the runner, which is also a label.
     pub name: String,
-    /// Its other labels.
+    /// The other labels of the runner.
     pub labels: Vec<String>,
-    /// Jobs it takes at a time.
+    /// Number of jobs it takes at a time.
     pub capacity: u32,
 }
 
-/// Where a job goes.
+/// Where a job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// The process that runs the round; it boots no servers and takes any number of jobs.
     Controller,
-    /// The runner of this number.
+    /// The runner of this index in the list of runners.
     Runner(usize),
 }
 
-/// Why a job can go nowhere.
+/// Why a job can run nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
     /// No runner has all the labels.
     #[error("no runner has the labels {wanted}; there are: {known}")]
     NoRunner {
-        /// The labels asked for.
+        /// The labels that the job asks for.
         wanted: String,
-        /// The runners there are.
+        /// The names of the runners there are.
         known: String,
     },
 }
 
-/// The first runner that has all labels; `controller` alone is the controller.
+/// The placement of a job: the first runner that has all labels; `controller` alone is the controller.
 ///
 /// # Errors
 /// Where no runner has all of them.
-pub fn place(labels: &[String], runners: &[RunnerSlot]) -> Result<Placement, PlacementError> {
+pub fn placement_of(labels: &[String], runners: &[RunnerSlot]) -> Result<Placement, PlacementError> {
     if wants_controller(labels) {
         return Ok(Placement::Controller);
     }
@@ -66,7 +66,7 @@ mod tests {
         let runners = [runner("a", &["gpu"]), runner("b", &["gpu", "h200"])];
         let check = |labels: &[&str], expected: Option<Placement>| {
             let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
-            assert_eq!(place(&labels, &runners).ok(), expected, "{labels:?}");
+            assert_eq!(placement_of(&labels, &runners).ok(), expected, "{labels:?}");
         };
         check(&[], Some(Placement::Controller));
         check(&["controller"], Some(Placement::Controller));

@@ -1,6 +1,6 @@
 //! The state machine of a round.
 //!
-//! What an event costs does not grow with the jobs and legs it does not touch: the places below say at once what
+//! What an event costs does not grow with the jobs and legs it does not touch: the placements below say at once what
 //! may start, and counters say what is over. Only a job's beginning and end look at all of its legs.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
 use super::legs::{legs_of, reason};
-use super::placement::{Placement, place};
+use super::placement::{Placement, placement_of};
 use crate::artifact::{JournalEvent, LegAttempt};
 use crate::model::{Conclusion, Fault, LegSummary, Reason};
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
@@ -26,24 +26,24 @@ enum JobPhase {
 }
 
 #[derive(Debug)]
-struct JobState {
+struct ScheduledJob {
     phase: JobPhase,
-    /// The jobs it needs.
+    /// The jobs it needs, by index.
     needs: Vec<usize>,
-    /// The jobs that need it.
+    /// The jobs that need it, by index.
     dependents: Vec<usize>,
-    /// How many of those it needs have not ended.
+    /// Number of the jobs it needs that have not ended.
     unmet: usize,
-    legs: Vec<LegState>,
+    legs: Vec<ScheduledLeg>,
     /// Legs that have not ended, by sequence and in their order: the first of each may run.
     sequences: Vec<VecDeque<usize>>,
     /// Legs that may start now, as far as only this job is concerned.
     ready: BTreeSet<usize>,
-    /// How many legs run.
+    /// Number of legs that run.
     running: u32,
-    /// How many legs have not ended.
+    /// Number of legs that have not ended.
     open: usize,
-    /// What `needs` shows of it once it has ended; made for the first that asks.
+    /// What `needs` shows of the job once it has ended; made for the first that asks.
     shown: Option<Value>,
     placement: Placement,
     runner: String,
@@ -61,30 +61,30 @@ enum LegPhase {
 }
 
 #[derive(Debug)]
-struct LegState {
+struct ScheduledLeg {
     phase: LegPhase,
-    /// Number of its sequence.
+    /// Index of the leg's sequence, if it is in one.
     sequence: Option<usize>,
     is_tolerated: bool,
-    /// Its `matrix`, as expressions see it.
+    /// The leg's `matrix`, as expressions see it.
     matrix: Value,
     summary: LegSummary,
 }
 
-impl LegState {
-    /// Whether it failed and its job's `continue-on-error` lets that pass.
+impl ScheduledLeg {
+    /// Whether the leg failed and its job's `continue-on-error` lets that pass.
     fn is_forgiven(&self) -> bool {
         self.is_tolerated && self.summary.result == Conclusion::Failure
     }
 }
 
-impl JobState {
+impl ScheduledJob {
     /// Whether a leg may start, as far as only this job is concerned.
     fn is_startable(&self, max_parallel: Option<u32>) -> bool {
         !self.ready.is_empty() && max_parallel.is_none_or(|limit| self.running < limit)
     }
 
-    /// A leg is to run, if no earlier one of its sequence is still to end.
+    /// Lets a leg run, if no earlier one of its sequence is still to end.
     fn wait_for_turn(&mut self, leg: usize) {
         self.legs[leg].phase = LegPhase::Pending;
         let first = |sequence: usize| self.sequences[sequence].front() == Some(&leg);
@@ -93,7 +93,7 @@ impl JobState {
         }
     }
 
-    /// A leg is over: the next one of its sequence may run.
+    /// Notes that a leg is over: the next one of its sequence may run.
     fn close(&mut self, leg: usize) {
         self.legs[leg].phase = LegPhase::Ended;
         self.ready.remove(&leg);
@@ -109,12 +109,12 @@ impl JobState {
     }
 }
 
-/// A place where legs run.
+/// What runs in one placement, and what may start there.
 #[derive(Debug)]
-struct PlaceState {
+struct PlacementState {
     capacity: u32,
     running: u32,
-    /// Jobs with legs that may start here.
+    /// Jobs with legs that may start there.
     startable: BTreeSet<usize>,
 }
 
@@ -122,12 +122,12 @@ struct PlaceState {
 #[derive(Debug)]
 pub struct Scheduler {
     settings: SchedulerSettings,
-    jobs: Vec<JobState>,
+    jobs: Vec<ScheduledJob>,
     /// The controller, then the runners in their order.
-    places: Vec<PlaceState>,
-    /// Jobs that may begin or end.
+    placements: Vec<PlacementState>,
+    /// Jobs that may begin or end now.
     due: BTreeSet<usize>,
-    /// How many jobs have not ended.
+    /// Number of jobs that have not ended.
     open: usize,
     is_cancelled: bool,
     has_ended: bool,
@@ -141,7 +141,7 @@ impl Scheduler {
         let needs_of = |job: &Job| -> Vec<usize> {
             job.needs.iter().filter_map(|need| numbers.get(need.job.as_str()).copied()).collect()
         };
-        let waiting = |job: &Job| JobState {
+        let waiting = |job: &Job| ScheduledJob {
             phase: JobPhase::Waiting,
             needs: needs_of(job),
             dependents: Vec::new(),
@@ -158,19 +158,19 @@ impl Scheduler {
             status: Status::Success,
             reason: None,
         };
-        let mut jobs: Vec<JobState> = jobs.iter().map(waiting).collect();
+        let mut jobs: Vec<ScheduledJob> = jobs.iter().map(waiting).collect();
         for job in 0..jobs.len() {
             jobs[job].unmet = jobs[job].needs.len();
             for need in jobs[job].needs.clone() {
                 jobs[need].dependents.push(job);
             }
         }
-        let place = |capacity| PlaceState { capacity, running: 0, startable: BTreeSet::new() };
-        let runners = settings.runners.iter().map(|runner| place(runner.capacity.max(1)));
-        let places = std::iter::once(place(u32::MAX)).chain(runners).collect();
+        let state = |capacity| PlacementState { capacity, running: 0, startable: BTreeSet::new() };
+        let runners = settings.runners.iter().map(|runner| state(runner.capacity.max(1)));
+        let placements = std::iter::once(state(u32::MAX)).chain(runners).collect();
         let due = (0..jobs.len()).filter(|job| jobs[*job].unmet == 0).collect();
         let open = jobs.len();
-        Self { settings, jobs, places, due, open, is_cancelled: false, has_ended: false }
+        Self { settings, jobs, placements, due, open, is_cancelled: false, has_ended: false }
     }
 
     /// Takes in what happened and says what is to be done, in order.
@@ -207,7 +207,7 @@ impl Scheduler {
         let pipeline = Arc::clone(&self.settings.pipeline);
         let definition = &pipeline.jobs[job];
         self.jobs[job].running -= 1;
-        self.places[place_number(self.jobs[job].placement)].running -= 1;
+        self.placements[placement_index(self.jobs[job].placement)].running -= 1;
         self.note_startable(job);
         let state = &mut self.jobs[job].legs[leg];
         let attempt = state.summary.attempt;
@@ -303,18 +303,18 @@ impl Scheduler {
     /// The first job with a leg that may start: within the job's own limit, its sequences, and the runner's
     /// capacity.
     fn next_to_start(&self) -> Option<usize> {
-        let with_room = self.places.iter().filter(|place| place.running < place.capacity);
-        with_room.filter_map(|place| place.startable.first().copied()).min()
+        let with_room = self.placements.iter().filter(|placement| placement.running < placement.capacity);
+        with_room.filter_map(|placement| placement.startable.first().copied()).min()
     }
 
     fn max_parallel(&self, job: usize) -> Option<u32> {
         self.settings.pipeline.jobs[job].strategy.as_ref().and_then(|strategy| strategy.max_parallel)
     }
 
-    /// Keeps what the job's place knows of it up to date.
+    /// Keeps what the job's placement knows of it up to date.
     fn note_startable(&mut self, job: usize) {
         let is_startable = self.jobs[job].is_startable(self.max_parallel(job));
-        let startable = &mut self.places[place_number(self.jobs[job].placement)].startable;
+        let startable = &mut self.placements[placement_index(self.jobs[job].placement)].startable;
         if is_startable {
             startable.insert(job);
         } else {
@@ -357,7 +357,7 @@ impl Scheduler {
         shown
     }
 
-    /// Everything a waiting job needs has ended: decides whether it runs, and plans its legs.
+    /// Begins a job all of whose needs have ended: decides whether it runs, and plans its legs.
     fn begin(&mut self, job: usize, actions: &mut Vec<Action>) {
         let pipeline = Arc::clone(&self.settings.pipeline);
         let definition = &pipeline.jobs[job];
@@ -391,7 +391,7 @@ impl Scheduler {
         let planned = labels_of(definition, &contexts)
             .map_err(|error| misread(&error))
             .and_then(|labels| {
-                place(&labels, &self.settings.runners).map_err(|error| failed("no-runner", &error))
+                placement_of(&labels, &self.settings.runners).map_err(|error| failed("no-runner", &error))
             })
             .and_then(|placement| {
                 Ok((placement, legs_of(definition, &pipeline.source, &contexts, &self.settings.seed)?))
@@ -421,7 +421,7 @@ impl Scheduler {
             let next = sequences.len();
             *sequences.entry(name).or_insert(next)
         };
-        let pending = |leg: super::legs::Leg| LegState {
+        let pending = |leg: super::legs::Leg| ScheduledLeg {
             phase: LegPhase::Pending,
             sequence: leg.sequence.map(&mut number_of),
             is_tolerated: leg.is_tolerated,
@@ -449,7 +449,7 @@ impl Scheduler {
         self.note_startable(job);
     }
 
-    /// The job is over: those that waited for it alone may begin.
+    /// Ends a job: those that waited for it alone may begin.
     fn conclude(
         &mut self,
         job: usize,
@@ -471,7 +471,7 @@ impl Scheduler {
 
     fn end(&mut self, job: usize, actions: &mut Vec<Action>) {
         let ended_as = |conclusion: Conclusion| {
-            let counts = move |leg: &&LegState| leg.summary.result == conclusion && !leg.is_forgiven();
+            let counts = move |leg: &&ScheduledLeg| leg.summary.result == conclusion && !leg.is_forgiven();
             self.jobs[job].legs.iter().find(counts)
         };
         let conclusion = match () {
@@ -496,7 +496,7 @@ impl Scheduler {
         leg.phase = LegPhase::Running;
         leg.summary.attempt += 1;
         state.running += 1;
-        self.places[place_number(state.placement)].running += 1;
+        self.placements[placement_index(state.placement)].running += 1;
         let max_parallel = strategy.and_then(|strategy| strategy.max_parallel);
         let strategy = json!({
             "key": leg.summary.key,
@@ -527,15 +527,15 @@ impl Scheduler {
     }
 }
 
-/// Where a placement stands among the places.
-fn place_number(placement: Placement) -> usize {
+/// Index of a placement in [`Scheduler::placements`].
+fn placement_index(placement: Placement) -> usize {
     match placement {
         Placement::Controller => 0,
         Placement::Runner(index) => index + 1,
     }
 }
 
-/// How the journal names an attempt.
+/// The attempt of a leg, as the journal names it.
 fn attempt_of(job: &Job, leg: &LegSummary, attempt: u32) -> LegAttempt {
     LegAttempt { job: job.id.clone(), leg: leg.key.clone(), attempt }
 }
@@ -553,7 +553,7 @@ fn labels_of(job: &Job, known: &KnownContexts) -> Result<Vec<String>, ExprError>
     Ok(labels)
 }
 
-/// The fault a retry rule names.
+/// The fault that a retry rule names.
 pub(crate) fn fault_of(name: FaultName) -> Fault {
     match name {
         FaultName::Infra => Fault::Infra,

@@ -343,7 +343,7 @@ jobs:
 }
 
 proptest! {
-    /// Whatever ends how: the round ends, limits hold, nothing runs more often than allowed.
+    /// Whatever ends how, the round ends, limits hold, and nothing runs more often than allowed.
     #[test]
     fn every_round_ends_within_its_limits(
         needs in proptest::collection::vec(proptest::collection::vec(any::<bool>(), 5), 5),

@@ -16,10 +16,10 @@ use crate::model::{Arm, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
 
-/// More prompts than this are a mistake.
+/// Most prompts of one read; more are a mistake.
 pub(super) const MAX_PROMPTS: u32 = 100_000;
 
-/// The prompts of a round: the same for every read, so that they pair.
+/// The prompts of a round: the same for every read, so that reads can be compared prompt by prompt.
 pub(super) fn prompts(context: &JobContext<'_>, count: u32) -> Vec<Prompt> {
     Workload::prompts(&context.round.seed.derive(&["benchmark", "prompts"]), count)
 }

@@ -13,37 +13,37 @@ use crate::ports::{Exit, Launch, Server};
 
 /// A server that answered its health check.
 pub struct BootedServer {
-    /// The server; stopped by the job.
+    /// The server itself, which the job stops.
     pub server: Box<dyn Server>,
-    /// Name the model is served under.
+    /// Name that the model is served under.
     pub model_name: String,
 }
 
 /// Why a server did not become ready.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    /// It ended by itself.
+    /// The server ended by itself.
     #[error("the server ended with {exit} after {:.1} s, before `{health_path}` answered 200; its last words: {last_words}", after.as_secs_f64())]
     Exited {
-        /// How.
+        /// How the process exited.
         exit: Exit,
-        /// When.
+        /// How long after its start it ended.
         after: Duration,
         /// Path of the health check.
         health_path: String,
-        /// Last line of its log.
+        /// Last line of the server's log.
         last_words: String,
     },
-    /// The deadline passed.
+    /// The server was not healthy when the deadline had passed.
     #[error("`{health_path}` did not answer 200 within {:.0} s ({last}); the server's last words: {last_words}", deadline.as_secs_f64())]
     NotReady {
-        /// How long was waited.
+        /// How long it was waited for.
         deadline: Duration,
         /// Path of the health check.
         health_path: String,
-        /// What the last look saw.
+        /// What the last look at the health check saw.
         last: String,
-        /// Last line of its log.
+        /// Last line of the server's log.
         last_words: String,
     },
 }

@@ -5,7 +5,7 @@ use crate::adapters::chain_file::ChainFile;
 #[cfg(feature = "chain")]
 use crate::adapters::subtensor::Subtensor;
 use crate::model::{SubmissionRow, admit};
-use crate::pipeline::stage::fetch_commitments::{Output, Parameters, Source};
+use crate::pipeline::stage::fetch_commitments::{CommitmentSource, Output, Parameters};
 use crate::ports::ChainSource;
 
 /// The source that the parameters name. What only the other kind needs may be given too, so that a pipeline can
@@ -14,18 +14,20 @@ fn chain_source(parameters: Parameters) -> Result<Box<dyn ChainSource>, StageErr
     let Parameters { source, path, endpoint, netuid } = parameters;
     let wrong = |why: &str| Err(StageError::Parameter(format!("`with:` of `fetch-commitments`: {why}")));
     match (source, path, endpoint.zip(netuid)) {
-        (Source::File, Some(path), _) => Ok(Box::new(ChainFile::new(path))),
-        (Source::File, None, _) => wrong("`source: file` needs `path`"),
+        (CommitmentSource::File, Some(path), _) => Ok(Box::new(ChainFile::new(path))),
+        (CommitmentSource::File, None, _) => wrong("`source: file` needs `path`"),
         #[cfg(feature = "chain")]
-        (Source::Chain, _, Some((endpoint, netuid))) => Ok(Box::new(Subtensor::new(endpoint, netuid))),
+        (CommitmentSource::Chain, _, Some((endpoint, netuid))) => {
+            Ok(Box::new(Subtensor::new(endpoint, netuid)))
+        }
         #[cfg(feature = "chain")]
-        (Source::Chain, _, None) => wrong("`source: chain` needs `endpoint` and `netuid`"),
+        (CommitmentSource::Chain, _, None) => wrong("`source: chain` needs `endpoint` and `netuid`"),
         #[cfg(not(feature = "chain"))]
-        (Source::Chain, ..) => wrong("this program was built without the feature `chain`"),
+        (CommitmentSource::Chain, ..) => wrong("this program was built without the feature `chain`"),
     }
 }
 
-/// Reads, judges and records the commitments.
+/// Reads the commitments, judges each, and leaves its row.
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     let source = chain_source(parameters)?;
     let view = source.commitments().await?;

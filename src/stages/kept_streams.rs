@@ -1,7 +1,7 @@
 //! What the benchmark keeps while it measures: `streams.parquet` and `exchanges.parquet` of its attempt.
 //!
 //! Captures are held as they come and written once they are many: an ordinary read is written after its clock has
-//! stopped, and a server that floods the client costs disk, within its caps, and no memory.
+//! stopped, and a server that floods the client costs disk, within its bounds, and no memory.
 
 use super::{JobContext, StageError, data_dir, write_table};
 use crate::adapters::store::PartialFile;
@@ -9,18 +9,18 @@ use crate::artifact::{Table as _, TableContext, TableWriter};
 use crate::measure::{Capture, PinnedTokenizer, Prompt, StreamContext, derive_records, keep};
 use crate::model::{ExchangeRow, RequestRow, StreamRow, TokenRow};
 
-/// Captures are written once they hold this many bytes.
+/// Number of bytes that captures may hold before they are written.
 const HELD_BYTES: usize = 64 << 20;
-/// What one piece costs beside its bytes.
+/// Number of bytes that one piece costs beside its own.
 const PIECE_BYTES: usize = 256;
 
-/// What the captures belong to.
+/// The read that the captures belong to.
 pub(super) struct Measured<'a> {
     /// Key of the read.
     pub(super) read_key: &'a str,
-    /// What was asked.
+    /// The prompts that were asked.
     pub(super) prompts: &'a [Prompt],
-    /// The pinned tokenizer.
+    /// The tokenizer that every token of the round is counted by.
     pub(super) tokenizer: &'a PinnedTokenizer,
 }
 
@@ -60,7 +60,7 @@ impl<'a> KeptStreams<'a> {
         if self.held_bytes > HELD_BYTES { self.write_held() } else { Ok(()) }
     }
 
-    /// Puts the files in their place and gives the rows of `requests` and `tokens`.
+    /// Finishes the files and gives the rows of `requests` and `tokens`.
     pub(super) fn finish(
         mut self,
         context: &JobContext<'_>,

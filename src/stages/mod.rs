@@ -30,7 +30,7 @@ use crate::adapters::shell::ExecError;
 use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Table, TableContext, layout};
 use crate::measure::InvalidStreams;
-use crate::model::{Arm, Fault, Reason, RoundId, Seed};
+use crate::model::{Fault, Reason, Role, RoundId, Seed};
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, JobNews, Progress};
 use crate::report::text::error_chain;
@@ -129,12 +129,12 @@ impl JobContext<'_> {
     }
 }
 
-/// Whose image a stage handles, if it handles one.
-fn arm(call: &StageCall) -> Option<Arm> {
+/// Whose server a stage handles, if it handles one.
+fn role(call: &StageCall) -> Option<Role> {
     match call {
-        StageCall::Pull(parameters) => Some(parameters.arm),
-        StageCall::Boot(parameters) => Some(parameters.arm),
-        StageCall::Benchmark(parameters) => Some(parameters.read.arm),
+        StageCall::Pull(parameters) => Some(parameters.role),
+        StageCall::Boot(parameters) => Some(parameters.role),
+        StageCall::Benchmark(parameters) => Some(parameters.read.arm.into()),
         StageCall::FetchCommitments(_)
         | StageCall::PlanReads(_)
         | StageCall::WarmUp(_)
@@ -148,12 +148,12 @@ fn arm(call: &StageCall) -> Option<Arm> {
 /// Runs a stage.
 ///
 /// # Errors
-/// Why it did not succeed; a failure around the baseline's image is never a submission's.
+/// Why it did not succeed; only a failure around a candidate's server can be a submission's fault.
 ///
 /// # Cancel safety
 /// Stops by `context.cancel`; a booted server stays with the context, which stops it.
 pub async fn run_stage(call: StageCall, context: &mut JobContext<'_>) -> Result<StageOutput, StepFailure> {
-    let arm = arm(&call);
+    let role = role(&call);
     let cancel = context.cancel.clone();
     let work = async {
         Ok(match call {
@@ -180,8 +180,8 @@ pub async fn run_stage(call: StageCall, context: &mut JobContext<'_>) -> Result<
     };
     result.map_err(|error| {
         let mut reason = error.reason();
-        if arm == Some(Arm::Baseline) && reason.fault == Fault::Submission {
-            reason.fault = Fault::Infra;
+        if let Some(role) = role {
+            reason.fault = role.fault(reason.fault);
         }
         StepFailure::Failed(reason)
     })

@@ -2,13 +2,13 @@
 //!
 //! `B C1 B C2 B ..`: every candidate stands between two fresh launches of the baseline, so drift of the
 //! machine shows, and linear drift cancels. The order of the candidates is drawn from the
-//! round's seed, so nobody can commit himself into a good place.
+//! round's seed, so nobody can commit himself into a good position.
 
 use super::{JobContext, StageError};
 use crate::model::{Arm, Digest, Hotkey, ImageReference, ReadSpec, Seed, Submission};
 use crate::pipeline::stage::plan_reads::{Output, Parameters};
 
-/// More launches of one candidate than this are a mistake.
+/// Most launches of one candidate; more are a mistake.
 const MAX_ROUNDS: u32 = 64;
 
 pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
@@ -96,9 +96,9 @@ mod tests {
                 .map(|(i, _)| i)
                 .collect();
             assert_eq!(candidates.len(), count * rounds as usize);
-            for place in candidates {
-                assert_eq!(reads[place - 1].arm, Arm::Baseline);
-                assert_eq!(reads[place + 1].arm, Arm::Baseline);
+            for position in candidates {
+                assert_eq!(reads[position - 1].arm, Arm::Baseline);
+                assert_eq!(reads[position + 1].arm, Arm::Baseline);
             }
             let mut keys: Vec<&str> = reads.iter().map(|read| read.key.as_str()).collect();
             keys.dedup();

@@ -39,7 +39,7 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     Ok(Output { held: held as u64, winner, leaderboard: rows })
 }
 
-/// The requests of each measured read. Its answers, many times as large, do not enter a speed.
+/// The requests of each measured read. Its answers, many times as large, do not enter its speed.
 fn requests_of<'a>(
     legs: &'a [MeasuredLeg],
     context: &JobContext<'_>,
@@ -53,7 +53,7 @@ fn timed<'a>(read: &'a ReadSpec, requests: &'a [RequestRow]) -> TimedRead<'a> {
     TimedRead { arm: read.arm, hotkey: read.hotkey.as_ref().map(Hotkey::as_str), times }
 }
 
-/// One row a read: what the benchmark left, or what is known of one that did not come so far.
+/// One row for each read: what the benchmark left, or what is known of one that did not come so far.
 fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<ReadRow>, StageError> {
     let mut rows = Vec::with_capacity(legs.len());
     for leg in legs {

@@ -23,7 +23,7 @@ struct SealedRead {
 }
 
 impl SealedRead {
-    /// The same as it is judged.
+    /// The sealed read, as it is judged.
     fn measured(&self) -> MeasuredRead<'_> {
         MeasuredRead {
             read_key: &self.spec.key,

@@ -106,7 +106,7 @@ pub fn student_t_quantile(p: f64, degrees: f64) -> Option<f64> {
     Some(bisect((0.0, high), |t| upper_tail(t) > 1.0 - p))
 }
 
-/// Where a condition that holds below and not above turns, to the last bit or so.
+/// Where a condition that holds below and not above turns, to about the last bit.
 fn bisect((mut low, mut high): (f64, f64), is_below: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..200 {
         let middle = f64::midpoint(low, high);

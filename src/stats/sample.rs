@@ -9,11 +9,11 @@ pub struct Sample(Vec<f64>);
 /// A trimmed mean with its precision.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrimmedMean {
-    /// Mean of what is left after trimming.
+    /// Mean of the values that are left after trimming.
     pub mean: f64,
-    /// Its standard error; none where fewer than two values are left.
+    /// Standard error of the mean; none where fewer than two values are left.
     pub standard_error: Option<f64>,
-    /// Degrees of freedom of that error: values left, minus one.
+    /// Degrees of freedom of the standard error: values left, minus one.
     pub degrees: f64,
 }
 
@@ -28,7 +28,7 @@ impl Sample {
         Some(Self(values))
     }
 
-    /// How many values; at least 1.
+    /// Number of values, at least 1.
     #[expect(clippy::len_without_is_empty, reason = "a sample is never empty")]
     pub const fn len(&self) -> usize {
         self.0.len()
@@ -39,23 +39,23 @@ impl Sample {
         &self.0
     }
 
-    /// Arithmetic mean.
+    /// Arithmetic mean of the values.
     pub fn mean(&self) -> f64 {
         mean(&self.0)
     }
 
-    /// Standard deviation with n - 1; none for one value.
+    /// Standard deviation of the values, with n - 1; none for one value.
     pub fn standard_deviation(&self) -> Option<f64> {
         let n = self.0.len();
         (n > 1).then(|| (squares_about(&self.0, self.mean()) / (n - 1) as f64).sqrt())
     }
 
-    /// Root of the mean square.
+    /// Root of the mean of the squares of the values.
     pub fn root_mean_square(&self) -> f64 {
         (squares_about(&self.0, 0.0) / self.0.len() as f64).sqrt()
     }
 
-    /// Geometric mean; none unless all values are above zero.
+    /// Geometric mean of the values; none unless all are above zero.
     pub fn geometric_mean(&self) -> Option<f64> {
         (self.0[0] > 0.0)
             .then(|| (self.0.iter().map(|value| value.ln()).sum::<f64>() / self.0.len() as f64).exp())

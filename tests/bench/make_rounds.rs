@@ -11,11 +11,11 @@ use cacheon::model::TokenRow;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-/// Tokens of one answer.
+/// Number of tokens of one answer.
 const ANSWER: u64 = 128;
-/// Answers of one read.
+/// Number of answers of one read.
 const PROMPTS: u64 = 256;
-/// Size of the vocabulary.
+/// Number of token ids in the vocabulary.
 const VOCABULARY: u64 = 151_936;
 
 fn main() -> ExitCode {

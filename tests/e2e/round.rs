@@ -1,4 +1,4 @@
-//! A place for one round: its own data directory and runner, and eyes for processes it left behind.
+//! What one round of a test has to itself: its data directory and runner, and eyes for processes it left behind.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

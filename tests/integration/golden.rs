@@ -20,7 +20,7 @@ use cacheon::model::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// `in/round.json`.
+/// What `in/round.json` says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Setup {
@@ -54,7 +54,7 @@ struct ScoredAnswer {
     scores: Vec<(f64, u32, f64)>,
 }
 
-/// All of `in/`.
+/// All of a case's `in/`.
 #[derive(Debug, Clone)]
 struct Case {
     round: Setup,

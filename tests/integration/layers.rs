@@ -45,7 +45,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("round", "error"), // an error of the round is what the program ends with
 ];
 
-/// A path, and the places that may name it.
+/// A path, and the files or folders that may name it.
 const HOMES: &[(&str, &[&str])] = &[
     ("serde_yaml", &["pipeline/yaml.rs"]),
     ("annotate_snippets", &["pipeline/diagnostic.rs"]),
@@ -67,7 +67,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("super::super", &[]),
 ];
 
-/// What reads a clock: not in the pure layers, where time is an argument.
+/// Paths that read a clock: not in the pure layers, where time is an argument.
 const CLOCKS: &[&str] = &[
     "jiff::Timestamp::now",
     "jiff::Zoned::now",

@@ -8,12 +8,12 @@ use cacheon::model::{Digest, ImageReference};
 use cacheon::ports::{ContainerEngine as _, Exit, Launch, Server};
 use sha2::Digest as _;
 
-struct Place {
+struct Workspace {
     dir: tempfile::TempDir,
     engine: ProcessEngine,
 }
 
-impl Place {
+impl Workspace {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temp dir");
         let engine =
@@ -82,25 +82,25 @@ async fn wait_until_gone(pid: i32) {
 
 #[tokio::test]
 async fn an_end_is_seen_with_its_code_and_last_words() {
-    let place = Place::new();
-    let mut server = place.start("echo one; echo 'last words' >&2; exit 7", 1000).await;
+    let workspace = Workspace::new();
+    let mut server = workspace.start("echo one; echo 'last words' >&2; exit 7", 1000).await;
     assert_eq!(server.exited().await, Exit { code: Some(7), signal: None });
     assert!(server.log_tail().contains("last words"));
     server.stop(Duration::ZERO).await;
-    let mut server = place.start("kill -9 $$", 1000).await;
+    let mut server = workspace.start("kill -9 $$", 1000).await;
     assert_eq!(server.exited().await, Exit { code: None, signal: Some(9) });
-    let mut server = place.start("exec /no/such/program", 1000).await;
+    let mut server = workspace.start("exec /no/such/program", 1000).await;
     assert_eq!(server.exited().await.code, Some(127));
 }
 
 #[tokio::test]
-async fn a_server_knows_its_place_and_nothing_of_ours() {
-    let place = Place::new();
-    let mut server = place.start("env | sort; pwd", 10_000).await;
+async fn a_server_knows_its_directory_and_nothing_of_ours() {
+    let workspace = Workspace::new();
+    let mut server = workspace.start("env | sort; pwd", 10_000).await;
     let address = server.address();
     server.exited().await;
     server.stop(Duration::ZERO).await;
-    let log = place.log();
+    let log = workspace.log();
     assert!(log.contains(&format!("CACHEON_PORT={}", address.port())), "{log}");
     assert!(log.contains("CACHEON_MODEL_NAME=m"), "{log}");
     assert!(!log.contains("CARGO"), "the environment starts empty: {log}");
@@ -109,40 +109,40 @@ async fn a_server_knows_its_place_and_nothing_of_ours() {
 
 #[tokio::test]
 async fn a_manifest_puts_port_and_model_where_a_program_wants_them() {
-    let place = Place::new();
+    let workspace = Workspace::new();
     let manifest = serde_json::json!({
         "command": ["bash", "-c", "echo \"$@\" $LISTEN"],
         "args": ["bash", "--port={port}", "-m", "{model-dir}/{model-name}.gguf", "{{}}"],
         "env": { "LISTEN": "tcp://[::]:{port}" },
         "health-path": "/v1/models",
     });
-    let mut server = place.start_manifest(&manifest, 1000).await;
+    let mut server = workspace.start_manifest(&manifest, 1000).await;
     let port = server.address().port();
     assert_eq!(server.health_path(), "/v1/models");
     server.exited().await;
     server.stop(Duration::ZERO).await;
-    assert_eq!(place.log(), format!("--port={port} -m /nowhere/m.gguf {{}} tcp://[::]:{port}\n"));
+    assert_eq!(workspace.log(), format!("--port={port} -m /nowhere/m.gguf {{}} tcp://[::]:{port}\n"));
 }
 
 #[tokio::test]
 async fn a_flood_of_log_is_cut_and_never_blocks_the_server() {
-    let place = Place::new();
-    let mut server = place.start("head -c 5000000 /dev/zero | tr '\\0' x; echo; echo end", 1000).await;
+    let workspace = Workspace::new();
+    let mut server = workspace.start("head -c 5000000 /dev/zero | tr '\\0' x; echo; echo end", 1000).await;
     assert_eq!(server.exited().await.code, Some(0));
     assert!(server.log_tail().ends_with("end\n"));
     server.stop(Duration::ZERO).await;
-    let log = place.log();
+    let log = workspace.log();
     assert!(log.len() < 1100, "{}", log.len());
     assert!(log.contains("more bytes were not kept"));
 }
 
 #[tokio::test]
 async fn stopping_ends_all_that_a_server_started() {
-    let place = Place::new();
-    let file = place.dir.path().join("child");
+    let workspace = Workspace::new();
+    let file = workspace.dir.path().join("child");
     // It ignores the polite signal, and so does its child.
     let script = format!("trap '' TERM; (trap '' TERM; sleep 600) & echo $! > {}; wait", file.display());
-    let server = place.start(&script, 1000).await;
+    let server = workspace.start(&script, 1000).await;
     let child = pid_in(&file).await;
     server.stop(Duration::from_millis(50)).await;
     wait_until_gone(child).await;
@@ -150,9 +150,9 @@ async fn stopping_ends_all_that_a_server_started() {
 
 #[tokio::test]
 async fn dropping_a_server_ends_it() {
-    let place = Place::new();
-    let file = place.dir.path().join("pid");
-    let server = place.start(&format!("echo $$ > {}; sleep 600", file.display()), 1000).await;
+    let workspace = Workspace::new();
+    let file = workspace.dir.path().join("pid");
+    let server = workspace.start(&format!("echo $$ > {}; sleep 600", file.display()), 1000).await;
     let pid = pid_in(&file).await;
     drop(server);
     wait_until_gone(pid).await;

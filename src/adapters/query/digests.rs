@@ -19,14 +19,14 @@ use crate::model::Digest;
 
 /// Version of the cache's file: another one is ignored, as is anything that is no such file.
 const VERSION: FormatVersion = FormatVersion::new(1, 0);
-/// Largest cache that is read.
+/// Largest cache file that is read, in bytes.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// The cache of one data directory.
 #[derive(Debug)]
 pub(super) struct Digests {
     data_dir: PathBuf,
-    /// By path below the data directory.
+    /// The files that were hashed, by path below the data directory.
     files: BTreeMap<String, Known>,
     is_changed: bool,
 }
@@ -54,7 +54,7 @@ struct CacheFileRef<'a> {
 }
 
 impl Digests {
-    /// What is remembered; nothing where the cache is absent or damaged.
+    /// Reads what is remembered; nothing where the cache is absent or damaged.
     pub(super) fn load(data_dir: &Path) -> Self {
         let read = || {
             let bytes = store::read_data_file(data_dir, layout::QUERY_CACHE_FILE, MAX_BYTES).ok()?;

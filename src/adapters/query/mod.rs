@@ -27,18 +27,18 @@ use crate::report::QueryResult;
 
 pub use describe::{list, schema};
 use digests::Digests;
-use table::{Round, Tables};
+use table::{QueriedRound, Tables};
 use warnings::Warnings;
 
-/// Stack of the thread that parses, plans and asks: the engine recurses over the statement.
+/// Size of the stack of the thread that parses, plans and asks: the engine recurses over the statement.
 const STACK_BYTES: usize = 32 << 20;
 
 /// How much a query may read and return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryLimits {
-    /// Rows returned; more are cut off with a warning.
+    /// Most rows returned; more are cut off with a warning.
     pub rows: usize,
-    /// Bytes of unsealed files, which are read whole; what is beyond them is left out with a warning.
+    /// Most bytes read of unsealed files, which are read whole; what is beyond is left out with a warning.
     pub unsealed_bytes: u64,
 }
 
@@ -51,43 +51,43 @@ impl Default for QueryLimits {
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// A statement that would change something.
+    /// The statement would change something.
     #[error(
         "only reading is allowed: a query begins with SELECT, WITH, FROM, VALUES, TABLE, SHOW or EXPLAIN"
     )]
     NotReading,
-    /// A function that opens a file.
+    /// The statement calls a function that opens a file.
     #[error("`{name}` is not allowed: a query reads the tables of the rounds ({})", TABLE_NAMES.join(", "))]
     TableFunction {
-        /// Its name.
+        /// Name of the function.
         name: String,
     },
-    /// A table that does not exist.
+    /// The statement names a table that does not exist.
     #[error("there is no table `{name}`; the tables are {}", TABLE_NAMES.join(", "))]
     UnknownTable {
-        /// Its name.
+        /// Name of the table.
         name: String,
     },
     /// The engine refuses the query.
     #[error("the query cannot be answered")]
     Sql(#[source] PolarsError),
-    /// The engine fell over the query.
+    /// The engine panicked over the query.
     #[error(
         "the query engine failed on this query: write it in a simpler way, or use DuckDB on the same files"
     )]
     Engine,
-    /// The rounds cannot be listed.
+    /// The rounds could not be listed.
     #[error("the rounds cannot be read")]
     Rounds(#[from] StoreError),
     /// An empty table could not be made.
     #[error("a table cannot be prepared")]
     Table(#[from] ArtifactError),
-    /// More rows than the engine can number.
+    /// A table has more rows than the engine can number.
     #[error("table `{table}` has more than {limit} rows in all rounds together")]
     TooLarge {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// The bound.
+        /// Most rows that it may have.
         limit: u64,
     },
 }
@@ -113,7 +113,7 @@ fn answer(data_dir: &Path, sql: &str, limits: QueryLimits) -> Result<QueryResult
     let is_show = sql::is_show(sql);
     let rounds = if is_show { Vec::new() } else { store::directories(data_dir)? };
     let mut tables = Tables {
-        rounds: rounds.into_iter().map(Round::open).collect(),
+        rounds: rounds.into_iter().map(QueriedRound::open).collect(),
         digests: Digests::load(data_dir),
         unsealed_bytes: limits.unsealed_bytes,
     };

@@ -25,15 +25,15 @@ use crate::artifact::{
 };
 use crate::report::text::error_chain;
 
-/// A round, with what was sealed of its tables if it has a seal.
+/// A round, with what its seal says of its tables if it has one.
 #[derive(Debug)]
-pub(super) struct Round {
+pub(super) struct QueriedRound {
     directory: RoundDirectory,
     seal: Result<Option<Seal>, StoreError>,
 }
 
-impl Round {
-    /// Reads the seal and keeps what it says of the tables: a round has many other files.
+impl QueriedRound {
+    /// Opens a round: reads the seal and keeps what it says of the tables alone, since a round has many other files.
     pub(super) fn open(directory: RoundDirectory) -> Self {
         let seal = directory.read_seal().map(|seal| seal.as_ref().map(of_tables));
         Self { directory, seal }
@@ -48,7 +48,7 @@ fn of_tables(seal: &Seal) -> Seal {
     TABLE_NAMES.into_iter().filter_map(|table| entry(layout::table_path(table))).collect()
 }
 
-/// Why a file is left out.
+/// Why a file is left out of an answer.
 #[derive(Debug, thiserror::Error)]
 enum LeftOut {
     #[error("{0}")]
@@ -75,20 +75,20 @@ enum LeftOut {
     Engine(#[source] PolarsError),
 }
 
-/// What a round has of a table.
-enum Source {
+/// Where the rows of a table of one round come from.
+enum RowSource {
     Nothing,
-    /// To be scanned, with its number of rows.
+    /// A sealed file, to be scanned where it lies, with its number of rows.
     Sealed(PlRefPath, u64),
-    /// Already read.
+    /// A file that was read whole already.
     Unsealed(DataFrame),
 }
 
-/// All tables of all rounds.
+/// All tables of all rounds, as far as a query may still read them.
 pub(super) struct Tables {
-    pub(super) rounds: Vec<Round>,
+    pub(super) rounds: Vec<QueriedRound>,
     pub(super) digests: Digests,
-    /// How much of unsealed files may still be read.
+    /// Number of bytes of unsealed files that may still be read.
     pub(super) unsealed_bytes: u64,
 }
 
@@ -103,12 +103,12 @@ impl Tables {
         let (mut paths, mut frames, mut rows) = (Vec::new(), Vec::new(), 0);
         for round in &self.rounds {
             match source(table, round, &mut self.digests, &mut self.unsealed_bytes) {
-                Ok(Source::Nothing) => {}
-                Ok(Source::Sealed(path, count)) => {
+                Ok(RowSource::Nothing) => {}
+                Ok(RowSource::Sealed(path, count)) => {
                     paths.push(path);
                     rows += count;
                 }
-                Ok(Source::Unsealed(frame)) => {
+                Ok(RowSource::Unsealed(frame)) => {
                     rows += frame.height() as u64;
                     frames.push(frame.lazy());
                 }
@@ -141,10 +141,10 @@ pub(super) fn empty(table: &str) -> Result<DataFrame, QueryError> {
 
 fn source(
     table: &'static str,
-    round: &Round,
+    round: &QueriedRound,
     digests: &mut Digests,
     unsealed_bytes: &mut u64,
-) -> Result<Source, LeftOut> {
+) -> Result<RowSource, LeftOut> {
     let relative = layout::table_path(table);
     let seal = round.seal.as_ref().map_err(|error| LeftOut::Seal(error_chain(error)))?;
     let sealed = seal.as_ref().and_then(|seal| seal.get(&relative));
@@ -152,7 +152,7 @@ fn source(
         Err(error) if error.is_absence() => {
             return match sealed {
                 Some(_) => Err(LeftOut::Changed(SealDifference::Missing(relative))),
-                None => Ok(Source::Nothing),
+                None => Ok(RowSource::Nothing),
             };
         }
         opened => opened?,
@@ -160,7 +160,7 @@ fn source(
     let size = file.metadata()?.len();
     if seal.is_none() {
         let frame = read_unsealed(table, round, size, unsealed_bytes)?;
-        return Ok(Source::Unsealed(frame));
+        return Ok(RowSource::Unsealed(frame));
     }
     let Some((sealed, sealed_size)) = sealed else {
         return Err(LeftOut::Changed(SealDifference::Unsealed(relative)));
@@ -180,17 +180,22 @@ fn source(
     let rows = inspect(table, round, &file)?.rows;
     // From the root, so that no name of a directory is taken for an address.
     let path = PlRefPath::try_from_path(&path.canonicalize()?).map_err(LeftOut::Path)?;
-    Ok(Source::Sealed(path, rows))
+    Ok(RowSource::Sealed(path, rows))
 }
 
-/// What the end of a file says, checked.
-fn inspect(table: &str, round: &Round, file: &File) -> Result<TableFooter, ArtifactError> {
+/// Checks what the end of a sealed file says, and returns it.
+fn inspect(table: &str, round: &QueriedRound, file: &File) -> Result<TableFooter, ArtifactError> {
     artifact::inspect(table, round.directory.round_id(), file).expect("the name of a table")
 }
 
 /// Reads a file that nothing vouches for. A crafted one can make the engine's own reader abort the program: it only
 /// sees files of our making.
-fn read_unsealed(table: &str, round: &Round, size: u64, bytes_left: &mut u64) -> Result<DataFrame, LeftOut> {
+fn read_unsealed(
+    table: &str,
+    round: &QueriedRound,
+    size: u64,
+    bytes_left: &mut u64,
+) -> Result<DataFrame, LeftOut> {
     let bytes = match round.directory.read(&layout::table_path(table), *bytes_left) {
         Err(StoreError::TooLarge { .. }) => return Err(LeftOut::TooMuchUnsealed { bytes: size }),
         read => read?,

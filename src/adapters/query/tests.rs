@@ -186,7 +186,7 @@ fn seal_all(data: &tempfile::TempDir) {
     }
 }
 
-/// The same questions have the same answers whether rounds are scanned or read whole, or both.
+/// The same questions have the same answers, whether rounds are scanned, read whole, or both.
 #[test]
 fn sealed_rounds_answer_as_unsealed_ones() {
     let data = data();
@@ -299,7 +299,7 @@ fn a_schema_says_type_unit_and_meaning() {
             json!(true),
             json!("ns"),
             json!("1.0"),
-            json!("First event with visible text complete: the time to first token.")
+            json!("When the first event with visible text was complete: the time to first token.")
         ]
     );
     assert_eq!(of("flags")[..3], [json!("list[str]"), json!(false), json!(null)]);
@@ -320,11 +320,11 @@ fn a_crafted_file_ends_nothing() {
     let good = RoundDirectory::open(data.path(), &id("demo-1")).expect("is there").read(&path, 1 << 20);
     let good = good.expect("reads");
     let bad = RoundDirectory::create(data.path(), &id("bad-1")).expect("a new round");
-    for place in (good.len() * 3 / 4..good.len()).step_by(7) {
+    for offset in (good.len() * 3 / 4..good.len()).step_by(7) {
         let mut bytes = good.clone();
-        bytes[place] ^= [0x01, 0x80, 0xff][place % 3];
+        bytes[offset] ^= [0x01, 0x80, 0xff][offset % 3];
         bad.write_whole(&path, &bytes).expect("writes");
         let rows = ask(&data, "SELECT * FROM weights").rows.len();
-        assert!(rows == 4 || rows == 6, "{place}: {rows}");
+        assert!(rows == 4 || rows == 6, "{offset}: {rows}");
     }
 }

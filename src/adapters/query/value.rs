@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::report::QueryResult;
 
-/// A frame row by row.
+/// The rows and columns of a frame.
 pub(super) fn result(frame: &DataFrame, warnings: Vec<String>) -> QueryResult {
     let columns: Vec<String> = frame.get_column_names().iter().map(ToString::to_string).collect();
     let types = frame.dtypes().iter().map(ToString::to_string).collect();

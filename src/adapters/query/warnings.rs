@@ -2,10 +2,10 @@
 
 use crate::adapters::store::RoundDirectory;
 
-/// Warnings that are told; the rest is counted.
+/// Most warnings that are told; the rest is counted.
 const MAX_WARNINGS: usize = 20;
 
-/// Warnings, not too many of them.
+/// Warnings on their way to the user, of which only so many are told.
 #[derive(Debug, Default)]
 pub(super) struct Warnings {
     told: Vec<String>,

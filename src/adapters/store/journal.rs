@@ -43,9 +43,9 @@ impl JournalFile for File {
 pub struct JournalWriter {
     file: Box<dyn JournalFile>,
     path: PathBuf,
-    /// Number of the next line.
+    /// Number of the line that is written next.
     next_seq: u64,
-    /// Bytes that are known to be whole lines: what a failed append is cut back to.
+    /// Number of bytes that are known to be whole lines: a failed append is cut back to them.
     valid_bytes: u64,
     /// Whether an append failed and could not be undone.
     is_broken: bool,
@@ -70,7 +70,7 @@ impl JournalWriter {
         })
     }
 
-    /// The same writer, with something between it and its file.
+    /// Wraps the writer's file, so that a test can see and fail what is written.
     #[cfg(test)]
     pub(crate) fn through(self, wrap: impl FnOnce(Box<dyn JournalFile>) -> Box<dyn JournalFile>) -> Self {
         Self { file: wrap(self.file), ..self }

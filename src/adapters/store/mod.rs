@@ -30,11 +30,11 @@ pub(super) use rounds::directories;
 pub use rounds::{list_rounds, round_detail};
 pub use whole::PartialFile;
 
-/// Largest `round.json`.
+/// Largest `round.json` that is read, in bytes.
 const MAX_ROUND_FILE: u64 = 64 << 20;
-/// Largest journal.
+/// Largest journal that is read, in bytes.
 const MAX_JOURNAL: u64 = 1 << 30;
-/// Largest table.
+/// Largest table that is read, in bytes.
 const MAX_TABLE: u64 = 1 << 30;
 
 /// Why something could not be stored or read back.
@@ -45,21 +45,21 @@ pub enum StoreError {
     Io {
         /// What was attempted.
         action: &'static str,
-        /// On what.
+        /// The file or directory it was attempted on.
         path: PathBuf,
-        /// What the system says.
+        /// What the system said.
         source: io::Error,
     },
     /// A round of this name exists.
     #[error("the round `{path}` exists: choose another id by `--round`, or none")]
     RoundExists {
-        /// Its directory.
+        /// Directory of the round.
         path: PathBuf,
     },
     /// There is no such round.
     #[error("there is no round at `{path}`")]
     RoundMissing {
-        /// Where it would be.
+        /// Where its directory would be.
         path: PathBuf,
     },
     /// Another process runs the round.
@@ -68,65 +68,65 @@ pub enum StoreError {
         None => "another process".to_owned(),
     })]
     Locked {
-        /// The lock file.
+        /// Path of the lock file.
         path: PathBuf,
-        /// The process, where the file names it.
+        /// Id of the process, where the lock file names it.
         holder: Option<u32>,
     },
     /// A path leads out of the round's directory, or through something that is neither file nor directory.
     #[error("`{path}` is not a path inside the round's directory")]
     Escapes {
-        /// The path.
+        /// The path that was refused.
         path: PathBuf,
     },
     /// A file that is written once exists.
     #[error("`{path}` exists and is written only once")]
     Exists {
-        /// The file.
+        /// The file that exists.
         path: PathBuf,
     },
-    /// A sealed round does not change.
+    /// A file of a sealed round was to be written.
     #[error("the round is sealed: `{path}` was not written")]
     Sealed {
         /// The file that should have been written.
         path: PathBuf,
     },
-    /// Larger than anything this program writes.
+    /// A file is larger than anything this program writes.
     #[error("`{path}` is larger than {limit} bytes")]
     TooLarge {
-        /// The file.
+        /// The file that is too large.
         path: PathBuf,
-        /// The bound.
+        /// Most bytes it may have.
         limit: u64,
     },
-    /// More files, or deeper directories, than a round has.
+    /// A round has more files, or deeper directories, than any of this program's.
     #[error("`{path}` holds more than {limit} files, or directories more than {depth} deep")]
     TooMany {
-        /// The directory.
+        /// The directory where that was found.
         path: PathBuf,
-        /// The bound on files.
+        /// Most files that a round may have.
         limit: usize,
-        /// The bound on depth.
+        /// Most directories that may lie within one another.
         depth: usize,
     },
-    /// The bytes are not what they should be.
+    /// The bytes of a file are not what they should be.
     #[error("`{path}` is not usable")]
     Artifact {
-        /// The file.
+        /// The file that could not be understood.
         path: PathBuf,
-        /// What is wrong with them.
+        /// What is wrong with its bytes.
         source: ArtifactError,
     },
     /// An earlier append failed and could not be undone.
     #[error("`{path}` may end in half a line since an append failed: nothing more is written to it")]
     JournalBroken {
-        /// The journal.
+        /// Path of the journal.
         path: PathBuf,
     },
 }
 
 impl StoreError {
-    /// Whether the file is simply not there.
+    /// Whether the error says that a file is not there.
     pub(super) fn is_absence(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
@@ -185,7 +185,7 @@ impl RoundDirectory {
     /// The directory of a round that exists.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not exist.
     pub fn open(data_dir: &Path, round_id: &RoundId) -> Result<Self, StoreError> {
         let path = data_dir.join(layout::ROUNDS_DIR).join(layout::round_dir(round_id));
         if !path.is_dir() {
@@ -194,12 +194,12 @@ impl RoundDirectory {
         Ok(Self { round_id: round_id.clone(), path })
     }
 
-    /// The round.
+    /// Id of the round.
     pub fn round_id(&self) -> &RoundId {
         &self.round_id
     }
 
-    /// Where it lies.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -228,7 +228,7 @@ impl RoundDirectory {
         Ok(RoundLock { file })
     }
 
-    /// The living process that holds the round.
+    /// Id of the living process that holds the round; none if none does.
     pub fn holder(&self) -> Option<u32> {
         let pid = read_pid(File::open(self.path.join(layout::LOCK_FILE)).ok()?)?;
         let process = Pid::from_raw(i32::try_from(pid).ok()?)?;
@@ -287,7 +287,7 @@ impl RoundDirectory {
         whole::open(&self.path, relative)
     }
 
-    /// What was sealed; none before.
+    /// The seal of the round; none if it is not sealed.
     ///
     /// # Errors
     /// When there is a seal that cannot be read.
@@ -428,7 +428,7 @@ pub(super) fn write_data_file(data_dir: &Path, name: &str, bytes: &[u8]) -> Resu
     whole::write(&whole::target(data_dir, name)?, bytes, whole::Existing::Replace)
 }
 
-/// The process named in a lock file.
+/// The process id in a lock file; none if there is none.
 fn read_pid(file: File) -> Option<u32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;

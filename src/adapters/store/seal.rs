@@ -12,9 +12,9 @@ use super::{StoreError, io_error, whole};
 use crate::artifact::digest::Hasher;
 use crate::artifact::{Seal, SealEntry, layout, seal};
 
-/// Most files of a round.
+/// Most files that a round may have.
 const MAX_FILES: usize = 500_000;
-/// Deepest directory of a round.
+/// Most directories of a round that may lie within one another.
 const MAX_DEPTH: usize = 32;
 
 /// Digests of all files of a round but its seal and its lock.

@@ -1,4 +1,4 @@
-//! Files that are whole: written beside their place, flushed, renamed into it; read with a bound.
+//! Files that are whole: written beside where they will lie, flushed, renamed; read with a bound.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -66,7 +66,7 @@ fn check_is_dir(path: &Path) -> Result<(), StoreError> {
     if metadata.is_dir() { Ok(()) } else { Err(StoreError::Escapes { path: path.to_owned() }) }
 }
 
-/// The place of a file below `root`, its directory made.
+/// The path of a file below `root`, whose directory is made.
 pub(super) fn target(root: &Path, relative: &str) -> Result<PathBuf, StoreError> {
     let mut names = names(root, relative)?;
     let name = names.pop().unwrap_or_default();
@@ -77,14 +77,14 @@ pub(super) fn target(root: &Path, relative: &str) -> Result<PathBuf, StoreError>
     }
 }
 
-/// Writes all bytes or nothing.
+/// Writes all bytes to a file, or leaves it as it was.
 pub(super) fn write(target: &Path, bytes: &[u8], existing: Existing) -> Result<(), StoreError> {
     let mut file = PartialFile::begin(target.to_owned(), existing)?;
     file.write_all(bytes).map_err(io_error("write", target))?;
     file.finish()
 }
 
-/// A file on its way to its place: a temporary one in the same directory, removed if it is dropped.
+/// A file on its way to its name: a temporary one in the same directory, removed if it is dropped.
 #[derive(Debug)]
 pub struct PartialFile {
     file: NamedTempFile,
@@ -103,7 +103,7 @@ impl PartialFile {
         Ok(Self { file, target, existing })
     }
 
-    /// Puts the file in its place: flushed to disk, renamed, and the directory flushed, so that after a power cut
+    /// Gives the file its name: flushed to disk, renamed, and the directory flushed, so that after a power cut
     /// the name leads to the whole file or to the old one.
     ///
     /// # Errors
@@ -151,10 +151,10 @@ pub(super) fn open(root: &Path, relative: &str) -> Result<(File, PathBuf), Store
     let names = names(root, relative)?;
     let mut path = root.to_owned();
     let last = names.len() - 1;
-    for (place, name) in names.into_iter().enumerate() {
+    for (depth, name) in names.into_iter().enumerate() {
         path.push(name);
         let metadata = fs::symlink_metadata(&path).map_err(io_error("read", &path))?;
-        let is_right = if place == last { metadata.is_file() } else { metadata.is_dir() };
+        let is_right = if depth == last { metadata.is_file() } else { metadata.is_dir() };
         if !is_right {
             return Err(StoreError::Escapes { path });
         }

@@ -26,17 +26,17 @@ fn account(name: &str) -> [u8; 32] {
     bytes(&golden(&format!("/keys/{name}/public"))).try_into().unwrap()
 }
 
-/// What is wrong with a node.
+/// What is wrong with a scripted node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     None,
     Fails(&'static str),
     Hangs(&'static str),
-    /// Never ends giving keys.
+    /// The node never ends giving keys.
     Endless,
-    /// Gives values that the metadata does not describe.
+    /// The node gives values that the metadata does not describe.
     Garbage,
-    /// Gives keys of another subnet.
+    /// The node gives keys of another subnet.
     Elsewhere,
 }
 
@@ -51,7 +51,7 @@ impl Node {
     fn answer(&self, method: &str, params: &Json) -> Result<Json, subxt::rpcs::Error> {
         let hash = |number: u8| format!("0x{}", hex::encode([number; 32]));
         let unknown = || subxt::rpcs::Error::Client(format!("no {method} {params}").into());
-        let param = |place: usize| params.get(place).and_then(Json::as_str).unwrap_or_default();
+        let param = |index: usize| params.get(index).and_then(Json::as_str).unwrap_or_default();
         let is_final = params.as_array().and_then(|params| params.last()?.as_str()) == Some(FINALIZED);
         Ok(match method {
             "chain_getBlockHash" => json!(hash(0)),
@@ -144,7 +144,7 @@ impl RpcClientT for Node {
     }
 }
 
-/// Reads from a node with this storage.
+/// Reads the commitments from a node with this storage.
 async fn read(
     storage: BTreeMap<Vec<u8>, Vec<u8>>,
     trouble: Trouble,

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::row;
 
 row! {
-    /// Before anything was added.
+    /// A row before anything was added.
     pub(in crate::artifact) struct FirstRow {
         /// The round.
         pub(in crate::artifact) round_id: String,
@@ -14,7 +14,7 @@ row! {
 }
 
 row! {
-    /// What this program reads.
+    /// A row as this program reads it.
     pub(in crate::artifact) struct GrownRow {
         /// The round.
         pub(in crate::artifact) round_id: String,
@@ -28,7 +28,7 @@ row! {
 }
 
 row! {
-    /// What a newer program writes.
+    /// A row as a newer program writes it.
     pub(in crate::artifact) struct NewerRow {
         /// The round.
         pub(in crate::artifact) round_id: String,

@@ -1,4 +1,4 @@
-//! Expressions against the pipeline around them: contexts, properties, and functions in their places.
+//! Checks expressions against the pipeline around them: contexts, properties, and where functions may be called.
 
 use super::matrices;
 use super::paths::{PathStep, steps_of};
@@ -24,7 +24,7 @@ pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     lint.found
 }
 
-/// After so many findings nothing more is looked for: the file is not meant for us.
+/// Number of findings after which nothing more is looked for: the file is not meant for us.
 const ENOUGH: usize = 1_000;
 
 /// Where an expression stands, and what stands around it.
@@ -96,7 +96,7 @@ impl<'p> Lint<'p> {
         }
     }
 
-    /// A part of an expression: the longest path at its head is looked up, the parts inside are visited.
+    /// Visits a part of an expression: looks up the longest path at its head, and visits the parts inside.
     fn term(&mut self, around: &Surroundings<'p>, placed: &Placed, term: &Term) {
         self.call(around, placed, term);
         match steps_of(term) {
@@ -115,10 +115,10 @@ impl<'p> Lint<'p> {
         }
     }
 
-    /// Functions that cannot be called here, and jobs that `success` and `failure` ask about.
+    /// Reports functions that cannot be called here, and jobs that `success` and `failure` cannot ask about.
     fn call(&mut self, around: &Surroundings<'p>, placed: &Placed, term: &Term) {
         let TermKind::Call(function, arguments) = &term.kind else { return };
-        let span = placed.place(term.span);
+        let span = placed.in_file(term.span);
         if function.is_status() && !around.site.has_status() {
             let message = format!(
                 "`{}()` can be asked in an `if` only, not in {}",
@@ -134,7 +134,7 @@ impl<'p> Lint<'p> {
         if matches!(function, Function::Success | Function::Failure) {
             for argument in arguments {
                 if let TermKind::Literal(Value::String(name)) = &argument.kind {
-                    self.need(around, name, placed.place(argument.span));
+                    self.need(around, name, placed.in_file(argument.span));
                 }
             }
         }
@@ -142,7 +142,7 @@ impl<'p> Lint<'p> {
 
     fn look_up(&mut self, around: &Surroundings<'p>, placed: &Placed, steps: &[PathStep<'_>]) {
         let [PathStep { name: Some(context), span, .. }, rest @ ..] = steps else { return };
-        let span = placed.place(*span);
+        let span = placed.in_file(*span);
         let Some(known) = ContextName::named(context) else {
             let is_meant = |(name, _): &&(&str, &str)| same_name(name, context);
             let finding =
@@ -168,7 +168,7 @@ impl<'p> Lint<'p> {
             return;
         }
         let names: Vec<(&str, Span)> =
-            rest.iter().map_while(|step| step.name.map(|name| (name, placed.place(step.span)))).collect();
+            rest.iter().map_while(|step| step.name.map(|name| (name, placed.in_file(step.span)))).collect();
         match known {
             ContextName::Needs => self.needs(around, &names),
             ContextName::Steps => self.steps(around, &names),
@@ -185,7 +185,7 @@ impl<'p> Lint<'p> {
         }
     }
 
-    /// A property of a context that holds the same for every pipeline.
+    /// Checks a property of a context that holds the same for every pipeline.
     fn fixed_property(&mut self, context: ContextName, names: &[(&str, Span)]) {
         if let Some((name, span)) = names.first()
             && context.planned_properties().iter().any(|planned| same_name(planned, name))
@@ -198,7 +198,7 @@ impl<'p> Lint<'p> {
         let _ = self.property(context.as_str(), names, known.iter().copied());
     }
 
-    /// Whether the first of `names`, if there is one, is one of `known`; reports it if not.
+    /// Whether the first of `names`, if there is one, is among `known`; reports it if not.
     fn property<'k>(
         &mut self,
         of: &str,
@@ -221,7 +221,7 @@ impl<'p> Lint<'p> {
         false
     }
 
-    /// The job of this id, if the site's job needs it.
+    /// The job of this id, if the site's job needs it; reports it if not.
     fn need(&mut self, around: &Surroundings<'p>, name: &str, span: Span) -> Option<&'p Job> {
         let job = around.job?;
         if let Some(need) = job.needs.iter().find(|need| same_name(&need.job, name)) {
@@ -301,7 +301,7 @@ impl<'p> Lint<'p> {
     }
 }
 
-/// What is planned and not there yet.
+/// The finding for what is planned and not there yet.
 fn unsupported(span: Span, what: &str, why: &str) -> Diagnostic {
     Diagnostic::error(Code::Unsupported, span, format!("`{what}` is not supported yet: {why}"))
 }

@@ -1,4 +1,4 @@
-//! Needs that do not exist, circles, repeated ids, timeouts that nest wrongly.
+//! Checks needs that do not exist, circles, repeated ids, timeouts that nest wrongly.
 
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{Job, Pipeline};
@@ -44,7 +44,7 @@ fn nested_timeouts(job: &Job, found: &mut Vec<Diagnostic>) {
 /// One finding for each circle: its first need, and the others as labels.
 fn cycles(pipeline: &Pipeline) -> Vec<Diagnostic> {
     let jobs = &pipeline.jobs;
-    let place = |id: &str| jobs.iter().position(|job| job.id == id);
+    let index_of = |id: &str| jobs.iter().position(|job| job.id == id);
     let mut is_done = vec![false; jobs.len()];
     let mut found = Vec::new();
     for start in 0..jobs.len() {
@@ -63,7 +63,7 @@ fn cycles(pipeline: &Pipeline) -> Vec<Diagnostic> {
             if let Some(last) = path.last_mut() {
                 last.1 += 1;
             }
-            let Some(target) = place(&need.job) else { continue };
+            let Some(target) = index_of(&need.job) else { continue };
             match path.iter().position(|(on_path, _)| *on_path == target) {
                 Some(from) => found.push(cycle(pipeline, &path[from..])),
                 None => path.push((target, 0)),

@@ -1,4 +1,4 @@
-//! `with:` against the stage's table.
+//! Checks what stands under `with:` against the stage's table.
 
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{Pipeline, Step, StepAction};
@@ -38,7 +38,7 @@ fn is_null(tree: &TemplateTree) -> bool {
     matches!(tree, TemplateTree::Scalar(template) if template.as_literal() == Some(&Value::Null))
 }
 
-/// A literal or collection of the wrong type; what is computed is checked when it is known.
+/// Finds a literal or collection of the wrong type; what is computed is checked when it is known.
 fn mistyped(stage: StageName, input: &InputSpec, tree: &TemplateTree) -> Option<Diagnostic> {
     let (value, found) = match tree {
         TemplateTree::Scalar(template) => {

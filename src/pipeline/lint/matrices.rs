@@ -1,4 +1,4 @@
-//! Matrices: legs without a name of their own, and those that cannot be expanded.
+//! Checks matrices: legs without a name of their own, and those that cannot be expanded.
 
 use crate::pipeline::code::Code;
 use crate::pipeline::contexts::KnownContexts;
@@ -12,7 +12,7 @@ pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     pipeline.jobs.iter().filter_map(|job| unnamed_legs(job).or_else(|| unexpandable(job))).collect()
 }
 
-/// Legs that are objects, or come from outside, need a key.
+/// Finds legs without key that are objects, or come from outside.
 fn unnamed_legs(job: &Job) -> Option<Diagnostic> {
     let strategy = job.strategy.as_ref().filter(|strategy| strategy.key.is_none())?;
     let has_names = match &strategy.matrix {
@@ -30,7 +30,7 @@ fn unnamed_legs(job: &Job) -> Option<Diagnostic> {
     Some(Diagnostic::error(Code::MatrixKey, strategy.span, message).help(help))
 }
 
-/// A list of literals. What is no list at all is reported when the matrix is expanded.
+/// Whether a tree is a list of literals. What is no list at all is reported when the matrix is expanded.
 fn is_named(tree: &TemplateTree) -> bool {
     let is_literal =
         |tree: &TemplateTree| matches!(tree, TemplateTree::Scalar(t) if t.as_literal().is_some());
@@ -44,12 +44,12 @@ fn is_reserved(name: &str) -> bool {
     same_name(name, "include") || same_name(name, "exclude")
 }
 
-/// A matrix that needs nothing from outside is expanded now. What its key fails with is found by others.
+/// Expands a matrix that needs nothing from outside. What its key fails with is found by others.
 fn unexpandable(job: &Job) -> Option<Diagnostic> {
     plan::legs(job, &KnownContexts::default()).err().filter(|found| found.code != Code::Evaluation)
 }
 
-/// The keys of a matrix, if all are written in the file.
+/// The keys of a matrix, if all are written in the file; else none.
 pub(super) fn keys(matrix: &TemplateTree) -> Option<Vec<&str>> {
     let TemplateTree::Map(entries, _) = matrix else { return None };
     let mut keys = Vec::new();

@@ -1,4 +1,4 @@
-//! The paths that expressions name: `needs.evaluate.outputs.tps`.
+//! The paths that expressions name, such as `needs.evaluate.outputs.tps`.
 
 use crate::pipeline::expr::{Term, TermKind};
 use crate::pipeline::source::Span;

@@ -1,4 +1,4 @@
-//! `runs-on` against the runners there are.
+//! Checks `runs-on` against the runners there are.
 
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{Job, Pipeline};
@@ -6,7 +6,7 @@ use crate::pipeline::diagnostic::Diagnostic;
 use crate::pipeline::runner::{RunnerSpec, wants_controller};
 
 impl Pipeline {
-    /// The jobs whose labels no runner has. Labels that are computed are known only when the pipeline runs.
+    /// Finds the jobs whose labels no runner has. Labels that are computed are known only when the pipeline runs.
     pub fn unanswered(&self, runners: &[RunnerSpec]) -> Vec<Diagnostic> {
         self.jobs.iter().filter_map(|job| unanswered(job, runners)).collect()
     }
@@ -19,11 +19,11 @@ fn unanswered(job: &Job, runners: &[RunnerSpec]) -> Option<Diagnostic> {
         return None;
     }
     let message = format!("no runner has the labels {} that job `{}` asks for", labels.join(", "), job.id);
-    let place = job.runs_on.labels.first().map_or(job.span, |label| label.span);
+    let span = job.runs_on.labels.first().map_or(job.span, |label| label.span);
     let known: Vec<String> =
         runners.iter().map(|runner| format!("{} ({})", runner.name, runner.labels.join(", "))).collect();
     let help = format!("there are: {}; or `controller`", known.join(", "));
-    Some(Diagnostic::error(Code::NoRunner, place, message).label(job.span, "this job").help(help))
+    Some(Diagnostic::error(Code::NoRunner, span, message).label(job.span, "this job").help(help))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Outside data in scripts: what a miner writes must never be pasted into bash.
+//! Checks for outside data in scripts: what a miner writes must never be pasted into bash.
 
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{Job, Pipeline, Step, StepAction};
@@ -37,7 +37,7 @@ fn has_computed_env(pipeline: &Pipeline, job: &Job, step: &Step) -> bool {
 
 fn injection(placed: &Placed) -> Diagnostic {
     let term = placed.expression.term();
-    let span = placed.place(term.span);
+    let span = placed.in_file(term.span);
     let is_path = matches!(term.kind, TermKind::Context(_) | TermKind::Property(..) | TermKind::Index(..));
     if !is_path {
         let message = "this comes from outside; pasting it into a script runs it";
@@ -52,7 +52,7 @@ fn injection(placed: &Placed) -> Diagnostic {
     Diagnostic::error(Code::ScriptInjection, span, message).help(help)
 }
 
-/// A variable's name after the last name of a path.
+/// Name for a variable, made from the last name of a path.
 fn variable(path: &str) -> String {
     let last = path.rsplit(['.', '[']).next().unwrap_or(path);
     let name: String = last.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect();

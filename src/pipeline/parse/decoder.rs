@@ -1,4 +1,4 @@
-//! Nodes -> typed values, collecting what is wrong.
+//! From nodes of YAML to typed values, collecting what is wrong.
 //!
 //! Every reader reports and goes on, so that one pass finds everything. A reader that returns `None` has
 //! reported why.
@@ -14,7 +14,7 @@ use crate::pipeline::template::{self, Condition, Template, TemplateTree};
 use crate::pipeline::yaml::{Key, Kind, Node};
 use crate::pipeline::{duration, suggest};
 
-/// A mapping's entry.
+/// An entry of a mapping.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot<'n> {
     pub(crate) key: &'n Key,
@@ -22,7 +22,7 @@ pub(crate) struct Slot<'n> {
 }
 
 impl Slot<'_> {
-    /// The place to underline: the value if it is a scalar that is there, else the key.
+    /// The span to underline: the value if it is a scalar that is there, else the key.
     pub(crate) fn place(&self) -> Span {
         match self.node.kind {
             Kind::Null | Kind::Seq(_) | Kind::Map(_) => self.key.span,
@@ -34,7 +34,7 @@ impl Slot<'_> {
 /// A closed list of words and what each stands for.
 pub(crate) type Words<T> = &'static [(&'static str, T)];
 
-/// The source, and what was found in it so far.
+/// The source that is read, and what was found in it so far.
 pub(crate) struct Decoder<'s> {
     pub(crate) source: &'s Source,
     pub(crate) findings: Vec<Diagnostic>,
@@ -67,7 +67,7 @@ impl<'s> Decoder<'s> {
         self.report(Diagnostic::error(Code::WrongType, slot.place(), message));
     }
 
-    /// The fields of a mapping; `what` names it in messages, such as "step" or "job `rank`".
+    /// Begins to read a mapping; `what` names it in messages, such as "step" or "job `rank`".
     pub(crate) fn fields<'n>(&mut self, node: &'n Node, what: &str, at: Span) -> Option<Fields<'n>> {
         if let Kind::Map(entries) = &node.kind {
             if entries.is_empty() {
@@ -77,12 +77,12 @@ impl<'s> Decoder<'s> {
             return Some(Fields { entries, what: what.to_owned(), at, asked: Vec::new() });
         }
         let message = format!("{what} must be a mapping, found {}", node.describe());
-        let place = if matches!(node.kind, Kind::Null) { at } else { node.place() };
-        self.report(Diagnostic::error(Code::WrongType, place, message));
+        let span = if matches!(node.kind, Kind::Null) { at } else { node.place() };
+        self.report(Diagnostic::error(Code::WrongType, span, message));
         None
     }
 
-    /// The entries of a mapping with names of the author's choice.
+    /// Reads the entries of a mapping with names of the author's choice.
     pub(crate) fn entries<'n>(&mut self, slot: Slot<'n>) -> Vec<Slot<'n>> {
         match &slot.node.kind {
             Kind::Map(entries) if entries.is_empty() => self.has_no_effect(slot),
@@ -92,7 +92,7 @@ impl<'s> Decoder<'s> {
         Vec::new()
     }
 
-    /// The items of a list.
+    /// Reads the items of a list.
     pub(crate) fn items<'n>(&mut self, slot: Slot<'n>) -> &'n [Node] {
         match &slot.node.kind {
             Kind::Seq(items) if items.is_empty() => self.has_no_effect(slot),
@@ -102,7 +102,7 @@ impl<'s> Decoder<'s> {
         &[]
     }
 
-    /// The items of a list, or the one item that stands in its place.
+    /// Reads the items of a list, or the one item that stands there without a list.
     pub(crate) fn one_or_more<'n>(&mut self, slot: Slot<'n>) -> Vec<Slot<'n>> {
         match slot.node.kind {
             Kind::Seq(_) => self.items(slot).iter().map(|node| Slot { key: slot.key, node }).collect(),
@@ -117,7 +117,7 @@ impl<'s> Decoder<'s> {
         );
     }
 
-    /// Text; a number or boolean is taken as it is written.
+    /// Reads text; a number or boolean is taken as it is written.
     pub(crate) fn string(&mut self, slot: Slot<'_>) -> Option<String> {
         match &slot.node.kind {
             Kind::Str(text) => Some(text.clone()),
@@ -131,7 +131,7 @@ impl<'s> Decoder<'s> {
         }
     }
 
-    /// True or false.
+    /// Reads true or false.
     pub(crate) fn boolean(&mut self, slot: Slot<'_>) -> Option<bool> {
         if let Kind::Bool(value) = slot.node.kind {
             return Some(value);
@@ -140,7 +140,7 @@ impl<'s> Decoder<'s> {
         None
     }
 
-    /// A whole number of at least `least`.
+    /// Reads a whole number of at least `least`.
     pub(crate) fn integer<T: TryFrom<i64>>(&mut self, slot: Slot<'_>, least: i64) -> Option<T> {
         if let Kind::Int(value) = slot.node.kind
             && value >= least
@@ -152,7 +152,7 @@ impl<'s> Decoder<'s> {
         None
     }
 
-    /// A duration with its unit.
+    /// Reads a duration with its unit.
     pub(crate) fn duration(&mut self, slot: Slot<'_>) -> Option<Duration> {
         if let Kind::Str(text) = &slot.node.kind {
             match duration::parse(text) {
@@ -168,7 +168,7 @@ impl<'s> Decoder<'s> {
         None
     }
 
-    /// A number of minutes.
+    /// Reads a number of minutes.
     pub(crate) fn minutes(&mut self, slot: Slot<'_>) -> Option<Duration> {
         let minutes = match slot.node.kind {
             Kind::Int(minutes) => minutes as f64,
@@ -182,7 +182,7 @@ impl<'s> Decoder<'s> {
         None
     }
 
-    /// One word of a closed list.
+    /// Reads one word of a closed list.
     pub(crate) fn word<T: Copy>(&mut self, slot: Slot<'_>, words: Words<T>) -> Option<T> {
         let text = self.string(slot)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
@@ -196,7 +196,7 @@ impl<'s> Decoder<'s> {
         None
     }
 
-    /// A scalar that may contain expressions.
+    /// Reads a scalar that may contain expressions.
     pub(crate) fn template(&mut self, slot: Slot<'_>) -> Option<Template> {
         if matches!(slot.node.kind, Kind::Null | Kind::Seq(_) | Kind::Map(_)) {
             self.wrong_type(slot, "a string");
@@ -206,7 +206,7 @@ impl<'s> Decoder<'s> {
         self.read(read)
     }
 
-    /// A scalar that may contain expressions and is text whatever it looks like.
+    /// Reads a scalar that may contain expressions and is text whatever it looks like.
     pub(crate) fn text(&mut self, slot: Slot<'_>) -> Option<Template> {
         if matches!(slot.node.kind, Kind::Bool(_) | Kind::Int(_) | Kind::Float(_)) {
             let raw = self.source.slice(slot.node.span);
@@ -215,13 +215,13 @@ impl<'s> Decoder<'s> {
         self.template(slot)
     }
 
-    /// A tree of scalars that may contain expressions.
+    /// Reads a tree of scalars that may contain expressions.
     pub(crate) fn tree(&mut self, slot: Slot<'_>) -> Option<TemplateTree> {
         let read = TemplateTree::of_node(self.source, slot.node);
         self.read(read)
     }
 
-    /// An `if`.
+    /// Reads an `if`.
     pub(crate) fn condition(&mut self, slot: Slot<'_>) -> Option<Condition> {
         if matches!(slot.node.kind, Kind::Seq(_) | Kind::Map(_)) {
             self.wrong_type(slot, "an expression");
@@ -243,7 +243,7 @@ impl<'s> Decoder<'s> {
         read.map_err(|errors| self.findings.extend(errors.iter().map(template::diagnostic))).ok()
     }
 
-    /// `timeout` or `timeout-minutes`, not both.
+    /// Reads `timeout` or `timeout-minutes`; both together are a finding.
     pub(crate) fn timeout(&mut self, fields: &mut Fields<'_>) -> Option<Duration> {
         let (ours, theirs) = (fields.take("timeout"), fields.take("timeout-minutes"));
         if let (Some(ours), Some(theirs)) = (ours, theirs) {
@@ -261,7 +261,7 @@ impl<'s> Decoder<'s> {
         }
     }
 
-    /// An id: a letter or `_`, then letters, digits, `_` and `-`.
+    /// Checks an id: a letter or `_`, then letters, digits, `_` and `-`.
     pub(crate) fn check_id(&mut self, what: &str, id: &str, span: Span) {
         let is_start = id.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         let is_rest = id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
@@ -310,13 +310,13 @@ const DROPPED: &[(&str, &str)] = &[
 ];
 
 impl<'n> Fields<'n> {
-    /// The entry of this key, which from now on counts as known.
+    /// Takes the entry of this key, which from now on counts as known.
     pub(crate) fn take(&mut self, name: &'static str) -> Option<Slot<'n>> {
         self.asked.push(name);
         self.entries.iter().find(|(key, _)| key.name == name).map(|(key, node)| Slot { key, node })
     }
 
-    /// The entry of a key that is planned and has no effect yet: refused by name. What stands below it is still
+    /// Takes the entry of a key that is planned and has no effect yet: refused by name. What stands below it is still
     /// read, so that its own mistakes are found.
     pub(crate) fn take_planned(
         &mut self,
@@ -330,7 +330,7 @@ impl<'n> Fields<'n> {
         Some(slot)
     }
 
-    /// The entry of this key; its absence is a finding.
+    /// Takes the entry of this key; its absence is a finding.
     pub(crate) fn require(&mut self, name: &'static str, decoder: &mut Decoder<'_>) -> Option<Slot<'n>> {
         let slot = self.take(name);
         if slot.is_none() {

@@ -7,7 +7,7 @@ use super::decoder::Decoder;
 use crate::pipeline::code::Code;
 use crate::pipeline::{Pipeline, RunnerSpec, Source, runner, yaml};
 
-/// What becomes of a key.
+/// What becomes of a key of the grammar.
 enum Fate {
     /// This test sees its effect: a file below the root of the repository, and a function in it.
     Effect(&'static str, &'static str),
@@ -134,7 +134,7 @@ const KEYS: &[(&str, &str, Fate)] = &[
     ),
 ];
 
-/// Files that together show every mapping of the grammar.
+/// Texts of files that together show every mapping of the grammar.
 const PIPELINES: &[&str] = &[
     include_str!("../../../tests/fixtures/pipeline/round.yml"),
     "defaults: {run: {shell: bash}}\non: {dispatch: {inputs: {x: {type: string}}}}\njobs: {a: {steps: [{run: echo}]}}\n",
@@ -142,7 +142,7 @@ const PIPELINES: &[&str] = &[
 ];
 const RUNNER: &str = "name: r\nengine: docker\nmachine: {gpus: 1}\nlimits: {cpus: 1}\n";
 
-/// What a mapping is, without the names in it: `job` for "job `rank`", `strategy` for "`strategy` of job `rank`".
+/// The kind of a mapping, without the names in it: `job` for "job `rank`", `strategy` for "`strategy` of job `rank`".
 pub(super) fn kind(what: &str) -> String {
     let what = what.trim_start_matches("the ").trim_start_matches("a ");
     match what.strip_prefix('`') {

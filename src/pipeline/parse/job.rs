@@ -1,4 +1,4 @@
-//! `jobs`: everything of a job but its steps.
+//! Reads `jobs`: everything of a job but its steps.
 
 use super::decoder::{Decoder, Slot};
 use super::{env, flag, step};
@@ -21,7 +21,7 @@ pub(super) fn jobs(decoder: &mut Decoder<'_>, slot: Slot<'_>, defaults: &Default
     entries.into_iter().map(|entry| job(decoder, entry, defaults)).collect()
 }
 
-/// A job; of one that is no mapping at all, only the name.
+/// Reads a job; of one that is no mapping at all, only the name.
 fn job(decoder: &mut Decoder<'_>, entry: Slot<'_>, defaults: &Defaults) -> Job {
     let mut job = Job {
         id: entry.key.name.clone(),

@@ -1,4 +1,4 @@
-//! Source -> [`Pipeline`], with every finding in one pass.
+//! From a source to a [`Pipeline`], with every finding in one pass.
 //!
 //! The tree is decoded room by room (`trigger`, `job`, `step`), each going on after a mistake; the whole is then
 //! looked at by `lint`. This is the one door: nothing else builds a [`Pipeline`].
@@ -19,7 +19,7 @@ impl Pipeline {
     /// Reads and checks a pipeline.
     ///
     /// # Errors
-    /// Everything that is wrong with the file, warnings included, in the order of their places.
+    /// Everything that is wrong with the file, warnings included, in the order of their spans.
     pub fn parse(source: &Source) -> Result<Parsed<Self>, Diagnostics> {
         let node = yaml::parse(source).map_err(|found| Diagnostics::new(source, found))?;
         let mut decoder = Decoder::new(source);
@@ -93,7 +93,7 @@ fn shell(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<Shell> {
     decoder.word(slot, &[("bash", Shell::Bash)])
 }
 
-/// `continue-on-error`.
+/// Reads `continue-on-error`.
 fn flag(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Flag {
     let Some(slot) = fields.take("continue-on-error") else { return Flag::Fixed(false) };
     match slot.node.kind {

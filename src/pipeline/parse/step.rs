@@ -1,4 +1,4 @@
-//! `steps`, and `retry`, which jobs have too.
+//! Reads `steps`, and `retry`, which jobs have too.
 
 use super::decoder::{Decoder, Fields, Slot};
 use super::{env, flag, shell};
@@ -13,9 +13,9 @@ use crate::pipeline::yaml::{Key, Node};
 pub(super) fn steps(decoder: &mut Decoder<'_>, slot: Slot<'_>, defaults: &Defaults) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut ids: Vec<(String, Span)> = Vec::new();
-    for (place, node) in decoder.items(slot).iter().enumerate() {
+    for (index, node) in decoder.items(slot).iter().enumerate() {
         let Some(step) =
-            step(decoder, node, &Position { number: place + 1, at: slot.key.span, defaults }, &mut ids)
+            step(decoder, node, &StepPosition { number: index + 1, at: slot.key.span, defaults }, &mut ids)
         else {
             continue;
         };
@@ -24,7 +24,7 @@ pub(super) fn steps(decoder: &mut Decoder<'_>, slot: Slot<'_>, defaults: &Defaul
     steps
 }
 
-struct Position<'d> {
+struct StepPosition<'d> {
     number: usize,
     at: Span,
     defaults: &'d Defaults,
@@ -33,7 +33,7 @@ struct Position<'d> {
 fn step(
     decoder: &mut Decoder<'_>,
     node: &Node,
-    position: &Position<'_>,
+    position: &StepPosition<'_>,
     ids: &mut Vec<(String, Span)>,
 ) -> Option<Step> {
     let what = format!("step {}", position.number);
@@ -127,7 +127,7 @@ fn with_inputs(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Vec<(Key, TemplateT
     entries.into_iter().filter_map(tree).collect()
 }
 
-/// `retry` of a step or job.
+/// Reads `retry` of a step or job.
 pub(super) fn retry(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<Retry> {
     let mut fields = decoder.fields(slot.node, "`retry`", slot.key.span)?;
     let max = fields.require("max", decoder).and_then(|slot| decoder.integer(slot, 0));

@@ -34,7 +34,7 @@ fn codes(text: &str) -> Vec<(&'static str, usize)> {
     found.items.iter().map(|item| (item.code.as_str(), source.line_column(item.span.start).line)).collect()
 }
 
-/// `body` is the text of one job called `a`, from its second line on; lines are counted in it.
+/// Checks the findings in a job: `body` is the text of one called `a`, from its second line on; lines count in it.
 fn check(body: &str, expected: &[(&str, usize)]) {
     let mut text = "jobs:\n  a:\n".to_owned();
     for line in body.lines() {

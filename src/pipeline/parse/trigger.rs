@@ -1,4 +1,4 @@
-//! `on` and `concurrency`.
+//! Reads `on` and `concurrency`.
 
 use super::decoder::{Decoder, Slot};
 use crate::pipeline::code::Code;
@@ -10,7 +10,7 @@ use crate::pipeline::scalar;
 use crate::pipeline::source::Span;
 use crate::pipeline::yaml::{Kind, Node};
 
-/// What starts rounds.
+/// The parts of a pipeline that say when its rounds start.
 #[derive(Default)]
 pub(super) struct Triggers {
     pub(super) schedules: Vec<Schedule>,
@@ -94,8 +94,8 @@ fn cron_line(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<Cron> {
     let found = Cron::parse(&line);
     found
         .map_err(|error| {
-            let places = scalar::offsets(decoder.source, slot.node.span, &line);
-            let at = |byte: usize| places.get(byte).copied().unwrap_or(slot.node.span.end);
+            let offsets = scalar::offsets(decoder.source, slot.node.span, &line);
+            let at = |byte: usize| offsets.get(byte).copied().unwrap_or(slot.node.span.end);
             let span = Span::new(at(error.span.start), at(error.span.end));
             decoder.report(Diagnostic::error(Code::Cron, span, error.to_string()));
         })

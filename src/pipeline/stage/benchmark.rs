@@ -9,15 +9,15 @@ use super::{Handle, LeavesData, StageName, TimeSpan};
 use crate::model::{LegSummary, ReadSpec};
 
 parameters! {
-    /// What is measured, and within which bounds it is a measurement.
+    /// Which read is measured, and within which bounds it is a measurement.
     {
         /// the server's base URL
         "endpoint" endpoint: String,
         /// the read this is, from `plan-reads`
         "read" read: ReadSpec,
-        /// how many prompts
+        /// how many prompts are sent
         "prompts" prompts: u32 = 128,
-        /// the longest answer
+        /// the most tokens that an answer may have
         "max-tokens" max_tokens: u32 = 256,
         /// how many alternatives are asked for at each position
         "top-logprobs" top_logprobs: u32 = 2,
@@ -29,13 +29,13 @@ parameters! {
 }
 
 outputs! {
-    /// What was measured.
+    /// How the requests went, and where they are kept.
     {
         /// how many requests were sent
         "requests" requests: u64,
-        /// how many failed
+        /// how many of them failed
         "failed" failed: u64,
-        /// where its rows and raw streams are
+        /// a handle to its rows and raw streams, for later stages
         "data" data: Handle<Output>,
     }
 }

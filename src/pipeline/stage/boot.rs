@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use super::TimeSpan;
 use super::declare::{outputs, parameters};
-use crate::model::{Arm, Digest, ImageReference};
+use crate::model::{Digest, ImageReference, Role};
 
 parameters! {
-    /// Which server, and how long it may take.
+    /// Which image is booted, and how long that may take.
     {
         /// the image's name, without tag
         "image" image: ImageReference,
         /// the image's digest
         "digest" digest: Digest,
-        /// whose image it is, `candidate` or `baseline`: a failure of the baseline's is never a submission's fault
-        "arm" arm: Arm = Arm::Candidate,
+        /// whose server it is: `candidate`, `baseline` or `scorer`;
+        /// only a candidate's failure can be a submission's fault
+        "role" role: Role = Role::Candidate,
         /// the name under which the model is served
         "model-name" model_name: String = "reference".to_owned(),
         /// the model's directory, its tokenizer included; the runner's by default
@@ -24,9 +25,9 @@ parameters! {
         "deadline" deadline: TimeSpan = TimeSpan(Duration::from_mins(2)),
         /// the path that answers 200 when healthy; what the image says by default
         "health-path" health_path: Option<String>,
-        /// the time between two looks
+        /// the time between two health checks
         "poll" poll: TimeSpan = TimeSpan(Duration::from_millis(100)),
-        /// how much of the server's log is kept
+        /// how much of the server's log is kept, in bytes
         "max-log-bytes" max_log_bytes: u64 = 1024 * 1024,
     }
 }
@@ -38,7 +39,7 @@ outputs! {
         "endpoint" endpoint: String,
         /// the identity of this launch
         "boot-id" boot_id: String,
-        /// the time from start to healthy
+        /// the time from start to healthy, in milliseconds
         "ready-ms" ready_ms: u64,
     }
 }

@@ -10,7 +10,7 @@ parameters! {
     /// Where commitments are read.
     {
         /// where commitments are read: `file` or `chain`
-        "source" source: Source = Source::File,
+        "source" source: CommitmentSource = CommitmentSource::File,
         /// the commitments file, JSON or YAML; for `file`
         "path" path: Option<std::path::PathBuf>,
         /// the node's address, `wss://host:port`; for `chain`
@@ -21,7 +21,7 @@ parameters! {
 }
 
 outputs! {
-    /// What was found.
+    /// The submissions that were found.
     {
         /// the submissions in force, the earliest commitment first
         "submissions" submissions: Vec<Submission>,
@@ -29,7 +29,7 @@ outputs! {
         "ignored" ignored: u64,
         /// the block that was read
         "block" block: String,
-        /// where its rows are
+        /// a handle to its rows, for later stages
         "data" data: Handle<Output>,
     }
 }
@@ -38,16 +38,16 @@ impl LeavesData for Output {
     const STAGE: StageName = StageName::FetchCommitments;
 }
 
-/// Kinds of sources.
+/// What commitments are read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Source {
+pub enum CommitmentSource {
     /// A JSON or YAML file, at `path`.
     File,
     /// A node of the chain, at `endpoint`, for the subnet `netuid`.
     Chain,
 }
 
-impl StageValue for Source {
+impl StageValue for CommitmentSource {
     const KIND: ValueKind = ValueKind::String;
 }

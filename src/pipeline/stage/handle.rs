@@ -10,7 +10,7 @@ use super::StageName;
 
 /// A stage that leaves rows in the directory of its attempt.
 pub trait LeavesData {
-    /// Which.
+    /// The stage that leaves them.
     const STAGE: StageName;
 }
 
@@ -26,18 +26,18 @@ pub struct Handle<S: LeavesData> {
 /// Text that is no handle to the data of a stage.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
-    /// It is the handle of another stage.
+    /// The text is the handle of another stage.
     #[error("this is the `data` of `{found:.40}`, want that of `{wanted}`")]
     OtherStage {
-        /// What stands there.
+        /// The text that was given.
         found: String,
         /// The stage whose data is wanted.
         wanted: StageName,
     },
-    /// It is no handle at all.
+    /// The text is no handle at all.
     #[error("`{text:.80}` is not the output `data` of `{wanted}`")]
     NoHandle {
-        /// What stands there.
+        /// The text that was given.
         text: String,
         /// The stage whose data is wanted.
         wanted: StageName,
@@ -49,7 +49,7 @@ impl<S: LeavesData> Handle<S> {
     /// `artifact::layout` makes it.
     ///
     /// # Errors
-    /// A path that is none of an attempt.
+    /// Where the path is none of an attempt.
     pub fn new(attempt: &str) -> Result<Self, HandleError> {
         if is_attempt(attempt) {
             return Ok(Self { attempt: attempt.to_owned(), stage: PhantomData });
@@ -57,7 +57,7 @@ impl<S: LeavesData> Handle<S> {
         Err(HandleError::NoHandle { text: attempt.to_owned(), wanted: S::STAGE })
     }
 
-    /// The attempt's directory, relative to the round's.
+    /// Path of the attempt's directory, relative to the round's.
     pub fn attempt(&self) -> &str {
         &self.attempt
     }

@@ -43,7 +43,7 @@ macro_rules! stages {
             /// All stages, in the order of a round.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The name as written after `uses:`.
+            /// Name of the stage, as written after `uses:`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
@@ -78,7 +78,7 @@ macro_rules! stages {
             }
         }
 
-        /// What a stage gave.
+        /// A stage's outputs.
         #[derive(Debug, Clone, PartialEq)]
         pub enum StageOutput {
             $(#[doc = $summary] $variant($module::Output),)+
@@ -115,28 +115,28 @@ stages! {
 /// What a stage takes and gives.
 #[derive(Debug, Clone, Copy)]
 pub struct StageSpec {
-    /// Which stage.
+    /// The stage that is specified.
     pub name: StageName,
-    /// What it does, in one line.
+    /// What the stage does, in one line.
     pub summary: &'static str,
-    /// What stands under `with:`.
+    /// The inputs that stand under `with:`.
     pub inputs: &'static [InputSpec],
-    /// What stands under `steps.<id>.outputs`.
+    /// The outputs that stand under `steps.<id>.outputs`.
     pub outputs: &'static [OutputSpec],
 }
 
 /// One input of a stage.
 #[derive(Debug, Clone, Copy)]
 pub struct InputSpec {
-    /// Its key.
+    /// Key of the input.
     pub name: &'static str,
-    /// Its type.
+    /// Type of the input.
     pub kind: ValueKind,
-    /// Whether it must be given.
+    /// Whether the input must be given.
     pub is_required: bool,
-    /// Its default, if it has one of its own.
+    /// Default of the input, if it has one of its own.
     pub default: Option<fn() -> Json>,
-    /// What it is.
+    /// What the input is, as documentation says it.
     pub doc: &'static str,
     /// Why a value of the right kind is none that the stage takes.
     check: fn(Json) -> Result<(), String>,
@@ -145,11 +145,11 @@ pub struct InputSpec {
 /// One output of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputSpec {
-    /// Its name.
+    /// Name of the output.
     pub name: &'static str,
-    /// Its type.
+    /// Type of the output.
     pub kind: ValueKind,
-    /// What it is.
+    /// What the output is, as documentation says it.
     pub doc: &'static str,
 }
 
@@ -259,9 +259,9 @@ impl fmt::Display for StageName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no stage `{name}`")]
 pub struct UnknownStage {
-    /// What was written.
+    /// The name that was written.
     pub name: String,
-    /// Close names.
+    /// Names of stages that are close to it.
     pub known: Vec<String>,
 }
 
@@ -318,7 +318,7 @@ mod tests {
         let digest = format!("sha256:{}", "0".repeat(64));
         let pull = bind(StageName::Pull, json!({"image": "a", "digest": digest}));
         let StageCall::Pull(pull) = pull.unwrap() else { panic!("another stage") };
-        assert_eq!((pull.image.to_string().as_str(), pull.arm.as_str()), ("a", "candidate"));
+        assert_eq!((pull.image.to_string().as_str(), pull.role.as_str()), ("a", "candidate"));
         let weights = json!({"leaderboard": [], "netuid": "14", "dry-run": null});
         let weights = bind(StageName::SetWeights, weights).unwrap();
         let StageCall::SetWeights(weights) = weights else { panic!("another stage") };

@@ -7,7 +7,7 @@ use super::{StageValue, ValueKind};
 use crate::model::{Digest, ImageReference, ReadSpec, Submission};
 
 parameters! {
-    /// What is to be read, and how often.
+    /// Which images are read, and how often.
     {
         /// the submissions to read
         "submissions" submissions: Vec<Submission>,
@@ -32,9 +32,9 @@ outputs! {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Baseline {
-    /// Image name.
+    /// Name of the image, without tag.
     pub image: ImageReference,
-    /// Its digest.
+    /// Digest of the image.
     pub digest: Digest,
 }
 

@@ -4,12 +4,12 @@ use super::declare::{outputs, parameters};
 use crate::model::PublishedTable;
 
 parameters! {
-    /// Nothing: what is published is what the round's jobs left.
+    /// There are no parameters: what is published is what the round's jobs left.
     {}
 }
 
 outputs! {
-    /// What was published.
+    /// The tables that were published.
     {
         /// the tables with their digests and row counts
         "tables" tables: Vec<PublishedTable>,

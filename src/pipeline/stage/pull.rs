@@ -1,17 +1,18 @@
 //! `pull`: an image made present.
 
 use super::declare::{outputs, parameters};
-use crate::model::{Arm, Digest, ImageReference};
+use crate::model::{Digest, ImageReference, Role};
 
 parameters! {
-    /// Which image.
+    /// Which image is pulled, and whose.
     {
         /// the image's name, without tag
         "image" image: ImageReference,
         /// the digest it must have
         "digest" digest: Digest,
-        /// whose image it is, `candidate` or `baseline`: a failure of the baseline's is never a submission's fault
-        "arm" arm: Arm = Arm::Candidate,
+        /// whose server it is: `candidate`, `baseline` or `scorer`;
+        /// only a candidate's failure can be a submission's fault
+        "role" role: Role = Role::Candidate,
     }
 }
 

@@ -9,11 +9,11 @@ use crate::model::LeaderboardRow;
 parameters! {
     /// What is ranked, and by which rules.
     {
-        /// where `fetch-commitments` left its rows: its output `data`
+        /// the handle to the commitments: the output `data` of `fetch-commitments`
         "commitments" commitments: Handle<fetch_commitments::Output>,
         /// the measured legs: `needs.<job>.legs`
         "reads" reads: Vec<MeasuredLeg>,
-        /// where `verify-logprobs` left its rows: its output `data`
+        /// the handle to the verdicts: the output `data` of `verify-logprobs`
         "verdicts" verdicts: Handle<verify_logprobs::Output>,
         /// formula, margins and gates of the speed comparison, by name
         "score" score: ScorePolicy = ScorePolicy::default(),

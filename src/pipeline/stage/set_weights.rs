@@ -6,7 +6,7 @@ use crate::model::{LeaderboardRow, PublishedTable, WeightRow};
 parameters! {
     /// Which leaderboard, for which subnet.
     {
-        /// what `rank` gave
+        /// the leaderboard, as `rank` gave it
         "leaderboard" leaderboard: Vec<LeaderboardRow>,
         /// the subnet's number
         "netuid" netuid: u32,
@@ -16,7 +16,7 @@ parameters! {
 }
 
 outputs! {
-    /// The weights.
+    /// The weights that were computed.
     {
         /// the weights as computed
         "weights" weights: Vec<WeightRow>,

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::{Handle, LeavesData};
 use crate::judge::{RankPolicy, ScorePolicy, VerifyPolicy};
-use crate::model::{Arm, Digest, ImageReference, ReadSpec};
+use crate::model::{Digest, ImageReference, ReadSpec, Role};
 use crate::pipeline::duration;
 use crate::pipeline::expr::Value;
 
@@ -27,7 +27,7 @@ pub enum ValueKind {
     Boolean,
     /// Any value.
     Json,
-    /// Text such as `90m`.
+    /// A duration as text, such as `90m`.
     Duration,
 }
 
@@ -84,7 +84,7 @@ macro_rules! stage_values {
 }
 
 stage_values! {
-    String: String, PathBuf, ImageReference, Digest, Arm;
+    String: String, PathBuf, ImageReference, Digest, Role;
     Integer: u16, u32, u64;
     Boolean: bool;
     Duration: TimeSpan;
@@ -122,7 +122,7 @@ impl Serialize for TimeSpan {
     }
 }
 
-/// A default in JSON.
+/// The JSON of a default.
 pub(super) fn written<T: StageValue>(value: T) -> Json {
     // The values of this trait have no maps with keys that are no text, which alone JSON cannot hold.
     serde_json::to_value(value).unwrap_or_default()

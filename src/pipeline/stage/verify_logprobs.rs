@@ -18,11 +18,11 @@ parameters! {
 }
 
 outputs! {
-    /// What was found.
+    /// How the checks went, and where they are kept.
     {
         /// how many checks failed
         "failed" failed: u64,
-        /// where its rows are
+        /// a handle to its rows, for later stages
         "data" data: Handle<Output>,
     }
 }

@@ -6,13 +6,13 @@ use super::TimeSpan;
 use super::declare::{outputs, parameters};
 
 parameters! {
-    /// What is sent, and how long it may take.
+    /// Which requests are sent, and how long they may take.
     {
         /// the server's base URL
         "endpoint" endpoint: String,
-        /// how many requests
+        /// how many requests are sent
         "requests" requests: u32 = 4,
-        /// the longest answer
+        /// the most tokens that an answer may have
         "max-tokens" max_tokens: u32 = 256,
         /// how many alternatives are asked for at each position; as in the benchmark, so that requests look alike
         "top-logprobs" top_logprobs: u32 = 2,
@@ -22,11 +22,11 @@ parameters! {
 }
 
 outputs! {
-    /// What became of it.
+    /// How many requests were answered, and in what time.
     {
-        /// how many were answered
+        /// how many requests were answered
         "requests" requests: u64,
-        /// how long they took
+        /// how long they took, in milliseconds
         "duration-ms" duration_ms: u64,
     }
 }

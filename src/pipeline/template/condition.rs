@@ -1,4 +1,4 @@
-//! Conditions.
+//! Conditions: what stands under `if`.
 
 use super::{Form, Template, expression};
 use crate::pipeline::expr::{ExprError, Scope, Status};
@@ -41,14 +41,14 @@ impl Condition {
         }
     }
 
-    fn read(text: &str, span: Span, places: &[usize]) -> Result<Self, Vec<ExprError>> {
+    fn read(text: &str, span: Span, offsets: &[usize]) -> Result<Self, Vec<ExprError>> {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
         let template = if text.contains("${{") {
-            Template::read(text, span, places)?
+            Template::read(text, span, offsets)?
         } else {
-            let placed = expression(text, places).map_err(|error| vec![error])?;
+            let placed = expression(text, offsets).map_err(|error| vec![error])?;
             Template { span, form: Form::Whole(placed) }
         };
         let asks_status = template.expressions().iter().any(|placed| placed.expression.asks_status());

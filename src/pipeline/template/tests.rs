@@ -1,4 +1,4 @@
-//! The conformance vectors, and what they do not cover: strictness and places.
+//! The conformance vectors, and what they do not cover: strictness and spans.
 
 use proptest::prelude::*;
 use serde_json::Value as Json;

@@ -10,9 +10,9 @@ use crate::pipeline::yaml::{Key, Kind, Node};
 pub enum TemplateTree {
     /// A scalar.
     Scalar(Template),
-    /// A list and its place.
+    /// A list and its span.
     List(Vec<TemplateTree>, Span),
-    /// A mapping and its place; keys are plain text.
+    /// A mapping and its span; keys are plain text.
     Map(Vec<(Key, TemplateTree)>, Span),
 }
 
@@ -43,7 +43,7 @@ impl TemplateTree {
         }
     }
 
-    /// Where the tree stands.
+    /// Where the tree stands in the file.
     pub fn span(&self) -> Span {
         match self {
             Self::Scalar(template) => template.span,
@@ -60,7 +60,7 @@ impl TemplateTree {
         }
     }
 
-    /// The tree's value.
+    /// The value of the tree.
     ///
     /// # Errors
     /// As [`Template::evaluate`].

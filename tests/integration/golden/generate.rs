@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::{Case, ScoredAnswer, Setup, Stream, tokenizer};
 
 const PROMPTS: u32 = 6;
-/// Milliseconds of the baseline.
+/// The baseline's time to first token, milliseconds.
 const TTFT: f64 = 80.0;
+/// The baseline's time per further token, milliseconds.
 const TPOT: f64 = 20.0;
 const ANSWERS: [&str; PROMPTS as usize] = [
     "It is the red one.",
@@ -25,23 +26,23 @@ const ANSWERS: [&str; PROMPTS as usize] = [
 #[derive(Clone, Copy, PartialEq)]
 enum Conduct {
     Honest,
-    /// Runs other weights: the claimed log probabilities are a little off.
+    /// It runs other weights: the claimed log probabilities are a little off.
     Squeezed,
-    /// Serves another model, with that model's log probabilities.
+    /// It serves another model, with that model's log probabilities.
     Impostor,
-    /// Sends no log probabilities.
+    /// It sends no log probabilities.
     Unclaimed,
-    /// Ends its answers early.
+    /// It ends its answers early.
     Short,
-    /// Counts twice the tokens in `usage`.
+    /// It counts twice the tokens in `usage`.
     Padded,
-    /// Breaks half of the streams off.
+    /// It breaks half of the streams off.
     Breaking,
-    /// Is not measured, by this fault.
+    /// It is not measured, by this fault.
     Absent(Fault),
 }
 
-/// A read to be: whose, how fast, and how.
+/// A read to be made: whose it is, how fast, and how it behaves.
 #[derive(Clone, Copy)]
 struct Launch {
     miner: Option<usize>,
@@ -49,11 +50,11 @@ struct Launch {
     conduct: Conduct,
 }
 
-/// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014).
+/// The generator SplitMix64 (Steele, Lea & Flood, OOPSLA 2014).
 struct Dice(u64);
 
 impl Dice {
-    /// Uniform between -1 and 1.
+    /// Draws a uniform number between -1 and 1.
     fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -85,7 +86,7 @@ const fn candidate(miner: usize, speed: f64, conduct: Conduct) -> Launch {
     Launch { miner: Some(miner), speed, conduct }
 }
 
-/// `B C1 B C2 B ..`.
+/// The launches with the baseline around each candidate: `B C1 B C2 B ..`.
 fn bracketed(candidates: &[Launch]) -> Vec<Launch> {
     let mut launches = vec![baseline(1.0)];
     for candidate in candidates {
@@ -313,7 +314,7 @@ fn stream(read_key: &str, prompt_index: u32, conduct: Conduct, speed: f64) -> St
     // Two tokens an event.
     for (number, pair) in tokens.chunks(2).enumerate() {
         let entries =
-            pair.iter().enumerate().map(|(place, token)| entry(token, number * 2 + place)).collect();
+            pair.iter().enumerate().map(|(index, token)| entry(token, number * 2 + index)).collect();
         pieces.push((at(number), event(&pair.concat(), entries, None)));
     }
     let end = at(pieces.len());

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A path of modules and names, without `crate`.
 pub(super) type Path = Vec<String>;
 
-/// What one file names.
+/// The paths that one file names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Each path as it is written, with the module it is written in.
@@ -29,18 +29,18 @@ pub(super) fn module_of(file: &str) -> Path {
 
 /// A path as it is written, and what it means.
 pub(super) struct Named {
-    /// As it is written.
+    /// The path as it is written.
     pub(super) written: Path,
-    /// Written out: from the root of the crate, or from another crate's name.
+    /// The path written out: from the root of the crate, or from another crate's name.
     pub(super) full: Full,
 }
 
 /// Where a path begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Full {
-    /// At this crate's root.
+    /// It begins at this crate's root.
     Here(Path),
-    /// At another crate, or at a name of the language's.
+    /// It begins at another crate, or at a name of the language's.
     Elsewhere(Path),
 }
 
