@@ -50,7 +50,7 @@ impl ExitCode {
         }
     }
 
-    /// The number.
+    /// The number that the process ends with.
     pub const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -80,33 +80,33 @@ pub enum Error {
     /// A file named on the command line cannot be read.
     #[error("cannot read `{path}`: {source}")]
     Unreadable {
-        /// Which file.
+        /// The file that was to be read.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// An argument has no meaning here.
     #[error("{0}")]
     Usage(String),
-    /// The round's directory.
+    /// The round's directory cannot be read or written.
     #[error(transparent)]
     Store(#[from] crate::adapters::store::StoreError),
-    /// A table or journal.
+    /// A table or journal is damaged.
     #[error(transparent)]
     Artifact(#[from] crate::artifact::ArtifactError),
-    /// A query.
+    /// A query could not be answered.
     #[error(transparent)]
     Query(#[from] crate::adapters::query::QueryError),
-    /// The reference server.
+    /// The reference server could not run.
     #[cfg(feature = "reference")]
     #[error(transparent)]
     Reference(#[from] crate::reference::ReferenceError),
-    /// The machine failed.
+    /// The operating system refused something.
     #[error("{attempted}: {source}")]
     Machine {
         /// What was attempted.
         attempted: &'static str,
-        /// Why it failed.
+        /// What the operating system says.
         source: std::io::Error,
     },
 }

@@ -40,9 +40,9 @@ pub trait ContainerEngine: Send + Sync {
 /// What to start and with what.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// Image to start.
+    /// The image to start.
     pub image: ImageReference,
-    /// Digest it must have.
+    /// The digest the image must have.
     pub digest: Digest,
     /// Directory of the model, absolute; mounted read-only where the engine can.
     pub model_dir: PathBuf,
@@ -105,25 +105,25 @@ pub enum EngineError {
     /// No such image.
     #[error("image `{image}` is not there")]
     ImageAbsent {
-        /// What was asked for.
+        /// The image that was asked for.
         image: ImageReference,
     },
     /// The bytes are not the committed ones.
     #[error("image `{image}` has digest {found}, committed was {wanted}")]
     DigestMismatch {
-        /// What was asked for.
+        /// The image that was asked for.
         image: ImageReference,
-        /// What was committed.
+        /// The digest that was committed.
         wanted: Digest,
-        /// What is there.
+        /// The digest of the bytes that are there.
         found: Digest,
     },
     /// The image is there and whole, but it is no image.
     #[error("image `{image}` cannot be used: {why}")]
     ImageInvalid {
-        /// What was asked for.
+        /// The image that was asked for.
         image: ImageReference,
-        /// What is wrong with it.
+        /// What is wrong with the image.
         why: String,
     },
     /// The machine's own failure.
@@ -131,9 +131,9 @@ pub enum EngineError {
     Machine {
         /// What was attempted.
         attempted: &'static str,
-        /// On which file.
+        /// The file or program it was attempted on.
         path: PathBuf,
-        /// Why it failed.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// The engine's daemon, or a registry behind it, did not answer or could not.
@@ -181,22 +181,22 @@ pub struct ChainView {
 /// Why the commitments could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
-    /// The file cannot be read.
+    /// The file of commitments cannot be read.
     #[error("read commitments from `{path}`: {source}")]
     Unreadable {
-        /// Which file.
+        /// The file that was to be read.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// The file is larger than a source may be.
     #[error("commitments file `{path}` has {bytes} bytes, at most {limit} are read")]
     TooLarge {
-        /// Which file.
+        /// The file that was to be read.
         path: PathBuf,
         /// Its size.
         bytes: u64,
-        /// The limit.
+        /// The most bytes that are read.
         limit: u64,
     },
     /// The file is not a list of commitments at all.
@@ -225,7 +225,7 @@ pub enum ChainError {
     Late {
         /// The endpoint, without what may be secret in it.
         host: String,
-        /// How long was waited.
+        /// How long was waited for all of them.
         deadline: Duration,
     },
 }
@@ -249,20 +249,20 @@ impl ChainError {
 /// The machine a leg runs on, as it was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineFacts {
-    /// Processor model.
+    /// Model name of the processor, as the kernel reports it.
     pub cpu: Option<String>,
-    /// Logical processors.
+    /// Number of logical processors.
     pub cpus: Option<u32>,
-    /// Memory in bytes.
+    /// Main memory in bytes.
     pub memory_bytes: Option<i64>,
 }
 
 /// How far a step has come, for people who watch.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Progress {
-    /// Job.
+    /// Id of the job.
     pub job: String,
-    /// Leg; empty for a job without matrix.
+    /// Key of the leg; empty for a job without matrix.
     pub leg: String,
     /// What is being done, for example `benchmark`.
     pub doing: String,

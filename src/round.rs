@@ -52,11 +52,11 @@ pub struct RoundSettings {
     pub data_dir: PathBuf,
     /// Name of this round.
     pub round_id: RoundId,
-    /// Root of all randomness.
+    /// Root of all randomness of the round.
     pub seed: Seed,
     /// This executable, for its digest.
     pub program: PathBuf,
-    /// The clock.
+    /// The wall clock.
     pub now: fn() -> jiff::Timestamp,
 }
 
@@ -79,7 +79,7 @@ pub struct Control {
     pub signal: Arc<OnceLock<&'static str>>,
 }
 
-/// What a watcher sees.
+/// What somebody who watches a round is told.
 #[derive(Debug, Clone)]
 pub enum View {
     /// Something was journalled.
@@ -91,9 +91,9 @@ pub enum View {
 /// How a round ended.
 #[derive(Debug)]
 pub struct RoundEnd {
-    /// What the program ends with.
+    /// The exit code that the program ends with.
     pub exit_code: ExitCode,
-    /// Why, where it is not done.
+    /// Why the round is not done, where it is not.
     pub reason: Option<Reason>,
     /// The round's directory.
     pub directory: PathBuf,

@@ -23,14 +23,14 @@ const MAX_LOG_BYTES: u64 = 1024 * 1024;
 /// Bytes of outputs read from a shell step.
 const MAX_OUTPUT_BYTES: u64 = 1024 * 1024;
 
-/// A shell step, evaluated.
+/// A `run:` step with its expressions evaluated.
 #[derive(Debug, Clone)]
 pub struct ShellStep {
-    /// The script.
+    /// Text of the script.
     pub script: String,
     /// Its environment, beside `PATH` and what the program adds.
     pub env: BTreeMap<String, String>,
-    /// Working directory.
+    /// Working directory of the script.
     pub working_dir: PathBuf,
     /// Directory for its script, outputs and log.
     pub files_dir: PathBuf,
@@ -49,7 +49,7 @@ pub enum ExecError {
     Failed {
         /// Exit code; 128 and the signal's number where it was killed.
         code: i32,
-        /// Last line of its output.
+        /// Last line of the script's output.
         last_words: String,
     },
     /// What it wrote to `CACHEON_OUTPUT` is not `name=value` lines.
@@ -58,7 +58,7 @@ pub enum ExecError {
         /// Number of the line, from 1.
         line: usize,
     },
-    /// It was cancelled.
+    /// The step was cancelled.
     #[error("cancelled")]
     Cancelled,
 }

@@ -9,13 +9,13 @@ use super::yaml;
 /// A checked runner.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct RunnerSpec {
-    /// Its name.
+    /// Name of the runner, unique among the runner files.
     pub name: String,
     /// The labels a job's `runs-on` may ask for; its name is one of them.
     pub labels: Vec<String>,
     /// Where the job's process runs.
     pub place: RunnerPlace,
-    /// What boots servers.
+    /// The engine that boots servers.
     pub engine: EngineKind,
     /// What the machine must be; checked before every read.
     pub machine: MachineSpec,
@@ -33,7 +33,7 @@ pub struct RunnerSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunnerPlace {
-    /// Here.
+    /// On this machine.
     #[default]
     Local,
     /// On another machine.
@@ -42,23 +42,23 @@ pub enum RunnerPlace {
     Slurm,
 }
 
-/// What boots servers.
+/// An engine: what boots servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
     /// A child process; for servers that are trusted.
     #[default]
     Process,
-    /// A container.
+    /// A container of the Docker daemon.
     Docker,
 }
 
 /// What a machine must be.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct MachineSpec {
-    /// How many GPUs.
+    /// Number of GPUs.
     pub gpus: u32,
-    /// Which GPU: a part of the name the driver reports.
+    /// Model of the GPUs: a part of the name the driver reports.
     pub gpu_model: Option<String>,
     /// The least memory of each GPU, in GiB.
     pub gpu_memory_gib: Option<u32>,
@@ -67,19 +67,19 @@ pub struct MachineSpec {
 /// What one server may use; `None` is no limit.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
 pub struct Limits {
-    /// Processor cores.
+    /// Number of processor cores.
     pub cpus: Option<u32>,
-    /// Memory, in MiB.
+    /// Main memory, in MiB.
     pub memory_mib: Option<u64>,
-    /// Processes and threads.
+    /// Number of processes and threads together.
     pub pids: Option<u32>,
     /// Shared memory, in MiB.
     pub shm_mib: Option<u64>,
     /// Temporary files, in MiB.
     pub tmpfs_mib: Option<u64>,
-    /// The image, in MiB.
+    /// Size of the image, in MiB.
     pub image_mib: Option<u64>,
-    /// The kept log, in KiB.
+    /// Size of the log that is kept, in KiB.
     pub log_kib: Option<u64>,
 }
 
@@ -119,7 +119,7 @@ pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Run
     let mut fields = decoder.fields(node, "the runner", Span::at(node.span.start))?;
     let name = fields.require("name", decoder).and_then(|slot| {
         let name = decoder.string(slot)?;
-        decoder.check_id("runner", &name, slot.place());
+        decoder.check_id("runner", &name, slot.underlined());
         Some(name)
     });
     let mut labels: Vec<String> =
@@ -137,7 +137,8 @@ pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Run
     if let (Some(slot), Some(RunnerPlace::Ssh | RunnerPlace::Slurm)) = (place_slot, place) {
         let message = "this `place` is not supported yet: jobs run on this machine only";
         decoder.report(
-            Diagnostic::error(Code::Unsupported, slot.place(), message).help("the only place is `local`"),
+            Diagnostic::error(Code::Unsupported, slot.underlined(), message)
+                .help("the only place is `local`"),
         );
     }
     let why = "nothing checks what the machine is";
@@ -151,7 +152,7 @@ pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Run
     let images = fields.take("images");
     if let (Some(engine), Some(EngineKind::Process), None) = (engine, kind, images) {
         let message = "the process engine needs `images`, the folder of its image manifests";
-        decoder.report(Diagnostic::error(Code::MissingKey, engine.place(), message));
+        decoder.report(Diagnostic::error(Code::MissingKey, engine.underlined(), message));
     }
     if let (Some(images), Some(EngineKind::Docker)) = (images, kind) {
         let message = "`images` has no effect with the docker engine: it asks the registry";

@@ -88,10 +88,10 @@ impl Node {
     }
 
     /// The span to underline: a scalar itself, of a collection its first key or item.
-    pub fn place(&self) -> Span {
+    pub fn underlined(&self) -> Span {
         match &self.kind {
             Kind::Map(entries) => entries.first().map_or(self.span, |(key, _)| key.span),
-            Kind::Seq(items) => items.first().map_or(self.span, Self::place),
+            Kind::Seq(items) => items.first().map_or(self.span, Self::underlined),
             _ => self.span,
         }
     }
@@ -393,7 +393,7 @@ mod tests {
         let Kind::Map(entries) = parse(&source).unwrap().kind else { panic!("a mapping") };
         assert_eq!(source.slice(entries[0].0.span), "é");
         assert_eq!(source.slice(entries[0].1.span), "'it''s'");
-        assert_eq!(source.slice(entries[1].1.place()), "1");
+        assert_eq!(source.slice(entries[1].1.underlined()), "1");
     }
 
     #[test]

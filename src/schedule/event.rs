@@ -13,25 +13,25 @@ use crate::pipeline::contexts::KnownContexts;
 use crate::pipeline::definition::{Job, Pipeline};
 use crate::pipeline::expr::Status;
 
-/// What happened.
+/// What happened in the world, as the scheduler is told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The round begins.
     Started,
     /// An attempt of a leg ended.
     AttemptEnded {
-        /// Number of the job.
+        /// Index of the job in the pipeline.
         job: usize,
-        /// Number of the leg.
+        /// Index of the leg in its job.
         leg: usize,
-        /// How.
+        /// How the attempt ended.
         end: AttemptEnd,
     },
     /// The wait before another attempt is over.
     RetryDue {
-        /// Number of the job.
+        /// Index of the job in the pipeline.
         job: usize,
-        /// Number of the leg.
+        /// Index of the leg in its job.
         leg: usize,
     },
     /// Somebody wants the round to stop.
@@ -43,7 +43,7 @@ pub enum Event {
 pub struct AttemptEnd {
     /// Whether it succeeded, failed or was cancelled.
     pub conclusion: Conclusion,
-    /// Why it did not succeed.
+    /// Why it did not succeed, where it did not.
     pub reason: Option<Reason>,
     /// The job's outputs as this leg gives them.
     pub outputs: Map<String, Json>,
@@ -51,25 +51,25 @@ pub struct AttemptEnd {
     pub started_at_us: i64,
 }
 
-/// What is to be done.
+/// What the scheduler wants done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Write this down.
+    /// Write this event to the journal.
     Record(Box<JournalEvent>),
-    /// Run an attempt of a leg.
+    /// Run this attempt of a leg.
     StartAttempt(Box<AttemptOrder>),
     /// Come back with [`Event::RetryDue`] after a while.
     WaitForRetry {
-        /// Number of the job.
+        /// Index of the job in the pipeline.
         job: usize,
-        /// Number of the leg.
+        /// Index of the leg in its job.
         leg: usize,
-        /// How long.
+        /// How long to wait.
         delay: Duration,
     },
     /// Stop the running legs of a job.
     StopLegs {
-        /// Number of the job.
+        /// Index of the job in the pipeline.
         job: usize,
     },
     /// All jobs have ended.
@@ -91,7 +91,7 @@ pub struct JobOutcome<'a> {
     pub conclusion: Option<Conclusion>,
     /// Why, where it did not succeed.
     pub reason: Option<&'a Reason>,
-    /// Its legs.
+    /// How its legs stand, in the order of the plan.
     pub legs: Vec<&'a LegSummary>,
 }
 
@@ -116,15 +116,15 @@ impl JobOutcome<'_> {
 /// An attempt to be run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptOrder {
-    /// Number of the job in the pipeline.
+    /// Index of the job in the pipeline.
     pub job: usize,
-    /// Number of the leg.
+    /// Index of the leg in its job.
     pub leg: usize,
-    /// Its key.
+    /// Key of the leg; empty for a job without matrix.
     pub key: String,
     /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Where.
+    /// Where it is to run.
     pub placement: Placement,
     /// Name of the runner, or `controller`.
     pub runner: String,

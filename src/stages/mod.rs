@@ -39,13 +39,13 @@ use crate::report::text::error_chain;
 pub struct RoundContext {
     /// The round.
     pub round_id: RoundId,
-    /// Its directory.
+    /// The directory of the round.
     pub directory: RoundDirectory,
     /// Root of all its randomness.
     pub seed: Seed,
 }
 
-/// The place a job runs at.
+/// The runner of a job, with its engine.
 #[derive(Clone)]
 pub struct RunnerContext {
     /// Name of the runner.
@@ -69,9 +69,9 @@ impl RunnerContext {
 pub struct JobContext<'a> {
     /// The round.
     pub round: &'a RoundContext,
-    /// The place.
+    /// The runner of the job.
     pub runner: &'a RunnerContext,
-    /// Job id.
+    /// Id of the job.
     pub job: String,
     /// Key of the leg; empty for a job without matrix.
     pub leg: String,
@@ -190,9 +190,9 @@ pub async fn run_stage(call: StageCall, context: &mut JobContext<'_>) -> Result<
 /// Why a step did not succeed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepFailure {
-    /// Somebody stopped it.
+    /// Somebody stopped the step.
     Cancelled,
-    /// It failed, for this reason.
+    /// The step failed, for this reason.
     Failed(Reason),
 }
 
@@ -214,10 +214,10 @@ impl From<ExecError> for StepFailure {
 /// Why a stage failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// A parameter is wrong.
+    /// A parameter of the stage is wrong.
     #[error("{0}")]
     Parameter(String),
-    /// The engine could not.
+    /// The engine could not pull or start an image.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The commitments could not be read.
@@ -235,20 +235,20 @@ pub enum StageError {
     /// Kept streams are not those of their requests.
     #[error(transparent)]
     Streams(#[from] InvalidStreams),
-    /// The machine failed.
+    /// The operating system refused something.
     #[error("{attempted}: {source}")]
     Machine {
         /// What was attempted.
         attempted: String,
-        /// Why it failed.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// The model's tokenizer cannot be used.
     #[error("the pinned tokenizer `{path}` cannot be used: {why}")]
     Tokenizer {
-        /// Which file.
+        /// The tokenizer's file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the file.
         why: String,
     },
     /// The control-plane client could not be made.
@@ -257,19 +257,19 @@ pub enum StageError {
     /// The client itself was too slow to measure.
     #[error("the client was {lag:?} late (99th percentile), at most {limit:?} is a measurement")]
     ClientLag {
-        /// Measured lateness.
+        /// The measured lateness, 99th percentile.
         lag: Duration,
-        /// The limit.
+        /// The most lateness that is still a measurement.
         limit: Duration,
     },
     /// The baseline failed requests: there is nothing to compare with.
     #[error("the baseline failed {failed} of {requests} requests: {first}")]
     BaselineFailed {
-        /// How many failed.
+        /// Number of requests that failed.
         failed: usize,
-        /// Of how many.
+        /// Number of requests in all.
         requests: usize,
-        /// The first failure.
+        /// Why the first of them failed.
         first: String,
     },
     /// The scorer did not answer as a scorer does.

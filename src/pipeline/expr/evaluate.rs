@@ -186,7 +186,7 @@ impl Evaluation<'_> {
 
     fn call(&self, term: &Term, function: Function, arguments: &[Term]) -> Result<Value, ExprError> {
         let fails = |fault| ExprError::new(fault, term.span);
-        let argument = |place: usize| arguments.get(place).map_or(Ok(Value::Null), |term| self.value(term));
+        let argument = |index: usize| arguments.get(index).map_or(Ok(Value::Null), |term| self.value(term));
         match function {
             Function::Contains => Ok(Value::Bool(functions::contains(&argument(0)?, &argument(1)?))),
             Function::StartsWith => Ok(Value::Bool(functions::starts_with(&argument(0)?, &argument(1)?))),
@@ -262,8 +262,8 @@ impl Evaluation<'_> {
             let made = text.len();
             match piece {
                 FormatPiece::Text(piece) => text.push_str(&piece),
-                FormatPiece::Argument(place) => {
-                    let (Some(argument), Some(slot)) = (arguments.get(place), values.get_mut(place)) else {
+                FormatPiece::Argument(index) => {
+                    let (Some(argument), Some(slot)) = (arguments.get(index), values.get_mut(index)) else {
                         return Err(fails(ExprFault::FormatArguments { format }));
                     };
                     if slot.is_none() {
@@ -278,16 +278,16 @@ impl Evaluation<'_> {
     }
 
     fn join(&self, term: &Term, arguments: &[Term]) -> Result<Value, ExprError> {
-        let argument = |place: usize| arguments.get(place).map(|term| self.value(term)).transpose();
+        let argument = |index: usize| arguments.get(index).map(|term| self.value(term)).transpose();
         let items = argument(0)?.unwrap_or_default();
         let separator = argument(1)?.map_or_else(|| ",".to_owned(), |value| value.to_string());
         let Value::Array(items) = items else {
             return Ok(if items.is_primitive() { Value::from(items.to_string()) } else { Value::from("") });
         };
         let mut text = String::new();
-        for (place, item) in items.iter().enumerate() {
+        for (index, item) in items.iter().enumerate() {
             let made = text.len();
-            if place > 0 {
+            if index > 0 {
                 text.push_str(&separator);
             }
             text.push_str(&item.to_string());
@@ -321,8 +321,8 @@ fn lookup(value: &Value, index: &Value) -> Option<Value> {
     match value {
         Value::Object(object) if index.is_primitive() => object.get(&index.to_string()).cloned(),
         Value::Array(items) => {
-            let place = index.to_number().floor();
-            if place >= 0.0 && place < items.len() as f64 { items.get(place as usize).cloned() } else { None }
+            let index = index.to_number().floor();
+            if index >= 0.0 && index < items.len() as f64 { items.get(index as usize).cloned() } else { None }
         }
         _ => None,
     }

@@ -153,10 +153,10 @@ pub(crate) fn format_pieces(format: &str) -> Result<Vec<FormatPiece>, ExprFault>
     let mut pieces = Vec::new();
     let mut text = String::new();
     let mut rest = format;
-    while let Some(place) = rest.find(['{', '}']) {
-        text.push_str(&rest[..place]);
-        let brace = &rest[place..=place];
-        rest = &rest[place + 1..];
+    while let Some(offset) = rest.find(['{', '}']) {
+        text.push_str(&rest[..offset]);
+        let brace = &rest[offset..=offset];
+        rest = &rest[offset + 1..];
         if let Some(after) = rest.strip_prefix(brace) {
             text.push_str(brace);
             rest = after;

@@ -153,13 +153,13 @@ impl<'t> Lexer<'t> {
     fn string(&mut self) -> Result<(), ExprError> {
         let mut value = String::new();
         let mut characters = self.rest().char_indices().skip(1).peekable();
-        while let Some((place, character)) = characters.next() {
+        while let Some((offset, character)) = characters.next() {
             if character != '\'' {
                 value.push(character);
             } else if characters.next_if(|(_, next)| *next == '\'').is_some() {
                 value.push('\'');
             } else {
-                self.push(Token::Literal(Value::from(value)), place + 1);
+                self.push(Token::Literal(Value::from(value)), offset + 1);
                 return Ok(());
             }
         }
@@ -208,13 +208,13 @@ impl<'t> Lexer<'t> {
     fn run_length(&self) -> usize {
         let rest = self.rest();
         let first = rest.chars().next().map_or(0, char::len_utf8);
-        rest[first..].find(is_boundary).map_or(rest.len(), |place| place + first)
+        rest[first..].find(is_boundary).map_or(rest.len(), |offset| offset + first)
     }
 
     fn unexpected(&self, length: usize) -> ExprError {
         let rest = self.rest();
         let is_quoted = rest.starts_with('"');
-        let closing = if is_quoted { rest[1..].find('"').map(|place| place + 2) } else { None };
+        let closing = if is_quoted { rest[1..].find('"').map(|offset| offset + 2) } else { None };
         let length = closing.unwrap_or(length).min(rest.len());
         let symbol: String = rest[..length].chars().take(80).collect();
         let span = Span::new(self.at, self.at + length);

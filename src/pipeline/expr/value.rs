@@ -28,11 +28,11 @@ pub enum Value {
     Object(Arc<Object>),
 }
 
-/// Names and values; names are compared without case, and the first spelling and place are kept.
+/// Names and values; names are compared without case, and the first spelling and position are kept.
 #[derive(Debug, Clone, Default)]
 pub struct Object {
     entries: Vec<(Arc<str>, Value)>,
-    places: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
 }
 
 impl PartialEq for Object {
@@ -49,16 +49,16 @@ impl Object {
 
     /// The value of a name, whatever its case.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.places.get(&fold::fold(name)).map(|place| &self.entries[*place].1)
+        self.indices.get(&fold::fold(name)).map(|index| &self.entries[*index].1)
     }
 
-    /// Sets a name's value; a name that is there keeps its spelling and place.
+    /// Sets a name's value; a name that is there keeps its spelling and position.
     pub fn insert(&mut self, name: &str, value: impl Into<Value>) {
         let value = value.into();
-        match self.places.entry(fold::fold(name)) {
-            std::collections::hash_map::Entry::Occupied(place) => self.entries[*place.get()].1 = value,
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(self.entries.len());
+        match self.indices.entry(fold::fold(name)) {
+            std::collections::hash_map::Entry::Occupied(index) => self.entries[*index.get()].1 = value,
+            std::collections::hash_map::Entry::Vacant(index) => {
+                index.insert(self.entries.len());
                 self.entries.push((Arc::from(name), value));
             }
         }
@@ -209,8 +209,8 @@ impl Value {
             Self::Bool(_) | Self::Number(_) => text.push_str(&self.to_string()),
             Self::Array(items) if items.is_empty() => text.push_str("[]"),
             Self::Array(items) => {
-                for (place, item) in items.iter().enumerate() {
-                    text.push(if place == 0 { '[' } else { ',' });
+                for (index, item) in items.iter().enumerate() {
+                    text.push(if index == 0 { '[' } else { ',' });
                     line(text, depth + 1);
                     item.write_json(text, depth + 1);
                 }
@@ -219,8 +219,8 @@ impl Value {
             }
             Self::Object(object) if object.is_empty() => text.push_str("{}"),
             Self::Object(object) => {
-                for (place, (name, value)) in object.iter().enumerate() {
-                    text.push(if place == 0 { '{' } else { ',' });
+                for (index, (name, value)) in object.iter().enumerate() {
+                    text.push(if index == 0 { '{' } else { ',' });
                     line(text, depth + 1);
                     push_json_string(text, name);
                     text.push_str(": ");

@@ -23,7 +23,7 @@ pub(crate) struct Slot<'n> {
 
 impl Slot<'_> {
     /// The span to underline: the value if it is a scalar that is there, else the key.
-    pub(crate) fn place(&self) -> Span {
+    pub(crate) fn underlined(&self) -> Span {
         match self.node.kind {
             Kind::Null | Kind::Seq(_) | Kind::Map(_) => self.key.span,
             _ => self.node.span,
@@ -64,7 +64,7 @@ impl<'s> Decoder<'s> {
             _ => format!("{} `{:.40}`", slot.node.describe(), raw.lines().next().unwrap_or_default()),
         };
         let message = format!("`{}` wants {wanted}, found {found}", slot.key.name);
-        self.report(Diagnostic::error(Code::WrongType, slot.place(), message));
+        self.report(Diagnostic::error(Code::WrongType, slot.underlined(), message));
     }
 
     /// Begins to read a mapping; `what` names it in messages, such as "step" or "job `rank`".
@@ -77,7 +77,7 @@ impl<'s> Decoder<'s> {
             return Some(Fields { entries, what: what.to_owned(), at, asked: Vec::new() });
         }
         let message = format!("{what} must be a mapping, found {}", node.describe());
-        let span = if matches!(node.kind, Kind::Null) { at } else { node.place() };
+        let span = if matches!(node.kind, Kind::Null) { at } else { node.underlined() };
         self.report(Diagnostic::error(Code::WrongType, span, message));
         None
     }
@@ -159,7 +159,7 @@ impl<'s> Decoder<'s> {
                 Ok(duration) => return Some(duration),
                 Err(error) => {
                     let message = format!("`{}`: {error}", slot.key.name);
-                    self.report(Diagnostic::error(Code::WrongType, slot.place(), message));
+                    self.report(Diagnostic::error(Code::WrongType, slot.underlined(), message));
                 }
             }
         } else {
@@ -192,7 +192,7 @@ impl<'s> Decoder<'s> {
         let message =
             format!("`{}` is `{text:.40}`, which is not one of {}", slot.key.name, known.join(", "));
         let offers = suggest::closest(&text, known);
-        self.report(Diagnostic::error(Code::WrongType, slot.place(), message).did_you_mean(&offers));
+        self.report(Diagnostic::error(Code::WrongType, slot.underlined(), message).did_you_mean(&offers));
         None
     }
 

@@ -74,13 +74,13 @@ fn needs(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Vec<Need> {
         if let Some(first) = needs.iter().find(|need| need.job == job) {
             let message = format!("`{job}` is listed twice");
             decoder.report(
-                Diagnostic::error(Code::RepeatedNeed, item.place(), message)
+                Diagnostic::error(Code::RepeatedNeed, item.underlined(), message)
                     .label(first.span, "first here")
                     .help("delete one"),
             );
             continue;
         }
-        needs.push(Need { job, span: item.place() });
+        needs.push(Need { job, span: item.underlined() });
     }
     needs
 }
@@ -115,7 +115,7 @@ fn matrix(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<TemplateTree> {
     match &tree {
         TemplateTree::Scalar(template) if template.as_literal().is_some() || template.is_mixed() => {
             let message = "`matrix` wants a mapping of lists, or one expression that gives such a mapping";
-            decoder.report(Diagnostic::error(Code::WrongType, slot.place(), message));
+            decoder.report(Diagnostic::error(Code::WrongType, slot.underlined(), message));
             None
         }
         TemplateTree::List(..) => {

@@ -38,7 +38,7 @@ fn step(
 ) -> Option<Step> {
     let what = format!("step {}", position.number);
     let mut fields = decoder.fields(node, &what, position.at)?;
-    fields.at = node.place();
+    fields.at = node.underlined();
     let id = fields.take("id").and_then(|slot| step_id(decoder, slot, ids));
     let name = fields.take("name").and_then(|slot| decoder.text(slot));
     let condition = fields.take("if").and_then(|slot| decoder.condition(slot)).unwrap_or_default();
@@ -57,16 +57,16 @@ fn step(
 
 fn step_id(decoder: &mut Decoder<'_>, slot: Slot<'_>, ids: &mut Vec<(String, Span)>) -> Option<String> {
     let id = decoder.string(slot)?;
-    decoder.check_id("step", &id, slot.place());
+    decoder.check_id("step", &id, slot.underlined());
     if let Some((first, span)) = ids.iter().find(|(first, _)| first.eq_ignore_ascii_case(&id)) {
         let message = format!("step id `{id}` repeats `{first}` (ids ignore case)");
         decoder.report(
-            Diagnostic::error(Code::RepeatedId, slot.place(), message)
+            Diagnostic::error(Code::RepeatedId, slot.underlined(), message)
                 .label(*span, "first here")
                 .help("rename one"),
         );
     }
-    ids.push((id.clone(), slot.place()));
+    ids.push((id.clone(), slot.underlined()));
     Some(id)
 }
 
@@ -90,9 +90,9 @@ fn action(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, defaults: &Default
             misplaced(decoder, own_shell, "run");
             let name = decoder.string(uses)?;
             match name.parse::<StageName>() {
-                Ok(stage) => Some(StepAction::Stage { stage, with: inputs, span: uses.place() }),
+                Ok(stage) => Some(StepAction::Stage { stage, with: inputs, span: uses.underlined() }),
                 Err(error) => {
-                    let found = Diagnostic::error(Code::UnknownStage, uses.place(), error.to_string());
+                    let found = Diagnostic::error(Code::UnknownStage, uses.underlined(), error.to_string());
                     decoder.report(found.did_you_mean(&error.known));
                     None
                 }
@@ -152,7 +152,7 @@ fn faults(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Vec<FaultName> {
             Some(None) => decoder.report(
                 Diagnostic::error(
                     Code::RetrySubmission,
-                    item.place(),
+                    item.underlined(),
                     "retrying submission faults would hide failing submissions",
                 )
                 .help("remove `submission`"),

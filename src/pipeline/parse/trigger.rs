@@ -56,7 +56,7 @@ pub(super) fn triggers(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Triggers {
 
 fn one_schedule(decoder: &mut Decoder<'_>, node: &Node, at: Span) -> Option<Schedule> {
     let mut fields = decoder.fields(node, "a schedule", at)?;
-    fields.at = node.place();
+    fields.at = node.underlined();
     let line = fields.require("cron", decoder);
     let cron = line.and_then(|slot| cron_line(decoder, slot));
     let timezone = fields.take("timezone").and_then(|slot| {
@@ -64,7 +64,8 @@ fn one_schedule(decoder: &mut Decoder<'_>, node: &Node, at: Span) -> Option<Sche
         let zone = cron::time_zone(&name);
         zone.map_err(|offers| {
             let message = format!("unknown time zone `{name:.60}`");
-            decoder.report(Diagnostic::error(Code::TimeZone, slot.place(), message).did_you_mean(&offers));
+            decoder
+                .report(Diagnostic::error(Code::TimeZone, slot.underlined(), message).did_you_mean(&offers));
         })
         .ok()
     });
@@ -165,7 +166,7 @@ fn default_value(decoder: &mut Decoder<'_>, slot: Slot<'_>, kind: &InputType) ->
     };
     let raw = decoder.source.slice(slot.node.span);
     let message = format!("the default `{raw:.40}` is not {wanted}");
-    decoder.report(Diagnostic::error(Code::InputDefault, slot.place(), message));
+    decoder.report(Diagnostic::error(Code::InputDefault, slot.underlined(), message));
     None
 }
 
@@ -183,8 +184,8 @@ pub(super) fn concurrency(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<C
     if let (Some(cancel), Some(queue), true, Some(Queue::Max)) = (cancel, queue, is_cancelling, kind) {
         let message = "`queue: max` cannot be combined with `cancel-in-progress: true`";
         decoder.report(
-            Diagnostic::error(Code::QueueAndCancel, queue.place(), message)
-                .label(cancel.place(), "cancels what would wait")
+            Diagnostic::error(Code::QueueAndCancel, queue.underlined(), message)
+                .label(cancel.underlined(), "cancels what would wait")
                 .help("pick one"),
         );
     }

@@ -29,12 +29,13 @@ impl TemplateTree {
 
     fn read(source: &Source, node: &Node, errors: &mut Vec<ExprError>) -> Self {
         match &node.kind {
-            Kind::Seq(items) => {
-                Self::List(items.iter().map(|item| Self::read(source, item, errors)).collect(), node.place())
-            }
+            Kind::Seq(items) => Self::List(
+                items.iter().map(|item| Self::read(source, item, errors)).collect(),
+                node.underlined(),
+            ),
             Kind::Map(entries) => {
                 let read = |(key, value): &(Key, Node)| (key.clone(), Self::read(source, value, errors));
-                Self::Map(entries.iter().map(read).collect(), node.place())
+                Self::Map(entries.iter().map(read).collect(), node.underlined())
             }
             _ => Self::Scalar(Template::of_node(source, node).unwrap_or_else(|found| {
                 errors.extend(found);
