@@ -7,3 +7,4 @@ mod layers;
 mod process;
 #[cfg(feature = "reference")]
 mod reference;
+mod shipped;
