@@ -36,7 +36,7 @@ fn pinned(text: &str) -> Vec<(String, String)> {
 #[tokio::test]
 async fn every_digest_is_that_of_its_manifest() {
     // The copy in the demo is found before it is pulled, so it has no manifest.
-    for (name, images, without_manifest) in [("demo", 10, &["embedded/swift-copy"][..]), ("real-cpu", 4, &[])] {
+    for (name, images, copy) in [("demo", 10, "embedded/swift-copy"), ("real-cpu", 4, "")] {
         let folder = root().join("data").join(name);
         let engine = ProcessEngine::new(folder.join("images"), PathBuf::from("cacheon"));
         let mut count = 0;
@@ -44,11 +44,12 @@ async fn every_digest_is_that_of_its_manifest() {
             let text = std::fs::read_to_string(&file).expect("is shipped");
             for (image, digest) in pinned(&text) {
                 count += 1;
-                if without_manifest.contains(&image.as_str()) {
+                if image == copy {
                     continue;
                 }
-                let pulled = engine.pull(&image.parse().expect("image"), &digest.parse().expect("digest"));
-                assert!(pulled.await.is_ok(), "{}: {image} is not {digest}", file.display());
+                let (image, digest) = (image.parse().expect("image"), digest.parse().expect("digest"));
+                let pulled = engine.pull(&image, &digest).await;
+                assert!(pulled.is_ok(), "{}: {image} is not {digest}", file.display());
             }
         }
         assert_eq!(count, images, "images that {name} names with a digest");
