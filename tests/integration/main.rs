@@ -8,3 +8,4 @@ mod layers;
 mod process;
 #[cfg(feature = "reference")]
 mod reference;
+mod shipped;
