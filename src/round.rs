@@ -40,6 +40,8 @@ use crate::schedule::{
 
 /// What a round is made of; all that enters it from outside.
 pub struct RoundSettings {
+    /// Whether the round begins or goes on.
+    pub beginning: Beginning,
     /// The checked pipeline.
     pub pipeline: Arc<Pipeline>,
     /// Inputs, defaults filled in.
@@ -86,6 +88,8 @@ pub enum View {
     Journal(Box<JournalLine>),
     /// A step came further.
     Progress(Progress),
+    /// The round is one that was taken up again, and stands so.
+    Resumed(Box<RoundState>),
 }
 
 /// How a round ended.
@@ -105,20 +109,31 @@ enum Done {
     Retry { job: usize, leg: usize },
 }
 
-/// Runs a round to its end and leaves its directory whole.
+/// Whether a round begins or goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// A new round, in a directory of its own.
+    New,
+    /// A round that was left unfinished. What stands of it is not run again ([`RoundState::standing`]); a leg that was
+    /// cut runs again as a whole, under the next number of its attempts.
+    Resumed,
+}
+
+/// Runs a round, or what is left of it, to its end and leaves its directory whole.
 ///
 /// # Errors
-/// Where the round's directory cannot be made or written; everything started is stopped first.
+/// Where the round's directory cannot be made or written; of a round that goes on also where another process holds
+/// it, it is sealed, or a model is not what it was. Everything started is stopped first.
 pub async fn run_round(
     settings: RoundSettings,
     control: Control,
     view: UnboundedSender<View>,
 ) -> Result<RoundEnd, Error> {
-    run_journalled(settings, control, view, |journal| journal).await
+    drive(settings, control, view, |journal| journal).await
 }
 
 /// Runs a round whose journal's writer is `journal_of` the one of its directory.
-async fn run_journalled(
+async fn drive(
     settings: RoundSettings,
     control: Control,
     view: UnboundedSender<View>,
@@ -126,15 +141,22 @@ async fn run_journalled(
 ) -> Result<RoundEnd, Error> {
     let contexts = contexts_of(&settings)?;
     let run_name = settings.pipeline.run_name(&contexts).map_err(|error| unstartable(&settings, &error))?;
-    let directory = RoundDirectory::create(&settings.data_dir, &settings.round_id)?;
+    let directory = match settings.beginning {
+        Beginning::New => RoundDirectory::create(&settings.data_dir, &settings.round_id)?,
+        Beginning::Resumed => RoundDirectory::open(&settings.data_dir, &settings.round_id)?,
+    };
     let lock = directory.lock()?;
     let round_file = round_file(&settings);
-    directory.write_round_file(&round_file)?;
-    let (journal_file, _) = directory.open_journal()?;
+    match settings.beginning {
+        Beginning::New => drop(directory.write_round_file(&round_file)?),
+        Beginning::Resumed => check_models(&directory.read_round_file()?, &round_file)?,
+    }
+    let (journal_file, replay) = directory.open_journal()?;
+    let state = RoundState::of(&replay.lines);
     let path = directory.path().to_owned();
     let (news, heard) = unbounded_channel();
     let mut event_loop = EventLoop {
-        scheduler: Scheduler::new(scheduler_settings(&settings, contexts)),
+        scheduler: Scheduler::new(scheduler_settings(&settings, contexts, state.clone())),
         journal_file: Arc::new(Mutex::new(journal_of(journal_file))),
         lines: Vec::new(),
         decided: Vec::new(),
@@ -146,17 +168,23 @@ async fn run_journalled(
         heard,
         tasks: JoinSet::new(),
         stops: BTreeMap::new(),
-        state: RoundState::default(),
+        state,
     };
-    event_loop.note(JournalEvent::RoundStarted(RoundStart {
-        schema: journal::SCHEMA,
-        round_id: settings.round_id.clone(),
-        pipeline: settings.pipeline.name.clone(),
-        run_name,
-        pipeline_digest: round_file.pipeline_digest,
-        runners: settings.runners.iter().map(|runner| runner.spec.name.clone()).collect(),
-        seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
-    }));
+    // A program may end before it has written the first line.
+    event_loop.note(if replay.lines.is_empty() {
+        JournalEvent::RoundStarted(RoundStart {
+            schema: journal::SCHEMA,
+            round_id: settings.round_id.clone(),
+            pipeline: settings.pipeline.name.clone(),
+            run_name,
+            pipeline_digest: round_file.pipeline_digest,
+            runners: settings.runners.iter().map(|runner| runner.spec.name.clone()).collect(),
+            seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
+        })
+    } else {
+        event_loop.show(View::Resumed(Box::new(event_loop.state.clone())));
+        JournalEvent::RoundResumed { tool_version: env!("CARGO_PKG_VERSION").to_owned() }
+    });
     let outcome = event_loop.run().await;
     // Whatever went wrong, nothing that was started outlives the round.
     event_loop.control.stop.cancel.cancel();
@@ -199,6 +227,21 @@ fn round_file(settings: &RoundSettings) -> RoundFile {
     }
 }
 
+/// Refuses to go on with other models than the round began with: its reads would not be comparable.
+fn check_models(began: &RoundFile, now: &RoundFile) -> Result<(), Error> {
+    let digest = |file: &RoundFile, name: &str| {
+        file.runners.iter().find(|runner| runner.name == name).and_then(|runner| runner.model_digest.clone())
+    };
+    let changed = began.runners.iter().find(|runner| digest(now, &runner.name) != runner.model_digest);
+    match changed {
+        None => Ok(()),
+        Some(runner) => Err(Error::Invalid(format!(
+            "error: the model of runner `{}` is not the one the round began with: start a new round by `cacheon run`",
+            runner.name
+        ))),
+    }
+}
+
 /// The contexts that stay the same for the whole round.
 fn contexts_of(settings: &RoundSettings) -> Result<KnownContexts, Error> {
     let run = Object::new().with("id", settings.round_id.as_str()).with("trigger", "dispatch");
@@ -215,7 +258,11 @@ fn unstartable(settings: &RoundSettings, error: &ExprError) -> Error {
     Error::Invalid(Diagnostics::new(&settings.pipeline.source, found).render(Color::Never))
 }
 
-fn scheduler_settings(settings: &RoundSettings, contexts: KnownContexts) -> SchedulerSettings {
+fn scheduler_settings(
+    settings: &RoundSettings,
+    contexts: KnownContexts,
+    history: RoundState,
+) -> SchedulerSettings {
     SchedulerSettings {
         pipeline: Arc::clone(&settings.pipeline),
         contexts,
@@ -229,6 +276,7 @@ fn scheduler_settings(settings: &RoundSettings, contexts: KnownContexts) -> Sche
                 capacity: spec.capacity,
             })
             .collect(),
+        history,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::model::{Conclusion, Digest, Reason, RoundId};
 use crate::pipeline::stage::StageName;
 
 /// The version of the journals that this program writes; it reads them and older ones.
-pub const SCHEMA: FormatVersion = FormatVersion::new(2, 0);
+pub const SCHEMA: FormatVersion = FormatVersion::new(2, 1);
 /// What stands between the JSON of a line and its checksum.
 const CRC_KEY: &str = ",\"crc\":\"";
 /// Number of digits of the checksum.
@@ -249,7 +249,7 @@ pub enum JournalEvent {
         /// The tables that were written.
         tables: Vec<PublishedTable>,
     },
-    /// The round came to its end: the last event of its journal.
+    /// The round came to its end: the last event of its journal, unless the round is taken up again.
     RoundEnded {
         /// How the round ended.
         conclusion: Conclusion,
@@ -260,6 +260,11 @@ pub enum JournalEvent {
     Interrupted {
         /// Name of the signal.
         signal: String,
+    },
+    /// A program took the round up again: what ran when the last one ended was cut. Since version 2.1.
+    RoundResumed {
+        /// Version of the program that goes on.
+        tool_version: String,
     },
 }
 
@@ -471,6 +476,7 @@ mod tests {
                 }],
             },
             JournalEvent::Interrupted { signal: "SIGINT".to_owned() },
+            JournalEvent::RoundResumed { tool_version: "0.1.0".to_owned() },
             JournalEvent::RoundEnded { conclusion: Conclusion::Success, exit_code: 0 },
         ]
     }
@@ -581,6 +587,11 @@ mod tests {
         let JournalEvent::RoundStarted(start) = &mut expected[0].event else { panic!("a start") };
         (start.schema, start.run_name) = (FormatVersion::FIRST, None);
         start.runners.push("other".to_owned());
+        // What version 1 did not know.
+        expected.retain(|line| !matches!(line.event, JournalEvent::RoundResumed { .. }));
+        for (seq, line) in (0..).zip(&mut expected) {
+            line.seq = seq;
+        }
         assert_eq!(replay.lines, expected);
     }
 
@@ -598,8 +609,8 @@ mod tests {
                 None => assert_eq!(found, Ok(0)),
             }
         };
-        check("\"3.0\"", Some("the journal is of version 3.0, this program reads 2.0 and older"));
-        check("\"2.1\"", Some("version 2.1"));
+        check("\"3.0\"", Some("the journal is of version 3.0, this program reads 2.1 and older"));
+        check("\"2.2\"", Some("version 2.2"));
         check("7", Some("version 7.0"));
         check("\"2.0\"", None);
         check("1", None);

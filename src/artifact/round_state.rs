@@ -285,10 +285,60 @@ impl RoundState {
             JournalEvent::Interrupted { signal } => {
                 self.interruption.get_or_insert_with(|| Interruption { signal: signal.clone(), at });
             }
+            JournalEvent::RoundResumed { .. } => self.take_up(at),
             JournalEvent::RoundEnded { conclusion, exit_code } => {
                 self.end = Some(RoundEnding { conclusion: *conclusion, exit_code: *exit_code, at });
             }
         }
+    }
+
+    /// Takes the round up again: what ran is cut, and what was decided is open until it is decided again.
+    fn take_up(&mut self, at: Timestamp) {
+        self.interruption = None;
+        self.end = None;
+        for job in &mut self.jobs {
+            job.end = None;
+            for leg in &mut job.legs {
+                leg.retry = None;
+                leg.skip = None;
+                for attempt in &mut leg.attempts {
+                    attempt.end.get_or_insert_with(|| {
+                        let why = "the program that ran the round ended before the attempt did";
+                        let reason = Reason::new(Fault::Infra, "cut", why);
+                        Ending {
+                            conclusion: Conclusion::Cancelled,
+                            reason: Some(reason),
+                            at,
+                            is_stopping: true,
+                        }
+                    });
+                }
+            }
+        }
+        self.leg_counts.settled = self.legs().filter(|leg| leg.settled().is_some()).count();
+    }
+
+    /// The last attempt of a leg and how it ended, if that stands when the round is taken up again.
+    ///
+    /// What succeeded stands, and so does a failure that was a submission's own or that nobody could explain: nobody
+    /// is asked twice. Any other failure was ours and is tried again, unless the results are out already. What began
+    /// only because somebody wanted the round to stop does not stand.
+    pub fn standing(&self, job: &str, leg: &str) -> Option<(&AttemptState, &Ending)> {
+        if self.job(job)?.is_begun_stopping {
+            return None;
+        }
+        let leg = self.leg(job, leg)?;
+        let end = leg.done()?;
+        let is_final = || {
+            let fault = end.reason.as_ref().map(|reason| reason.fault);
+            matches!(fault, Some(Fault::Submission | Fault::Unknown)) || self.has_published
+        };
+        let stands = match end.conclusion {
+            Conclusion::Success => true,
+            Conclusion::Failure => is_final(),
+            Conclusion::Cancelled | Conclusion::Skipped => false,
+        };
+        leg.last().filter(|_| stands && leg.skip.is_none()).map(|attempt| (attempt, end))
     }
 
     /// The job of this id, if it is known.

@@ -3,12 +3,15 @@
 //! stdout is data, stderr is talk. A verb turns arguments into a call of the library and its result into text;
 //! it decides nothing.
 
+mod cancel;
+mod conduct;
 mod engines;
 mod job;
 mod launch;
 mod lint;
 mod plan;
 mod query;
+mod resume;
 mod rounds;
 mod run;
 mod show;
@@ -59,6 +62,10 @@ enum ColorChoice {
 enum Command {
     /// Runs a round of a pipeline, here and now.
     Run(run::Arguments),
+    /// Takes up a round that was left unfinished: runs what of it is not done.
+    Resume(resume::Arguments),
+    /// Stops a round that runs now, and waits until it has ended.
+    Cancel(cancel::Arguments),
     /// Finds the mistakes in pipelines and runners before anything runs.
     Lint(lint::Arguments),
     /// Shows what a pipeline would do, in which order, without doing it.
@@ -88,6 +95,12 @@ struct Session {
 }
 
 impl Session {
+    /// The data directory as every process of this machine sees it.
+    fn absolute_data(&self) -> Result<PathBuf, Error> {
+        std::path::absolute(&self.data)
+            .map_err(|source| Error::Machine { attempted: "find the working directory", source })
+    }
+
     fn is_coloured(&self, is_terminal: bool) -> bool {
         match self.color {
             ColorChoice::Always => true,
@@ -126,6 +139,8 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
     let session = Session { data: cli.data, color: cli.color };
     match cli.command {
         Command::Run(arguments) => run::run(arguments, &session).await,
+        Command::Resume(arguments) => resume::run(arguments, &session).await,
+        Command::Cancel(arguments) => cancel::run(&arguments, &session).await,
         Command::Job(arguments) => job::run(arguments, &session).await,
         Command::Lint(arguments) => lint::run(&arguments, &session),
         Command::Plan(arguments) => plan::run(&arguments, &session),

@@ -1,26 +1,22 @@
 //! `cacheon run`: one round, here and now.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use serde_json::{Map, Value, json};
-use tokio::sync::mpsc::unbounded_channel;
-use tokio::task::JoinSet;
+use serde_json::{Map, Value};
 
-use super::{Session, print, read_source, say, signals, this_program, watch, yaml_files};
+use super::conduct::conduct;
+use super::{Session, read_source, say, this_program, yaml_files};
 use crate::adapters::job_process::JobProcess;
-use crate::adapters::store::RoundDirectory;
-use crate::artifact::{decode, layout};
 use crate::error::{Error, ExitCode};
 use crate::job::InProcess;
-use crate::model::{LeaderboardRow, RoundId, Seed};
+use crate::model::{RoundId, Seed};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
-use crate::report::leaderboard_table;
-use crate::round::{Control, RoundEnd, RoundRunner, RoundSettings, run_round};
+use crate::round::{Beginning, RoundRunner, RoundSettings};
 use crate::stages::RunnerContext;
 
 #[derive(Debug, Args)]
@@ -58,32 +54,22 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     };
     let program = this_program()?;
     let settings = RoundSettings {
+        beginning: Beginning::New,
         pipeline: Arc::new(pipeline),
         inputs,
         runners: runners.into_iter().map(|(spec, source)| round_runner(spec, source, &program)).collect(),
         controller: Arc::new(InProcess::new(RunnerContext::controller())),
-        data_dir: std::path::absolute(&session.data)
-            .map_err(|source| Error::Machine { attempted: "find the working directory", source })?,
+        data_dir: session.absolute_data()?,
         round_id: round_id.clone(),
         seed,
         program,
         now,
     };
-    let control = Control::default();
-    let mut helpers = JoinSet::new();
-    helpers.spawn(signals::listen(control.clone())?);
-    let (view, views) = unbounded_channel();
-    let is_live = std::io::stderr().is_terminal();
-    let mut watching = JoinSet::new();
-    watching.spawn(watch::watch(views, is_live, round_id.clone()));
-    let outcome = run_round(settings, control, view).await;
-    // The round dropped its end of the channel: the watcher ends by itself.
-    let _ = watching.join_next().await;
-    report(&arguments, session, &round_id, outcome?)
+    conduct(settings, arguments.json, session).await
 }
 
 /// A runner of this machine: each of its jobs is a process of its own.
-fn round_runner(spec: RunnerSpec, source: Source, program: &Path) -> RoundRunner {
+pub(super) fn round_runner(spec: RunnerSpec, source: Source, program: &Path) -> RoundRunner {
     RoundRunner { spec, source, jobs: Arc::new(JobProcess::new(program.to_owned())) }
 }
 
@@ -157,45 +143,4 @@ fn default_round_id(pipeline: &str, now: jiff::Timestamp, random: &[u8; 32]) -> 
     format!("{name}-{time}-{}", hex::encode(&random[30..]))
         .parse()
         .map_err(|error| Error::Usage(format!("{error}")))
-}
-
-fn report(
-    arguments: &Arguments,
-    session: &Session,
-    round_id: &RoundId,
-    end: RoundEnd,
-) -> Result<ExitCode, Error> {
-    let directory = RoundDirectory::open(&session.data, round_id)?;
-    let path = directory.path().join(layout::table_path("leaderboard"));
-    let leaderboard: Option<Vec<LeaderboardRow>> = match std::fs::read(&path) {
-        Ok(bytes) => Some(decode(&bytes)?),
-        Err(_) => None,
-    };
-    if arguments.json {
-        let result = json!({
-            "round_id": round_id.as_str(),
-            "directory": directory.path(),
-            "exit_code": end.exit_code.code(),
-            "reason": end.reason,
-            "leaderboard": leaderboard,
-        });
-        print(&format!("{result:#}\n"))?;
-    } else if let Some(rows) = &leaderboard {
-        print(&leaderboard_table(rows, session.style()))?;
-    }
-    let show = format!("cacheon show {round_id}");
-    let data = if session.data == Path::new("data") {
-        String::new()
-    } else {
-        format!(" --data {}", session.data.display())
-    };
-    match (&end.reason, end.exit_code) {
-        (_, ExitCode::Done) => say(&format!(
-            "round {round_id} is done: {}\nnext:  {show}{data}\n       cacheon query{data} \"SELECT * FROM verdicts WHERE outcome = 'fail'\"",
-            end.directory.display()
-        )),
-        (Some(reason), _) => say(&format!("round {round_id} is not done: {reason}\nsee:  {show}{data}")),
-        (None, _) => say(&format!("round {round_id} is not done\nsee:  {show}{data}")),
-    }
-    Ok(end.exit_code)
 }

@@ -26,8 +26,8 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
     Ok(ExitCode::Done)
 }
 
-/// Id of the round that is meant.
-fn find_round(name: &str, session: &Session) -> Result<RoundId, Error> {
+/// Id of the round that is meant: by its id, the beginning of it, or `latest`.
+pub(super) fn find_round(name: &str, session: &Session) -> Result<RoundId, Error> {
     let rounds = list_rounds(&session.data)?;
     let ids = || rounds.iter().map(|round| &round.round_id);
     if name == "latest" {

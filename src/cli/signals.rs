@@ -6,16 +6,23 @@ use super::say;
 use crate::error::{Error, ExitCode};
 use crate::round::Control;
 
-/// The first Ctrl-C (or SIGTERM) stops gently, the second kills, the third ends the program on the spot.
+/// SIGQUIT kills what runs; the first Ctrl-C (or SIGTERM) stops gently, the second kills, the third ends the program on the spot.
 pub(super) fn listen(control: Control) -> Result<impl Future<Output = ()>, Error> {
     let failed = |source| Error::Machine { attempted: "listen for signals", source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut quit = signal(SignalKind::quit()).map_err(failed)?;
     Ok(async move {
         for count in 1.. {
             let name = tokio::select! {
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
+                _ = quit.recv() => {
+                    say("killing what still runs");
+                    let _ = control.signal.set("SIGQUIT");
+                    control.stop.now();
+                    continue;
+                }
             };
             match count {
                 1 => {

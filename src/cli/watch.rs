@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::say;
-use crate::artifact::{JobState, JournalEvent, JournalLine, RoundState};
+use crate::artifact::{JobState, JournalEvent, JournalLine, LegCounts, RoundState};
 use crate::model::{Conclusion, Reason, RoundId};
 use crate::ports::Progress;
 use crate::report::text::plain;
@@ -20,6 +20,7 @@ pub(super) async fn watch(mut views: UnboundedReceiver<View>, is_live: bool, rou
         match view {
             View::Journal(line) => screen.journal(&line),
             View::Progress(progress) => screen.progress(&progress),
+            View::Resumed(state) => screen.resumed(*state),
         }
     }
     if let Some(bar) = screen.bar {
@@ -47,6 +48,14 @@ impl Screen {
         let screen = Self { bar, state: RoundState::default() };
         screen.line(&format!("round {round_id}"));
         screen
+    }
+
+    /// Says what the round has already, before it goes on.
+    fn resumed(&mut self, state: RoundState) {
+        let LegCounts { known, settled } = state.leg_counts();
+        self.line(&format!("resumed: {settled} of {known} legs known so far have ended"));
+        self.state = state;
+        self.count();
     }
 
     fn line(&self, text: &str) {

@@ -2,10 +2,12 @@
 
 use std::io;
 
+use serde_json::json;
 use tokio::time::{Duration, Instant};
 
 use super::*;
 use crate::adapters::store::JournalFile;
+use crate::artifact::{JobState, LegState, layout};
 use crate::job::InProcess;
 use crate::report::text::error_chain;
 use crate::stages::RunnerContext;
@@ -55,6 +57,25 @@ impl JournalFile for Watched {
     }
 }
 
+/// A round `r` of a pipeline whose scripts find the path of the witness in `$WITNESS`.
+fn settings(yaml: &str, data_dir: &Path, witness: &Path) -> RoundSettings {
+    let yaml = format!("name: t\nenv: {{ WITNESS: {} }}\n{yaml}", witness.display());
+    let pipeline =
+        Pipeline::parse(&Source::new("t.yml", &yaml)).unwrap_or_else(|found| panic!("{found}")).value;
+    RoundSettings {
+        beginning: Beginning::New,
+        pipeline: Arc::new(pipeline),
+        inputs: Map::new(),
+        runners: Vec::new(),
+        controller: Arc::new(InProcess::new(RunnerContext::controller())),
+        data_dir: data_dir.to_owned(),
+        round_id: "r".parse().unwrap(),
+        seed: Seed::from_text("1"),
+        program: PathBuf::from("cacheon"),
+        now: jiff::Timestamp::now,
+    }
+}
+
 async fn run_with(
     yaml: &str,
     control: Control,
@@ -63,21 +84,8 @@ async fn run_with(
 ) -> Ran {
     let data = tempfile::tempdir().unwrap();
     let witness = data.path().join("witness");
-    let yaml = format!("name: t\nenv: {{ WITNESS: {} }}\n{yaml}", witness.display());
-    let pipeline =
-        Pipeline::parse(&Source::new("t.yml", &yaml)).unwrap_or_else(|found| panic!("{found}")).value;
-    let round_id: RoundId = "r".parse().unwrap();
-    let settings = RoundSettings {
-        pipeline: Arc::new(pipeline),
-        inputs: Map::new(),
-        runners: Vec::new(),
-        controller: Arc::new(InProcess::new(RunnerContext::controller())),
-        data_dir: data.path().to_owned(),
-        round_id: round_id.clone(),
-        seed: Seed::from_text("1"),
-        program: PathBuf::from("cacheon"),
-        now: jiff::Timestamp::now,
-    };
+    let settings = settings(yaml, data.path(), &witness);
+    let round_id = settings.round_id.clone();
     let (view, mut views) = unbounded_channel();
     let mut lines = Vec::new();
     let watching = async {
@@ -89,7 +97,7 @@ async fn run_with(
         }
     };
     let started = Instant::now();
-    let (end, ()) = tokio::join!(run_journalled(settings, control.clone(), view, journal_of), watching);
+    let (end, ()) = tokio::join!(drive(settings, control.clone(), view, journal_of), watching);
     let journal = RoundDirectory::open(data.path(), &round_id).unwrap().read_journal().unwrap();
     Ran {
         end,
@@ -319,4 +327,134 @@ async fn a_leg_that_was_decided_before_a_cancellation_does_not_run_after_it() {
     let ran = run_with(yaml, control, |_, _| {}, journal).await;
     assert_eq!(ran.lines, ["start j 1", "stop", "end j cancelled", "j cancelled", "round cancelled"]);
     assert_eq!(ran.witness, "");
+}
+
+/// A round in three jobs: a list, a leg for each of its items, of which one fails by its own fault, and a summary.
+const IN_THREE: &str = "
+jobs:
+  list:
+    runs-on: controller
+    outputs: { items: { type: json, value: '${{ fromJSON(steps.s.outputs.items) }}' } }
+    steps:
+      - id: s
+        run: echo 'items=[\"x\",\"y\",\"z\"]' >> \"$CACHEON_OUTPUT\"; echo list >> \"$WITNESS\"
+  each:
+    runs-on: controller
+    needs: list
+    outputs: { twice: '${{ steps.s.outputs.twice }}' }
+    strategy:
+      matrix: { item: '${{ needs.list.outputs.items }}' }
+      key: '${{ matrix.item }}'
+      sequence: one
+    steps:
+      - id: s
+        env: { ITEM: '${{ matrix.item }}' }
+        run: |
+          echo \"$ITEM\" >> \"$WITNESS\"
+          if [ $ITEM = y ]; then exit 65; fi
+          echo twice=$ITEM$ITEM >> \"$CACHEON_OUTPUT\"
+  sum:
+    runs-on: controller
+    needs: each
+    if: ${{ !cancelled() }}
+    outputs: { all: '${{ toJSON(needs.each.legs.*.outputs.twice) }}' }
+    steps: [{ run: echo sum >> \"$WITNESS\" }]
+";
+
+/// What every leg came to: its conclusion and its outputs.
+fn results(state: &RoundState) -> Vec<String> {
+    let leg = |job: &JobState, leg: &LegState| {
+        let outputs = leg.last().map(|attempt| json!(attempt.outputs).to_string()).unwrap_or_default();
+        format!("{}{} {:?} {outputs}", job.job, leg.key, leg.conclusion())
+    };
+    state.jobs.iter().flat_map(|job| job.legs.iter().map(move |one| leg(job, one))).collect()
+}
+
+/// Writes a round as it stood when the first of these lines were on disk.
+fn write_cut(data: &Path, whole: &RoundDirectory, lines: &[JournalLine]) {
+    let round = RoundDirectory::create(data, whole.round_id()).unwrap();
+    std::fs::copy(whole.path().join(layout::ROUND_FILE), round.path().join(layout::ROUND_FILE)).unwrap();
+    let journal: Vec<Vec<u8>> = lines.iter().map(|line| journal::encode_line(line).unwrap()).collect();
+    std::fs::write(round.path().join(layout::JOURNAL_FILE), journal.concat()).unwrap();
+    for line in lines {
+        if let JournalEvent::LegStarted { at, .. } = &line.event {
+            round.new_attempt_dir(&at.job, &at.leg, at.attempt).unwrap();
+        }
+    }
+}
+
+async fn drive_unseen(settings: RoundSettings, beginning: Beginning) -> RoundEnd {
+    let (view, _unseen) = unbounded_channel();
+    run_round(RoundSettings { beginning, ..settings }, Control::default(), view)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[tokio::test]
+async fn a_round_cut_at_any_line_goes_on_to_the_same_end() {
+    let data = tempfile::tempdir().unwrap();
+    let end =
+        drive_unseen(settings(IN_THREE, data.path(), &data.path().join("witness")), Beginning::New).await;
+    assert_eq!(end.exit_code, ExitCode::Done, "only a submission failed");
+    let whole = RoundDirectory::open(data.path(), &"r".parse().unwrap()).unwrap();
+    let lines = whole.read_journal().unwrap().lines;
+    let expected = results(&RoundState::of(&lines));
+    assert_eq!(expected.len(), 5, "{expected:?}");
+    for cut in 0..=lines.len() {
+        let before = RoundState::of(&lines[..cut]);
+        let data = tempfile::tempdir().unwrap();
+        write_cut(data.path(), &whole, &lines[..cut]);
+        let witness = data.path().join("witness");
+        let end = drive_unseen(settings(IN_THREE, data.path(), &witness), Beginning::Resumed).await;
+        assert_eq!(end.exit_code, ExitCode::Done, "cut at {cut}");
+        let round = RoundDirectory::open(data.path(), whole.round_id()).unwrap();
+        let after = RoundState::of(&round.read_journal().unwrap().lines);
+        assert_eq!(results(&after), expected, "cut at {cut}");
+        assert!(after.end.is_some() && after.jobs.iter().all(|job| job.end.is_some()), "cut at {cut}");
+        // What ran again is what had not ended, and nothing else.
+        let stood = |job: &JobState, leg: &LegState| before.standing(&job.job, &leg.key).is_some();
+        let open = after.jobs.iter().flat_map(|job| job.legs.iter().map(move |leg| (job, leg)));
+        let open = open.filter(|(job, leg)| !stood(job, leg)).count();
+        let ran = std::fs::read_to_string(&witness).unwrap_or_default();
+        assert_eq!(ran.lines().count(), open, "cut at {cut}: {ran}");
+        for (job, leg) in after.jobs.iter().flat_map(|job| job.legs.iter().map(move |leg| (job, leg))) {
+            let begun = before.leg(&job.job, &leg.key).map_or(0, LegState::attempt);
+            let expected = begun + u32::from(!stood(job, leg));
+            assert_eq!(leg.attempt(), expected, "cut at {cut}: {}{}", job.job, leg.key);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_failed_by_our_fault_is_tried_again_and_what_needs_it_too() {
+    let yaml = "
+jobs:
+  a:
+    runs-on: controller
+    retry: { max: 1, on: [infra] }
+    outputs: { n: '${{ steps.s.outputs.n }}' }
+    steps:
+      - id: s
+        run: |
+          echo a >> \"$WITNESS\"
+          echo n=$(wc -l < \"$WITNESS\") >> \"$CACHEON_OUTPUT\"
+          [ $(grep -c a \"$WITNESS\") -gt 2 ] || exit 75
+  b:
+    runs-on: controller
+    needs: a
+    if: always()
+    steps: [{ run: echo b >> \"$WITNESS\" }]
+";
+    let data = tempfile::tempdir().unwrap();
+    let witness = data.path().join("witness");
+    let end = drive_unseen(settings(yaml, data.path(), &witness), Beginning::New).await;
+    assert_eq!(end.exit_code, ExitCode::Incomplete);
+    assert_eq!(std::fs::read_to_string(&witness).unwrap(), "a\na\nb\n");
+    let end = drive_unseen(settings(yaml, data.path(), &witness), Beginning::Resumed).await;
+    assert_eq!(end.exit_code, ExitCode::Done);
+    assert_eq!(std::fs::read_to_string(&witness).unwrap(), "a\na\nb\na\nb\n");
+    let again = RoundSettings { beginning: Beginning::Resumed, ..settings(yaml, data.path(), &witness) };
+    let (view, _unseen) = unbounded_channel();
+    let error = run_round(again, Control::default(), view).await.unwrap_err();
+    assert!(error_chain(&error).contains("sealed"), "{}", error_chain(&error));
 }

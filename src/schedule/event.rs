@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::placement::{Placement, RunnerSlot};
-use crate::artifact::JournalEvent;
+use crate::artifact::{JournalEvent, RoundState};
 use crate::model::{Conclusion, Fault, LegSummary, Reason, Seed};
 use crate::pipeline::contexts::KnownContexts;
 use crate::pipeline::definition::{Job, Pipeline};
@@ -145,4 +145,6 @@ pub struct SchedulerSettings {
     pub seed: Seed,
     /// The runners there are.
     pub runners: Vec<RunnerSlot>,
+    /// What happened before the round was taken up again; nothing in a round that begins.
+    pub history: RoundState,
 }

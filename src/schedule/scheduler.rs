@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 use super::event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
 use super::legs::{legs_of, reason};
 use super::placement::{Placement, placement_of};
-use crate::artifact::{JournalEvent, LegAttempt};
+use crate::artifact::{JournalEvent, LegAttempt, LegState, RoundState};
 use crate::model::{Conclusion, Fault, LegSummary, Reason};
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
 use crate::pipeline::definition::{FaultName, Job};
@@ -50,6 +50,8 @@ struct ScheduledJob {
     contexts: KnownContexts,
     status: Status,
     reason: Option<Reason>,
+    /// Whether anything of it, or of what it needs, has run since the round was taken up again.
+    is_renewed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,8 @@ struct ScheduledLeg {
     /// Index of the leg's sequence, if it is in one.
     sequence: Option<usize>,
     is_tolerated: bool,
+    /// Number of attempts that failed since the round began, or was taken up again: what `retry` counts.
+    failures: u32,
     /// The leg's `matrix`, as expressions see it.
     matrix: Value,
     summary: LegSummary,
@@ -75,6 +79,20 @@ impl ScheduledLeg {
     /// Whether the leg failed and its job's `continue-on-error` lets that pass.
     fn is_forgiven(&self) -> bool {
         self.is_tolerated && self.summary.result == Conclusion::Failure
+    }
+}
+
+impl ScheduledLeg {
+    /// Ends the leg as it ended before the round was taken up again, if that stands.
+    fn take_over(&mut self, history: &RoundState, job: &str) -> bool {
+        let Some((attempt, end)) = history.standing(job, &self.summary.key) else { return false };
+        self.phase = LegPhase::Ended;
+        self.summary.result = end.conclusion;
+        self.summary.reason.clone_from(&end.reason);
+        self.summary.runner.clone_from(&attempt.runner);
+        self.summary.outputs.clone_from(&attempt.outputs);
+        self.summary.started_at_us = attempt.started_at.map_or(0, jiff::Timestamp::as_microsecond);
+        true
     }
 }
 
@@ -157,6 +175,7 @@ impl Scheduler {
             contexts: KnownContexts::default(),
             status: Status::Success,
             reason: None,
+            is_renewed: false,
         };
         let mut jobs: Vec<ScheduledJob> = jobs.iter().map(waiting).collect();
         for job in 0..jobs.len() {
@@ -220,14 +239,16 @@ impl Scheduler {
         state.summary.result = end.conclusion;
         state.summary.started_at_us = end.started_at_us;
         state.summary.outputs = end.outputs;
+        state.failures += u32::from(end.conclusion == Conclusion::Failure);
+        let failures = state.failures;
         let retry = end.reason.as_ref().filter(|reason| {
             end.conclusion == Conclusion::Failure
                 && !self.is_cancelled
-                && attempt <= definition.retry.max
+                && failures <= definition.retry.max
                 && definition.retry.on.iter().any(|name| fault_of(*name) == reason.fault)
         });
         if let Some(reason) = retry {
-            let delay = definition.retry.backoff.delay_before(attempt);
+            let delay = definition.retry.backoff.delay_before(failures);
             state.phase = LegPhase::Backoff;
             actions.push(Action::record(JournalEvent::RetryScheduled {
                 at: attempt_of(definition, &state.summary, attempt + 1),
@@ -242,10 +263,8 @@ impl Scheduler {
         self.jobs[job].close(leg);
         self.note_startable(job);
         self.due.insert(job);
-        let fails_fast = definition.strategy.as_ref().is_some_and(|strategy| strategy.fail_fast);
-        if fails_fast && end.conclusion == Conclusion::Failure && !is_tolerated {
-            actions.push(Action::StopLegs { job });
-            self.give_up(job, "another leg failed and `fail-fast` is set", actions);
+        if end.conclusion == Conclusion::Failure && !is_tolerated {
+            self.fail_fast(job, actions);
         }
     }
 
@@ -371,6 +390,7 @@ impl Scheduler {
         let needs: Object =
             needs.iter().map(|need| (pipeline.jobs[*need].id.as_str(), self.need(*need))).collect();
         let contexts = self.settings.contexts.clone().with(ContextName::Needs, needs);
+        self.jobs[job].is_renewed = self.jobs[job].needs.iter().any(|need| self.jobs[*need].is_renewed);
 
         let failed =
             |code: &str, error: &dyn std::fmt::Display| Reason::new(Fault::Pipeline, code, error.to_string());
@@ -407,6 +427,7 @@ impl Scheduler {
             let reason = Reason::new(Fault::Operator, "matrix-empty", "its matrix has no legs");
             return self.conclude(job, (Conclusion::Skipped, Some(reason)), actions);
         }
+        let history = &self.settings.history;
         let state = &mut self.jobs[job];
         state.phase = JobPhase::Running;
         state.placement = placement;
@@ -426,10 +447,11 @@ impl Scheduler {
             sequence: leg.sequence.map(&mut number_of),
             is_tolerated: leg.is_tolerated,
             matrix: leg.matrix.clone(),
+            failures: 0,
             summary: LegSummary {
+                attempt: history.leg(&definition.id, &leg.key).map_or(0, LegState::attempt),
                 key: leg.key,
                 result: Conclusion::Skipped,
-                attempt: 0,
                 runner: state.runner.clone(),
                 started_at_us: 0,
                 reason: None,
@@ -438,15 +460,34 @@ impl Scheduler {
             },
         };
         state.legs = legs.into_iter().map(pending).collect();
-        state.open = state.legs.len();
         state.sequences = vec![VecDeque::new(); sequences.len()];
         for leg in 0..state.legs.len() {
+            if !state.is_renewed && state.legs[leg].take_over(history, &definition.id) {
+                continue;
+            }
+            state.open += 1;
             if let Some(sequence) = state.legs[leg].sequence {
                 state.sequences[sequence].push_back(leg);
             }
             state.wait_for_turn(leg);
         }
         self.note_startable(job);
+        let failed = |leg: &ScheduledLeg| leg.summary.result == Conclusion::Failure && !leg.is_forgiven();
+        if self.jobs[job].legs.iter().any(failed) {
+            self.fail_fast(job, actions);
+        }
+        if self.jobs[job].open == 0 {
+            self.due.insert(job);
+        }
+    }
+
+    /// Stops what is left of a job that wants to fail fast.
+    fn fail_fast(&mut self, job: usize, actions: &mut Vec<Action>) {
+        let strategy = self.settings.pipeline.jobs[job].strategy.as_ref();
+        if strategy.is_some_and(|strategy| strategy.fail_fast) {
+            actions.push(Action::StopLegs { job });
+            self.give_up(job, "another leg failed and `fail-fast` is set", actions);
+        }
     }
 
     /// Ends a job: those that waited for it alone may begin.
@@ -496,6 +537,7 @@ impl Scheduler {
         leg.phase = LegPhase::Running;
         leg.summary.attempt += 1;
         state.running += 1;
+        state.is_renewed = true;
         self.placements[placement_index(state.placement)].running += 1;
         let max_parallel = strategy.and_then(|strategy| strategy.max_parallel);
         let strategy = json!({

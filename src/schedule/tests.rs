@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
 use super::{Action, AttemptEnd, AttemptOrder, Event, RunnerSlot, Scheduler, SchedulerSettings};
-use crate::artifact::JournalEvent;
+use crate::artifact::{JournalEvent, RoundState};
 use crate::model::{Conclusion, Fault, Reason, Seed};
 use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::expr::Object;
@@ -39,6 +39,7 @@ impl World {
                 labels: vec!["local".to_owned()],
                 capacity: 2,
             }],
+            history: RoundState::default(),
         };
         Self {
             scheduler: Scheduler::new(settings),

@@ -4,4 +4,5 @@
 
 mod demo;
 mod interrupt;
+mod resume;
 mod round;

@@ -228,6 +228,20 @@ impl RoundDirectory {
         Ok(RoundLock { file })
     }
 
+    /// Id of the process that runs the round, found by trying to take it: none if nobody runs it. Surer than
+    /// [`RoundDirectory::holder`], whose number may be that of another process by now, but in the way of others for a
+    /// moment.
+    ///
+    /// # Errors
+    /// When the lock cannot be tried, or does not name who holds it.
+    pub fn running(&self) -> Result<Option<u32>, StoreError> {
+        match self.lock() {
+            Ok(_) => Ok(None),
+            Err(StoreError::Locked { holder: Some(pid), .. }) => Ok(Some(pid)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Id of the living process that holds the round; none if none does.
     pub fn holder(&self) -> Option<u32> {
         let pid = read_pid(File::open(self.path.join(layout::LOCK_FILE)).ok()?)?;

@@ -126,6 +126,72 @@ fn what_is_done_and_what_is_open() {
     check(vec![job_ended(Skipped)], "skipped skipped");
 }
 
+/// The legs of the job that stand when the round is taken up again.
+fn check_standing(events: Vec<JournalEvent>, expected: &str) {
+    let state = RoundState::of(&lines(events));
+    let legs = state.job("m").expect("the job").legs.iter();
+    let standing: Vec<&str> =
+        legs.filter(|leg| state.standing("m", &leg.key).is_some()).map(|leg| leg.key.as_str()).collect();
+    assert_eq!(standing.join(" "), expected);
+}
+
+#[test]
+fn what_stands_when_a_round_is_taken_up_again() {
+    use Conclusion::{Cancelled, Failure, Success};
+    let failed = |leg: &str, fault: Fault| JournalEvent::LegEnded {
+        at: which("m", leg, 1),
+        conclusion: Failure,
+        reason: Some(Reason::new(fault, "x", "y")),
+        outputs: Map::new(),
+    };
+    let begun = |tail: Vec<JournalEvent>| {
+        let mut events = vec![job_started(), planned(&["a", "b"]), started("a", 1), started("b", 1)];
+        events.extend(tail);
+        events
+    };
+    check_standing(begun(vec![]), "");
+    check_standing(begun(vec![ended("a", 1, Success)]), "a");
+    check_standing(begun(vec![failed("a", Fault::Submission), failed("b", Fault::Unknown)]), "a b");
+    check_standing(begun(vec![failed("a", Fault::Infra), failed("b", Fault::Operator)]), "");
+    check_standing(begun(vec![failed("a", Fault::Infra), retry("a", 2), ended("b", 1, Success)]), "b");
+    let out = JournalEvent::Published { what: Publication::Results, tables: Vec::new() };
+    check_standing(begun(vec![failed("a", Fault::Infra), out]), "a");
+    // While somebody wanted it to stop, only what succeeded came to an end.
+    let stopping = vec![interrupted(), ended("a", 1, Success), failed("b", Fault::Submission)];
+    check_standing(begun(stopping), "a");
+    check_standing(vec![interrupted(), job_started(), started("a", 1), ended("a", 1, Success)], "");
+    // Taken up twice: what was cut the first time is open until it has run.
+    let resumed = || JournalEvent::RoundResumed { tool_version: "1".to_owned() };
+    check_standing(begun(vec![ended("a", 1, Success), resumed(), job_started(), started("b", 2)]), "a");
+    let again =
+        vec![ended("a", 1, Success), resumed(), job_started(), started("b", 2), ended("b", 2, Success)];
+    check_standing(begun(again), "a b");
+    check_standing(begun(vec![ended("a", 1, Cancelled), resumed(), skipped("a")]), "");
+}
+
+#[test]
+fn a_round_taken_up_again_is_open_again() {
+    let events = vec![
+        job_started(),
+        planned(&["a", "b"]),
+        started("a", 1),
+        interrupted(),
+        skipped("b"),
+        job_ended(Conclusion::Cancelled),
+        JournalEvent::RoundEnded { conclusion: Conclusion::Cancelled, exit_code: 130 },
+        JournalEvent::RoundResumed { tool_version: "1".to_owned() },
+    ];
+    let state = RoundState::of(&lines(events.clone()));
+    assert_eq!((&state.interruption, &state.end, &state.jobs[0].end), (&None, &None, &None));
+    let cut = state.leg("m", "a").and_then(LegState::end).expect("it was cut");
+    assert_eq!(cut.reason.as_ref().map(|reason| reason.code.as_str()), Some("cut"));
+    assert_eq!(state.leg("m", "b").and_then(LegState::end), None);
+    assert_eq!(state.leg_counts(), LegCounts { known: 2, settled: 1 });
+    let mut more = events;
+    more.push(started("a", 2));
+    assert_eq!(RoundState::of(&lines(more)).leg_counts(), LegCounts { known: 2, settled: 0 });
+}
+
 #[test]
 fn a_cancellation_is_no_end() {
     use Conclusion::{Cancelled, Failure, Success};

@@ -1,0 +1,76 @@
+//! A round under way, for the verbs that run one: signals in, progress and the result out.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+
+use serde_json::json;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::JoinSet;
+
+use super::{Session, print, say, signals, watch};
+use crate::adapters::store::RoundDirectory;
+use crate::artifact::{decode, layout};
+use crate::error::{Error, ExitCode};
+use crate::model::{LeaderboardRow, RoundId};
+use crate::report::leaderboard_table;
+use crate::round::{Control, RoundEnd, RoundSettings, run_round};
+
+/// Runs a round, or what is left of it, shows how it goes and what came out.
+pub(super) async fn conduct(
+    settings: RoundSettings,
+    is_json: bool,
+    session: &Session,
+) -> Result<ExitCode, Error> {
+    let round_id = settings.round_id.clone();
+    let control = Control::default();
+    let mut helpers = JoinSet::new();
+    helpers.spawn(signals::listen(control.clone())?);
+    let (view, views) = unbounded_channel();
+    let is_live = std::io::stderr().is_terminal();
+    let mut watching = JoinSet::new();
+    watching.spawn(watch::watch(views, is_live, round_id.clone()));
+    let outcome = run_round(settings, control, view).await;
+    // The round dropped its end of the channel: the watcher ends by itself.
+    let _ = watching.join_next().await;
+    report(is_json, session, &round_id, outcome?)
+}
+
+fn report(is_json: bool, session: &Session, round_id: &RoundId, end: RoundEnd) -> Result<ExitCode, Error> {
+    let directory = RoundDirectory::open(&session.data, round_id)?;
+    let path = directory.path().join(layout::table_path("leaderboard"));
+    let leaderboard: Option<Vec<LeaderboardRow>> = match std::fs::read(&path) {
+        Ok(bytes) => Some(decode(&bytes)?),
+        Err(_) => None,
+    };
+    if is_json {
+        let result = json!({
+            "round_id": round_id.as_str(),
+            "directory": directory.path(),
+            "exit_code": end.exit_code.code(),
+            "reason": end.reason,
+            "leaderboard": leaderboard,
+        });
+        print(&format!("{result:#}\n"))?;
+    } else if let Some(rows) = &leaderboard {
+        print(&leaderboard_table(rows, session.style()))?;
+    }
+    let show = format!("cacheon show {round_id}");
+    let data = if session.data == Path::new("data") {
+        String::new()
+    } else {
+        format!(" --data {}", session.data.display())
+    };
+    match (&end.reason, end.exit_code) {
+        (_, ExitCode::Done) => say(&format!(
+            "round {round_id} is done: {}\nnext:  {show}{data}\n       cacheon query{data} \"SELECT * FROM verdicts WHERE outcome = 'fail'\"",
+            end.directory.display()
+        )),
+        (reason, _) => {
+            let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            say(&format!(
+                "round {round_id} is not done{why}\nsee:  {show}{data}\ngo on: cacheon resume {round_id}{data}"
+            ));
+        }
+    }
+    Ok(end.exit_code)
+}
