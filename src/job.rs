@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use crate::adapters::shell::{ShellStep, run_shell};
+use crate::adapters::shell::{Shell, ShellStep};
 use crate::adapters::store::RoundDirectory;
 use crate::artifact::{JobStep, JournalEvent, Publication, StepKind};
 use crate::model::{Conclusion, Fault, Reason};
@@ -36,12 +36,13 @@ const CLEANUP_BUDGET: Duration = Duration::from_secs(30);
 /// Runs jobs in this process.
 pub struct InProcess {
     runner: RunnerContext,
+    shell: Arc<Shell>,
 }
 
 impl InProcess {
-    /// Jobs run by this process as the runner's.
-    pub const fn new(runner: RunnerContext) -> Self {
-        Self { runner }
+    /// Jobs run by this process as the runner's, scripts by this shell.
+    pub fn new(runner: RunnerContext, shell: Shell) -> Self {
+        Self { runner, shell: Arc::new(shell) }
     }
 }
 
@@ -52,7 +53,8 @@ impl JobRunner for InProcess {
         news: UnboundedSender<JobNews>,
         stop: JobStop,
     ) -> BoxFuture<'static, AttemptEnd> {
-        let run = JobRun { order, runner: self.runner.clone(), news, stop };
+        let (runner, shell) = (self.runner.clone(), Arc::clone(&self.shell));
+        let run = JobRun { order, runner, shell, news, stop };
         async move { run_attempt(run).await }.boxed()
     }
 }
@@ -61,6 +63,7 @@ impl JobRunner for InProcess {
 struct JobRun {
     order: JobOrder,
     runner: RunnerContext,
+    shell: Arc<Shell>,
     news: UnboundedSender<JobNews>,
     stop: JobStop,
 }
@@ -414,7 +417,7 @@ impl<'a> StepLoop<'a> {
                     files_dir: self.context.attempt_dir.clone(),
                     name: format!("step-{index}"),
                 };
-                let outputs = run_shell(shell, self.context.cancel.clone()).await?;
+                let outputs = self.run.shell.run(shell, self.context.cancel.clone()).await?;
                 Ok(StepGain { outputs, published: None })
             }
         }

@@ -36,7 +36,8 @@
 //! - All randomness of a round comes from one [`model::Seed`]; clocks are arguments.
 //! - The journal has one writer, files appear whole, and a sealed round does not change.
 //! - A job is an order and a report, plain data both, whether it runs in this process or in one of its own.
-//! - No server outlives its job, whatever ends the job; if the program is killed, the kernel ends jobs and servers.
+//! - No server outlives its job, whatever ends the job; if the program is killed, the kernel ends jobs and servers,
+//!   and a guard ends scripts.
 
 pub mod adapters;
 pub mod artifact;

@@ -13,8 +13,10 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use super::guard::{self, Guard};
 use super::log::last_words;
 use crate::model::{Fault, Reason};
 
@@ -78,14 +80,47 @@ impl ExecError {
     }
 }
 
-/// Runs a shell step and returns its outputs.
-///
-/// # Errors
-/// [`ExecError`] where it could not be run, failed, or wrote outputs that are none.
-///
-/// # Cancel safety
-/// On cancellation, and when dropped, the whole process group is killed.
-pub async fn run_shell(step: ShellStep, cancel: CancellationToken) -> Result<Map<String, Value>, ExecError> {
+/// Runs shell steps, and sees to it that they end when this program is killed.
+#[derive(Debug, Default)]
+pub struct Shell {
+    /// This executable; none where nobody guards.
+    program: Option<PathBuf>,
+    /// Started for the first step.
+    guard: OnceCell<Guard>,
+}
+
+impl Shell {
+    /// A shell whose scripts are killed when this process is; `program` is this executable.
+    pub const fn guarded_by(program: PathBuf) -> Self {
+        Self { program: Some(program), guard: OnceCell::const_new() }
+    }
+
+    /// A shell whose scripts outlive a process that is killed: for tests.
+    pub const fn unguarded() -> Self {
+        Self { program: None, guard: OnceCell::const_new() }
+    }
+
+    /// Runs a shell step and returns its outputs.
+    ///
+    /// # Errors
+    /// [`ExecError`] where it could not be run, failed, or wrote outputs that are none.
+    ///
+    /// # Cancel safety
+    /// On cancellation, and when dropped, the whole process group is killed.
+    pub async fn run(
+        &self,
+        mut step: ShellStep,
+        cancel: CancellationToken,
+    ) -> Result<Map<String, Value>, ExecError> {
+        if let Some(program) = &self.program {
+            let guard = self.guard.get_or_try_init(async || Guard::start(program)).await?;
+            step.env.insert(guard::MARK.to_owned(), guard.mark().to_owned());
+        }
+        run_shell(step, cancel).await
+    }
+}
+
+async fn run_shell(step: ShellStep, cancel: CancellationToken) -> Result<Map<String, Value>, ExecError> {
     let script_path = step.files_dir.join(format!("{}.sh", step.name));
     let output_path = step.files_dir.join(format!("{}.output", step.name));
     let log_path = step.files_dir.join(format!("{}.log", step.name));

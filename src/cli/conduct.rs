@@ -11,7 +11,7 @@ use super::{Session, print, say, signals, watch};
 use crate::adapters::store::RoundDirectory;
 use crate::artifact::{decode, layout};
 use crate::error::{Error, ExitCode};
-use crate::model::{LeaderboardRow, RoundId};
+use crate::model::{Fault, LeaderboardRow, RoundId};
 use crate::report::leaderboard_table;
 use crate::round::{Control, RoundEnd, RoundSettings, run_round};
 
@@ -67,9 +67,11 @@ fn report(is_json: bool, session: &Session, round_id: &RoundId, end: RoundEnd) -
         )),
         (reason, _) => {
             let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            say(&format!(
-                "round {round_id} is not done{why}\nsee:  {show}{data}\ngo on: cacheon resume {round_id}{data}"
-            ));
+            say(&format!("round {round_id} is not done{why}\nsee:  {show}{data}"));
+            // What is held stays held: running on would measure nothing more.
+            if reason.as_ref().is_none_or(|reason| reason.fault != Fault::Unknown) {
+                say(&format!("next: cacheon resume {round_id}{data}"));
+            }
         }
     }
     Ok(end.exit_code)

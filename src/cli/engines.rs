@@ -6,9 +6,16 @@ use std::sync::Arc;
 #[cfg(feature = "docker")]
 use crate::adapters::docker::{DockerEngine, DockerSettings};
 use crate::adapters::process::ProcessEngine;
+use crate::adapters::shell::Shell;
+use crate::job::InProcess;
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::ports::ContainerEngine;
 use crate::stages::RunnerContext;
+
+/// Runs the jobs of the controller in this process; `program` is this executable.
+pub(super) fn controller(program: &Path) -> InProcess {
+    InProcess::new(RunnerContext::controller(), Shell::guarded_by(program.to_owned()))
+}
 
 /// The runner with its engine; `program` is this executable.
 pub(super) fn runner(spec: &RunnerSpec, program: &Path) -> RunnerContext {

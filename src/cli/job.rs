@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
 use super::{Session, engines, signals, this_program};
+use crate::adapters::shell::Shell;
 use crate::error::{Error, ExitCode};
 use crate::job::InProcess;
 use crate::pipeline::runner::RunnerSpec;
@@ -44,17 +45,18 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         read_file(&arguments.order)?
     };
     let order = JobOrder::from_json(&order).map_err(|error| Error::Invalid(format!("error: {error}")))?;
+    let program = this_program()?;
     let runner = match &order.runner {
         None => RunnerContext::controller(),
         Some(source) => {
             let spec = RunnerSpec::parse(source)
                 .map_err(|found| Error::Invalid(found.render(session.diagnostics())))?;
-            engines::runner(&spec.value, &this_program()?)
+            engines::runner(&spec.value, &program)
         }
     };
     let (news, heard) = unbounded_channel();
     let telling = tell_on(heard, control.stop.clone());
-    let end = InProcess::new(runner).run(order, news, control.stop.clone()).await;
+    let end = InProcess::new(runner, Shell::guarded_by(program)).run(order, news, control.stop.clone()).await;
     // The channel is closed: the thread ends by itself.
     let is_told = telling.await.unwrap_or(false);
     if is_told {

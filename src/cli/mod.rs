@@ -6,6 +6,7 @@
 mod cancel;
 mod conduct;
 mod engines;
+mod guard;
 mod job;
 mod launch;
 mod lint;
@@ -85,6 +86,9 @@ enum Command {
     /// Becomes a program that ends when its parent does; used by the process engine.
     #[command(hide = true)]
     Launch(launch::Arguments),
+    /// Waits for the end of its standard input and then ends the scripts of a process; used by `run:` steps.
+    #[command(hide = true)]
+    Guard(guard::Arguments),
 }
 
 /// What all verbs know.
@@ -153,6 +157,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
             Ok(ExitCode::Done)
         }
         Command::Launch(arguments) => Err(launch::run(&arguments)),
+        Command::Guard(arguments) => guard::run(&arguments),
     }
 }
 

@@ -7,17 +7,15 @@ use clap::Args;
 use super::conduct::conduct;
 use super::run::round_runner;
 use super::show::find_round;
-use super::{Session, this_program};
+use super::{Session, engines, this_program};
 use crate::adapters::store::RoundDirectory;
 use crate::artifact::RoundFile;
 use crate::error::{Error, ExitCode};
-use crate::job::InProcess;
 use crate::model::{RoundId, Seed};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::runner::RunnerSpec;
 use crate::pipeline::source::Source;
 use crate::round::{Beginning, RoundSettings};
-use crate::stages::RunnerContext;
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -62,7 +60,7 @@ fn settings_of(round_id: RoundId, file: RoundFile, session: &Session) -> Result<
         pipeline: Arc::new(pipeline),
         inputs: file.inputs.into_iter().collect(),
         runners,
-        controller: Arc::new(InProcess::new(RunnerContext::controller())),
+        controller: Arc::new(engines::controller(&program)),
         data_dir: session.absolute_data()?,
         round_id,
         seed,

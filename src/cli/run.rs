@@ -8,16 +8,14 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::conduct::conduct;
-use super::{Session, read_source, say, this_program, yaml_files};
+use super::{Session, engines, read_source, say, this_program, yaml_files};
 use crate::adapters::job_process::JobProcess;
 use crate::error::{Error, ExitCode};
-use crate::job::InProcess;
 use crate::model::{RoundId, Seed};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::round::{Beginning, RoundRunner, RoundSettings};
-use crate::stages::RunnerContext;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -58,7 +56,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         pipeline: Arc::new(pipeline),
         inputs,
         runners: runners.into_iter().map(|(spec, source)| round_runner(spec, source, &program)).collect(),
-        controller: Arc::new(InProcess::new(RunnerContext::controller())),
+        controller: Arc::new(engines::controller(&program)),
         data_dir: session.absolute_data()?,
         round_id: round_id.clone(),
         seed,

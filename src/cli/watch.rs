@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::say;
-use crate::artifact::{JobState, JournalEvent, JournalLine, LegCounts, RoundState};
+use crate::artifact::{JobState, JournalEvent, JournalLine, RoundState};
 use crate::model::{Conclusion, Reason, RoundId};
 use crate::ports::Progress;
 use crate::report::text::plain;
@@ -52,8 +52,9 @@ impl Screen {
 
     /// Says what the round has already, before it goes on.
     fn resumed(&mut self, state: RoundState) {
-        let LegCounts { known, settled } = state.leg_counts();
-        self.line(&format!("resumed: {settled} of {known} legs known so far have ended"));
+        let legs = state.jobs.iter().flat_map(|job| job.legs.iter().map(|leg| (&job.job, &leg.key)));
+        let standing = legs.filter(|(job, leg)| state.standing(job, leg).is_some()).count();
+        self.line(&format!("resumed: {standing} of {} legs known so far stand", state.leg_counts().known));
         self.state = state;
         self.count();
     }

@@ -8,6 +8,7 @@ use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::InProcess;
+use crate::adapters::shell::Shell;
 use crate::adapters::store::RoundDirectory;
 use crate::artifact::{JournalEvent, LegAttempt};
 use crate::model::{Conclusion, Fault, Reason, Seed};
@@ -65,7 +66,7 @@ async fn run(yaml: &str, cancel: CancellationToken) -> Ran {
         started_at_us: 0,
     };
     let stop = JobStop { cancel, kill: CancellationToken::new() };
-    let end = InProcess::new(RunnerContext::controller()).run(order, news, stop).await;
+    let end = InProcess::new(RunnerContext::controller(), Shell::unguarded()).run(order, news, stop).await;
     let mut steps = Vec::new();
     while let Ok(news) = heard.try_recv() {
         if let JobNews::Journal(JournalEvent::StepEnded { step, outcome, conclusion, reason, .. }) = news {

@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::time::{Duration, Instant};
 
 use super::*;
+use crate::adapters::shell::Shell;
 use crate::adapters::store::JournalFile;
 use crate::artifact::{JobState, LegState, layout};
 use crate::job::InProcess;
@@ -67,7 +68,7 @@ fn settings(yaml: &str, data_dir: &Path, witness: &Path) -> RoundSettings {
         pipeline: Arc::new(pipeline),
         inputs: Map::new(),
         runners: Vec::new(),
-        controller: Arc::new(InProcess::new(RunnerContext::controller())),
+        controller: Arc::new(InProcess::new(RunnerContext::controller(), Shell::unguarded())),
         data_dir: data_dir.to_owned(),
         round_id: "r".parse().unwrap(),
         seed: Seed::from_text("1"),

@@ -44,6 +44,8 @@ DUCKDB = """
 import json, sys, time, duckdb
 directory, sql = sys.argv[1:]
 connection = duckdb.connect()
+# It would go to standard output.
+connection.execute("SET enable_progress_bar = false")
 start = time.perf_counter()
 connection.execute(f"CREATE VIEW tokens AS SELECT * FROM '{directory}/rounds/round=*/results/tokens.parquet'")
 answer = connection.execute(sql)

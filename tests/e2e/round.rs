@@ -57,14 +57,20 @@ impl Round {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// Processes of this round that are still there: servers carry its model directory in their environment.
+    /// Processes of this round that are still there: servers carry its model directory in their environment, scripts
+    /// their gate.
     pub(crate) fn leftovers(&self) -> Vec<u32> {
-        let mark = format!("CACHEON_MODEL_DIR={}", self.dir.path().join("model").display());
+        let marks = [
+            format!("CACHEON_MODEL_DIR={}", self.dir.path().join("model").display()),
+            // For scripts, where a test's pipeline says so.
+            format!("GATE={}", self.dir.path().join("gate").display()),
+        ];
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+            let is_marked = |variable: &[u8]| marks.iter().any(|mark| variable == mark.as_bytes());
+            if environment.split(|byte| *byte == 0).any(is_marked) {
                 found.push(pid);
             }
         }
