@@ -55,7 +55,7 @@ impl JobRunner for InProcess {
     ) -> BoxFuture<'static, AttemptEnd> {
         let (runner, shell) = (self.runner.clone(), Arc::clone(&self.shell));
         let run = JobRun { order, runner, shell, news, stop };
-        async move { run_attempt(run).await }.boxed()
+        run_attempt(run).boxed()
     }
 }
 
@@ -70,11 +70,8 @@ struct JobRun {
 
 /// Runs the attempt to its end.
 async fn run_attempt(run: JobRun) -> AttemptEnd {
-    let failed = |fault, code, message: String| AttemptEnd {
-        conclusion: Conclusion::Failure,
-        reason: Some(Reason::new(fault, code, message)),
-        outputs: Map::new(),
-        started_at_us: run.order.started_at_us,
+    let failed = |fault, code, message: String| {
+        AttemptEnd::failed(Reason::new(fault, code, message), run.order.started_at_us)
     };
     let order = &run.order;
     let Some(job) = order.job() else {

@@ -20,8 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::adapters::model_files::{file_digest, model_digest};
 use crate::adapters::store::{JournalWriter, RoundDirectory};
 use crate::artifact::{
-    JournalEvent, JournalLine, LegAttempt, Publication, RoundFile, RoundStart, RoundState, RunnerFile,
-    digest, journal,
+    JournalEvent, JournalLine, Publication, RoundFile, RoundStart, RoundState, RunnerFile, digest, journal,
 };
 use crate::error::{Error, ExitCode};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed};
@@ -395,12 +394,7 @@ impl EventLoop<'_> {
         let parent = if insists { kill } else { cancel };
         let cancel = self.stops.entry(order.job).or_insert_with(|| parent.child_token()).child_token();
         let (job, leg) = (order.job, order.leg);
-        let at = LegAttempt {
-            job: self.settings.pipeline.jobs[job].id.clone(),
-            leg: order.key,
-            attempt: order.attempt,
-        };
-        let started_at = self.state.attempt(&at).and_then(|attempt| attempt.started_at);
+        let started_at = self.state.attempt(&order.at).and_then(|attempt| attempt.started_at);
         let (runner, jobs) = match order.placement {
             Placement::Controller => (None, &self.settings.controller),
             Placement::Runner(index) => {
@@ -415,7 +409,7 @@ impl EventLoop<'_> {
             seed: self.settings.seed.clone(),
             pipeline: Arc::clone(&self.settings.pipeline),
             runner,
-            at,
+            at: order.at,
             contexts: order.contexts,
             status: order.status,
             started_at_us: started_at.unwrap_or_else(self.settings.now).as_microsecond(),

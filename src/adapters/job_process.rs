@@ -4,19 +4,19 @@
 //! started with it. Its standard output is our wire: one [`JobMessage`] a line. Its standard error is ours.
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
-use serde_json::Map;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
-use crate::model::{Conclusion, Fault, Reason};
+use super::process::launch_command;
+use crate::model::{Fault, Reason};
 use crate::ports::{Exit, JobCommand, JobMessage, JobNews, JobOrder, JobRunner, JobStop};
 use crate::schedule::AttemptEnd;
 
@@ -46,12 +46,8 @@ impl JobRunner for JobProcess {
         let program = self.program.clone();
         async move {
             let started_at_us = order.started_at_us;
-            run(&program, &order, &news, &stop).await.unwrap_or_else(|error| AttemptEnd {
-                conclusion: Conclusion::Failure,
-                reason: Some(error.reason()),
-                outputs: Map::new(),
-                started_at_us,
-            })
+            let end = run(&program, &order, &news, &stop).await;
+            end.unwrap_or_else(|error| AttemptEnd::failed(error.reason(), started_at_us))
         }
         .boxed()
     }
@@ -114,8 +110,7 @@ async fn run(
 }
 
 fn command(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.arg("launch").arg("--parent").arg(std::process::id().to_string()).arg("--");
+    let mut command = launch_command(program);
     command.arg(program).args(["job", "-"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     // Of its own group: what a terminal interrupts is the round, and the round tells its jobs.
@@ -132,12 +127,7 @@ async fn ended(child: &mut Child, wire: Wire) -> Exit {
         let _ = child.start_kill();
         status = Ok(child.wait().await);
     }
-    status.ok().and_then(Result::ok).map_or(Exit { code: None, signal: None }, exit_of)
-}
-
-fn exit_of(status: ExitStatus) -> Exit {
-    use std::os::unix::process::ExitStatusExt as _;
-    Exit { code: status.code(), signal: status.signal() }
+    status.ok().and_then(Result::ok).map_or(Exit { code: None, signal: None }, Exit::from)
 }
 
 /// Both directions of the talk with a job's process.

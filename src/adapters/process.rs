@@ -13,7 +13,6 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -75,8 +74,7 @@ impl ProcessEngine {
     }
 
     fn command(&self, manifest: &Manifest, launch: &Launch, port: u16) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg("launch").arg("--parent").arg(std::process::id().to_string()).arg("--");
+        let mut command = launch_command(&self.program);
         let values = Values { port, model_name: &launch.model_name, model_dir: &launch.model_dir };
         let mut words = manifest.command.iter().map(|word| word.fill(&values));
         match words.next() {
@@ -235,10 +233,7 @@ impl Server for ProcessServer {
             // What the server wrote before it ended belongs to the reason; its streams are closed by now
             // unless it left a child behind, so the wait is bounded.
             let _ = tokio::time::timeout(Duration::from_millis(500), self.log_task.join_next()).await;
-            match status {
-                Ok(status) => Exit { code: status.code(), signal: status.signal() },
-                Err(_) => Exit { code: None, signal: None },
-            }
+            status.map_or(Exit { code: None, signal: None }, Exit::from)
         }
         .boxed()
     }
@@ -255,6 +250,14 @@ impl Server for ProcessServer {
         }
         .boxed()
     }
+}
+
+/// `cacheon launch` as this process starts it; the program that it becomes, and its arguments, are still to be added.
+/// `program` is this executable.
+pub(super) fn launch_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.arg("launch").arg("--parent").arg(std::process::id().to_string()).arg("--");
+    command
 }
 
 /// Becomes the program of an image, to be killed by the kernel when the process `parent` ends.

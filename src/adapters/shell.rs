@@ -81,7 +81,7 @@ impl ExecError {
 }
 
 /// Runs shell steps, and sees to it that they end when this program is killed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shell {
     /// This executable; none where nobody guards.
     program: Option<PathBuf>,

@@ -529,7 +529,7 @@ impl LegState {
         self.settled().filter(|end| end.conclusion == Conclusion::Success || !end.is_stopping)
     }
 
-    /// Number of attempts that failed on their own: what the job's `retry` counts.
+    /// Number of attempts that failed on their own, and not because somebody wanted the round to stop.
     pub fn failures(&self) -> u32 {
         let ends = self.attempts.iter().filter_map(|attempt| attempt.end.as_ref());
         let failed = ends.filter(|end| end.conclusion == Conclusion::Failure && !end.is_stopping);

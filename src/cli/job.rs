@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
-use super::{Session, engines, signals, this_program};
+use super::{Session, engines, read_file, signals, this_program};
 use crate::adapters::shell::Shell;
 use crate::error::{Error, ExitCode};
 use crate::job::InProcess;
@@ -15,6 +15,9 @@ use crate::pipeline::runner::RunnerSpec;
 use crate::ports::{JobCommand, JobMessage, JobNews, JobOrder, JobRunner as _, JobStop};
 use crate::round::Control;
 use crate::stages::RunnerContext;
+
+/// An order is read up to here, one byte beyond what it may have, so that a longer one is seen to be longer.
+const MAX_ORDER_BYTES: u64 = JobOrder::MAX_BYTES as u64 + 1;
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -42,7 +45,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         obey(control.stop.clone());
         order
     } else {
-        read_file(&arguments.order)?
+        read_file(&arguments.order, MAX_ORDER_BYTES)?
     };
     let order = JobOrder::from_json(&order).map_err(|error| Error::Invalid(format!("error: {error}")))?;
     let program = this_program()?;
@@ -70,16 +73,8 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
 fn next_line() -> std::io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let stdin = std::io::stdin().lock();
-    stdin.take(JobOrder::MAX_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
+    stdin.take(MAX_ORDER_BYTES).read_until(b'\n', &mut line)?;
     Ok(line)
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(JobOrder::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
 }
 
 /// Does what the lines of standard input say, on a thread that may wait for them; when they end, or are none of

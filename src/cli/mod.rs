@@ -185,25 +185,25 @@ fn say(text: &str) {
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.write_all(b"\n"));
 }
 
-/// A file named on the command line may not be larger than this; a pipeline is a few KiB.
+/// A pipeline or runner file is read up to here, one byte beyond what a parser takes; most have a few KiB.
 const MAX_SOURCE_BYTES: u64 = 1024 * 1024 + 1;
 
-/// Reads a pipeline or runner file.
-fn read_source(path: &Path) -> Result<Source, Error> {
+/// Reads a file named on the command line, at most so many bytes of it.
+fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     use std::io::Read as _;
     let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .map_err(unreadable)?
-        .take(MAX_SOURCE_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let place = error.utf8_error().valid_up_to();
-        unreadable(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            format!("not UTF-8 text from byte {place} on"),
-        ))
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+/// Reads a pipeline or runner file.
+fn read_source(path: &Path) -> Result<Source, Error> {
+    let text = String::from_utf8(read_file(path, MAX_SOURCE_BYTES)?).map_err(|error| {
+        let why = format!("not UTF-8 text from byte {} on", error.utf8_error().valid_up_to());
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, why);
+        Error::Unreadable { path: path.to_owned(), source }
     })?;
     Ok(Source::new(&path.to_string_lossy(), &text))
 }

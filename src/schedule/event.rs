@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::placement::{Placement, RunnerSlot};
-use crate::artifact::{JournalEvent, RoundState};
+use crate::artifact::{JournalEvent, LegAttempt, RoundState};
 use crate::model::{Conclusion, Fault, LegSummary, Reason, Seed};
 use crate::pipeline::contexts::KnownContexts;
 use crate::pipeline::definition::{Job, Pipeline};
@@ -49,6 +49,14 @@ pub struct AttemptEnd {
     pub outputs: Map<String, Json>,
     /// Wall time of its start, microseconds since 1970 UTC.
     pub started_at_us: i64,
+}
+
+impl AttemptEnd {
+    /// An attempt that began then and failed before it had outputs.
+    pub fn failed(reason: Reason, started_at_us: i64) -> Self {
+        let conclusion = Conclusion::Failure;
+        Self { conclusion, reason: Some(reason), outputs: Map::new(), started_at_us }
+    }
 }
 
 /// What the scheduler wants done.
@@ -120,14 +128,10 @@ pub struct AttemptOrder {
     pub job: usize,
     /// Index of the leg in its job.
     pub leg: usize,
-    /// Key of the leg; empty for a job without matrix.
-    pub key: String,
-    /// Number of the attempt, from 1.
-    pub attempt: u32,
+    /// The attempt, as the journal names it.
+    pub at: LegAttempt,
     /// Where it is to run.
     pub placement: Placement,
-    /// Name of the runner, or `controller`.
-    pub runner: String,
     /// The contexts known before the job's own steps: inputs, run, env, needs, matrix, strategy.
     pub contexts: KnownContexts,
     /// Whether what it needs went well.

@@ -551,17 +551,14 @@ impl Scheduler {
         let contexts = contexts
             .with(ContextName::Matrix, leg.matrix.clone())
             .with(ContextName::Strategy, Value::from(strategy));
-        actions.push(Action::record(JournalEvent::LegStarted {
-            at: attempt_of(definition, &leg.summary, leg.summary.attempt),
-            runner: state.runner.clone(),
-        }));
+        let at = attempt_of(definition, &leg.summary, leg.summary.attempt);
+        let runner = state.runner.clone();
+        actions.push(Action::record(JournalEvent::LegStarted { at: at.clone(), runner }));
         actions.push(Action::StartAttempt(Box::new(AttemptOrder {
             job,
             leg: index,
-            key: leg.summary.key.clone(),
-            attempt: leg.summary.attempt,
+            at,
             placement: state.placement,
-            runner: state.runner.clone(),
             contexts,
             status: state.status,
         })));

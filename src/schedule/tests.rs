@@ -5,12 +5,17 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
-use super::{Action, AttemptEnd, AttemptOrder, Event, RunnerSlot, Scheduler, SchedulerSettings};
+use super::{Action, AttemptEnd, AttemptOrder, Event, Placement, RunnerSlot, Scheduler, SchedulerSettings};
 use crate::artifact::{JournalEvent, RoundState};
 use crate::model::{Conclusion, Fault, Reason, Seed};
 use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::expr::Object;
 use crate::pipeline::{Pipeline, Source};
+
+/// The runners of every world.
+fn slots() -> Vec<RunnerSlot> {
+    vec![RunnerSlot { name: "box".to_owned(), labels: vec!["local".to_owned()], capacity: 2 }]
+}
 
 /// A world without sockets: answers every attempt by a rule and keeps what the scheduler said.
 struct World {
@@ -34,11 +39,7 @@ impl World {
                 .with(ContextName::Env, Object::new().with("PLACE", "box"))
                 .with(ContextName::Run, Object::new().with("id", "r")),
             seed: Seed::from_text(seed),
-            runners: vec![RunnerSlot {
-                name: "box".to_owned(),
-                labels: vec!["local".to_owned()],
-                capacity: 2,
-            }],
+            runners: slots(),
             history: RoundState::default(),
         };
         Self {
@@ -56,7 +57,7 @@ impl World {
             assert!(!self.is_over, "nothing happens after the end: {action:?}");
             match action {
                 Action::StartAttempt(order) => {
-                    self.log.push(format!("start {}[{}] {}", order.job, order.key, order.attempt));
+                    self.log.push(format!("start {}[{}] {}", order.job, order.at.leg, order.at.attempt));
                     self.running.push(*order);
                 }
                 Action::WaitForRetry { job, leg, .. } => self.waiting.push((job, leg)),
@@ -168,7 +169,7 @@ fn a_sequence_runs_in_order_and_others_beside_it() {
 #[test]
 fn an_infrastructure_fault_is_tried_again_and_a_submissions_is_not() {
     check(
-        |order| match (order.key.as_str(), order.attempt) {
+        |order| match (order.at.leg.as_str(), order.at.attempt) {
             ("a", 1) => (Conclusion::Failure, Fault::Infra, json!({})),
             ("b", _) => (Conclusion::Failure, Fault::Submission, json!({})),
             _ => success(order),
@@ -297,7 +298,7 @@ fn a_tolerated_failure_lets_the_round_go_on_leg_by_leg() {
     };
     let check = |flag: &str, failing: &str, expected: &[&str]| {
         let rule = |order: &AttemptOrder| {
-            let fails = order.job == 0 && order.key == failing;
+            let fails = order.job == 0 && order.at.leg == failing;
             let conclusion = if fails { Conclusion::Failure } else { Conclusion::Success };
             (conclusion, Fault::Operator, json!({}))
         };
@@ -317,7 +318,10 @@ fn a_job_runs_where_its_labels_are() {
         let yaml = format!("jobs:\n  a:\n    runs-on: {labels}\n    steps: [{{ run: 'true' }}]\n");
         let mut runners = Vec::new();
         let world = World::new(&yaml, "1").run(|order| {
-            runners.push(order.runner.clone());
+            runners.push(match order.placement {
+                Placement::Controller => "controller".to_owned(),
+                Placement::Runner(index) => slots()[index].name.clone(),
+            });
             success(order)
         });
         assert_eq!(runners, expected, "{labels}: {:?}", world.log);

@@ -65,6 +65,17 @@ fn messages(output: &Output) -> Vec<JobMessage> {
     text.lines().map(|line| serde_json::from_str(line).expect("a message")).collect()
 }
 
+/// `name outcome` of each step that ended.
+fn ended_steps(output: &Output) -> Vec<String> {
+    let ended = messages(output).into_iter().filter_map(|message| match message {
+        JobMessage::News(JobNews::Journal(JournalEvent::StepEnded { step, outcome, .. })) => {
+            Some(format!("{} {outcome}", step.name))
+        }
+        _ => None,
+    });
+    ended.collect()
+}
+
 fn report(output: &Output) -> AttemptEnd {
     match messages(output).pop() {
         Some(JobMessage::Ended(end)) => end,
@@ -98,16 +109,7 @@ fn a_job_of_the_embedded_runner_boots_its_server_from_its_order() {
     let ready = end.outputs["ready"].as_str().and_then(|text| text.parse::<u64>().ok());
     assert!(ready.is_some_and(|ready| ready > 0), "{:?}", end.outputs);
     assert_eq!(output.status.code(), Some(0));
-    let ended: Vec<String> = messages(&output)
-        .into_iter()
-        .filter_map(|message| match message {
-            JobMessage::News(JobNews::Journal(JournalEvent::StepEnded { step, outcome, .. })) => {
-                Some(format!("{} {outcome}", step.name))
-            }
-            _ => None,
-        })
-        .collect();
-    assert_eq!(ended, ["boot success", "1-run success"]);
+    assert_eq!(ended_steps(&output), ["boot success", "1-run success"]);
     assert!(round.attempt_dir().join("server.log").exists());
     let log = std::fs::read_to_string(round.attempt_dir().join("step-1.log")).expect("log");
     assert_eq!(log, "hi embedded\n");
@@ -175,15 +177,7 @@ fn a_job_stops_when_it_is_told_and_when_nobody_is_there_any_more() {
 ";
         let output = by_input(&round.order(jobs, None), lines, is_open);
         assert_eq!(report(&output).conclusion, Conclusion::Cancelled, "{lines:?}");
-        let ended: Vec<String> = messages(&output)
-            .into_iter()
-            .filter_map(|message| match message {
-                JobMessage::News(JobNews::Journal(JournalEvent::StepEnded { step, outcome, .. })) => {
-                    Some(format!("{} {outcome}", step.name))
-                }
-                _ => None,
-            })
-            .collect();
+        let ended = ended_steps(&output);
         assert!(ended.last().is_some_and(|last| expected.contains(&last.as_str())), "{lines:?}: {ended:?}");
     };
     check("\"cancel\"\n", true, &["1-run success"]);
