@@ -223,6 +223,7 @@ fn round_file(settings: &RoundSettings) -> RoundFile {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         tool_digest: file_digest(&settings.program),
         started_at: (settings.now)().to_string(),
+        parent: None,
     }
 }
 

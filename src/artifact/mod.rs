@@ -30,7 +30,7 @@ pub use journal::{
     StepKind, Tail,
 };
 pub use parquet_file::{TableContext, decode, encode};
-pub use round_file::{RoundFile, RunnerFile};
+pub use round_file::{ParentRound, RoundFile, RunnerFile, SharedFile};
 pub use round_state::{
     AttemptState, Ending, Interruption, JobState, LegCounts, LegState, RetryWait, RoundEnding, RoundState,
     StepEnding, StepState,

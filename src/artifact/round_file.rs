@@ -36,6 +36,37 @@ pub struct RoundFile {
     pub tool_digest: Option<Digest>,
     /// Wall time of the round's start, RFC 3339.
     pub started_at: String,
+    /// The round this one was made from, where it is a rerun. Since version 2.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentRound>,
+}
+
+/// The round that another one was made from: what of it stands there too, and what was asked to be different.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentRound {
+    /// Id of the parent.
+    pub round_id: RoundId,
+    /// Digest of the parent's file `SEAL`; none if the parent had none.
+    pub seal: Option<Digest>,
+    /// The jobs that ran again as a whole, with all that needs them.
+    pub jobs: Vec<String>,
+    /// The legs that ran again, by job and key, with all that needs their jobs.
+    pub legs: Vec<(String, String)>,
+    /// What was given another value: the key as it was given, and its value.
+    pub with: BTreeMap<String, String>,
+    /// The parent's files that the round shares, in the order of their paths.
+    pub shared: Vec<SharedFile>,
+}
+
+/// A file that a round shares with its parent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedFile {
+    /// Path of the file in both rounds' directories, as the seal writes it.
+    pub path: String,
+    /// Digest of the file's bytes.
+    pub digest: Digest,
+    /// Number of the file's bytes.
+    pub size: u64,
 }
 
 /// A runner as a round found it.
@@ -117,13 +148,14 @@ impl From<First> for RoundFile {
             tool_version: first.tool_version,
             tool_digest: first.tool_digest,
             started_at: first.started_at,
+            parent: None,
         }
     }
 }
 
 impl RoundFile {
     /// The version of the file that this program writes; it reads this one and older ones.
-    pub const SCHEMA: FormatVersion = FormatVersion::new(2, 0);
+    pub const SCHEMA: FormatVersion = FormatVersion::new(2, 1);
 
     /// The bytes of the file: indented JSON with a line end.
     ///
@@ -182,6 +214,7 @@ mod tests {
             tool_version: "0.1.0".to_owned(),
             tool_digest: Some(sha256(b"tool")),
             started_at: "2026-11-21T21:27:00Z".to_owned(),
+            parent: None,
         }
     }
 
@@ -194,11 +227,31 @@ mod tests {
     }
 
     #[test]
+    fn a_rerun_names_its_parent() {
+        let parent = ParentRound {
+            round_id: "demo-0".parse().expect("an id"),
+            seal: Some(sha256(b"seal")),
+            jobs: vec!["rank".to_owned()],
+            legs: vec![("measure".to_owned(), "0001-candidate".to_owned())],
+            with: BTreeMap::from([("score.margin".to_owned(), "0.2".to_owned())]),
+            shared: vec![SharedFile {
+                path: "jobs/commitments/_/attempt-1/commitments.parquet".to_owned(),
+                digest: sha256(b"rows"),
+                size: 4,
+            }],
+        };
+        let file = RoundFile { parent: Some(parent), ..file() };
+        let bytes = file.encode().expect("encodes");
+        insta::assert_snapshot!(String::from_utf8_lossy(&bytes));
+        assert_eq!(RoundFile::decode(&bytes).expect("decodes"), file);
+    }
+
+    #[test]
     fn what_is_no_round() {
         for (bad, why) in [
             ("", "not of the form"),
             ("{\"schema\":3}", "schema 3.0"),
-            ("{\"schema\":\"2.1\"}", "schema 2.1"),
+            ("{\"schema\":\"2.2\"}", "schema 2.2"),
             ("{\"schema\":\"2.0\"}", "not of the form"),
             ("{\"schema\":1}", "not of the form"),
         ] {
