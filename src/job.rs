@@ -98,6 +98,7 @@ async fn run_attempt(run: JobRun) -> AttemptEnd {
         job: order.at.job.clone(),
         leg: order.at.leg.clone(),
         attempt: order.at.attempt,
+        upstream: order.pipeline.upstream(&order.at.job),
         attempt_dir,
         scratch_dir: scratch.path().to_owned(),
         started_at_us: order.started_at_us,

@@ -18,9 +18,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::model_files::{file_digest, model_digest};
-use crate::adapters::store::{JournalWriter, RoundDirectory};
+use crate::adapters::store::{Derivation, JournalWriter, RoundDirectory};
 use crate::artifact::{
-    JournalEvent, JournalLine, Publication, RoundFile, RoundStart, RoundState, RunnerFile, digest, journal,
+    JournalEvent, JournalLine, ParentRound, Publication, RoundFile, RoundStart, RoundState, RunnerFile,
+    TakenLeg, digest, journal, layout,
 };
 use crate::error::{Error, ExitCode};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed};
@@ -109,13 +110,30 @@ enum Done {
 }
 
 /// Whether a round begins or goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Beginning {
     /// A new round, in a directory of its own.
     New,
     /// A round that was left unfinished. What stands of it is not run again ([`RoundState::standing`]); a leg that was
     /// cut runs again as a whole, under the next number of its attempts.
     Resumed,
+    /// A new round, in which legs of another stand as they ended there.
+    Derived(Box<Origin>),
+}
+
+/// What a round that is made from another has of it.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Directory of the other round.
+    pub directory: RoundDirectory,
+    /// What the other round was made of.
+    pub file: RoundFile,
+    /// What is said of it; the files that are shared are filled in.
+    pub parent: ParentRound,
+    /// The legs that stand.
+    pub taken: Vec<TakenLeg>,
+    /// Whether servers are booted again: with other models than the other round's, nothing could be compared.
+    pub is_measuring: bool,
 }
 
 /// Runs a round, or what is left of it, to its end and leaves its directory whole.
@@ -140,15 +158,27 @@ async fn drive(
 ) -> Result<RoundEnd, Error> {
     let contexts = contexts_of(&settings)?;
     let run_name = settings.pipeline.run_name(&contexts).map_err(|error| unstartable(&settings, &error))?;
-    let directory = match settings.beginning {
+    let start = |pipeline_digest: Digest| {
+        JournalEvent::RoundStarted(RoundStart {
+            schema: journal::SCHEMA,
+            round_id: settings.round_id.clone(),
+            pipeline: settings.pipeline.name.clone(),
+            run_name: run_name.clone(),
+            pipeline_digest,
+            runners: settings.runners.iter().map(|runner| runner.spec.name.clone()).collect(),
+            seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
+        })
+    };
+    let directory = match &settings.beginning {
         Beginning::New => RoundDirectory::create(&settings.data_dir, &settings.round_id)?,
         Beginning::Resumed => RoundDirectory::open(&settings.data_dir, &settings.round_id)?,
+        Beginning::Derived(origin) => derive(&settings, origin, start)?,
     };
     let lock = directory.lock()?;
-    let round_file = round_file(&settings);
-    match settings.beginning {
-        Beginning::New => drop(directory.write_round_file(&round_file)?),
-        Beginning::Resumed => check_models(&directory.read_round_file()?, &round_file)?,
+    match &settings.beginning {
+        Beginning::New => drop(directory.write_round_file(&round_file(&settings))?),
+        Beginning::Resumed => check_models(&directory.read_round_file()?, &round_file(&settings))?,
+        Beginning::Derived(_) => {}
     }
     let (journal_file, replay) = directory.open_journal()?;
     let state = RoundState::of(&replay.lines);
@@ -169,21 +199,15 @@ async fn drive(
         stops: BTreeMap::new(),
         state,
     };
-    // A program may end before it has written the first line.
-    event_loop.note(if replay.lines.is_empty() {
-        JournalEvent::RoundStarted(RoundStart {
-            schema: journal::SCHEMA,
-            round_id: settings.round_id.clone(),
-            pipeline: settings.pipeline.name.clone(),
-            run_name,
-            pipeline_digest: round_file.pipeline_digest,
-            runners: settings.runners.iter().map(|runner| runner.spec.name.clone()).collect(),
-            seed_commitment: digest::sha256(settings.seed.to_hex().as_bytes()),
-        })
+    if replay.lines.is_empty() {
+        // So it is too where a program ended before it had written the first line.
+        event_loop.note(start(digest::sha256(settings.pipeline.source.text.as_bytes())));
     } else {
         event_loop.show(View::Resumed(Box::new(event_loop.state.clone())));
-        JournalEvent::RoundResumed { tool_version: env!("CARGO_PKG_VERSION").to_owned() }
-    });
+    }
+    if !replay.lines.is_empty() && matches!(settings.beginning, Beginning::Resumed) {
+        event_loop.note(JournalEvent::RoundResumed { tool_version: env!("CARGO_PKG_VERSION").to_owned() });
+    }
     let outcome = event_loop.run().await;
     // Whatever went wrong, nothing that was started outlives the round.
     event_loop.control.stop.cancel.cancel();
@@ -225,6 +249,41 @@ fn round_file(settings: &RoundSettings) -> RoundFile {
         started_at: (settings.now)().to_string(),
         parent: None,
     }
+}
+
+/// Makes the directory of a round that is made from another, with all that stands of that.
+fn derive(
+    settings: &RoundSettings,
+    origin: &Origin,
+    start: impl FnOnce(Digest) -> JournalEvent,
+) -> Result<RoundDirectory, Error> {
+    let source = &settings.pipeline.source;
+    if origin.is_measuring {
+        check_models(&origin.file, &round_file(settings))?;
+    }
+    let pipeline_digest = digest::sha256(source.text.as_bytes());
+    let now = (settings.now)();
+    let round_file = RoundFile {
+        schema: RoundFile::SCHEMA,
+        round_id: settings.round_id.clone(),
+        pipeline_text: source.text.to_string(),
+        pipeline_digest: pipeline_digest.clone(),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        tool_digest: file_digest(&settings.program),
+        started_at: now.to_string(),
+        parent: Some(origin.parent.clone()),
+        ..origin.file.clone()
+    };
+    let attempts =
+        origin.taken.iter().map(|TakenLeg { at, .. }| layout::attempt_path(&at.job, &at.leg, at.attempt));
+    let taken = origin.taken.iter().cloned().map(JournalEvent::LegTakenOver);
+    let derivation = Derivation {
+        parent: &origin.directory,
+        attempts: attempts.collect(),
+        round_file,
+        events: std::iter::once(start(pipeline_digest)).chain(taken).map(|event| (now, event)).collect(),
+    };
+    Ok(RoundDirectory::derive(&settings.data_dir, derivation)?)
 }
 
 /// Refuses to go on with other models than the round began with: its reads would not be comparable.

@@ -21,7 +21,7 @@ use crate::model::{Conclusion, Digest, Reason, RoundId};
 use crate::pipeline::stage::StageName;
 
 /// The version of the journals that this program writes; it reads them and older ones.
-pub const SCHEMA: FormatVersion = FormatVersion::new(2, 1);
+pub const SCHEMA: FormatVersion = FormatVersion::new(2, 2);
 /// What stands between the JSON of a line and its checksum.
 const CRC_KEY: &str = ",\"crc\":\"";
 /// Number of digits of the checksum.
@@ -71,6 +71,26 @@ pub struct LegAttempt {
     /// Number of the attempt, from 1. A scheduled retry of version 1 said `next_attempt`.
     #[serde(alias = "next_attempt")]
     pub attempt: u32,
+}
+
+/// A leg that ended in another round and stands in this one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TakenLeg {
+    /// The attempt that stands; its files lie in this round's directory too.
+    #[serde(flatten)]
+    pub at: LegAttempt,
+    /// Name of the runner that ran it.
+    pub runner: String,
+    /// When the attempt began, in the other round.
+    pub started_at: Timestamp,
+    /// When the attempt ended there.
+    pub ended_at: Timestamp,
+    /// How it ended.
+    pub conclusion: Conclusion,
+    /// Why it did not succeed; none if it did.
+    pub reason: Option<Reason>,
+    /// The job's outputs as the leg gave them.
+    pub outputs: Map<String, Value>,
 }
 
 /// Which step of a job, and what it does.
@@ -153,6 +173,8 @@ pub enum Publication {
 pub enum JournalEvent {
     /// The round started: the first event of every journal.
     RoundStarted(RoundStart),
+    /// A leg stands as it ended in the round that this one was made from. Since version 2.2.
+    LegTakenOver(TakenLeg),
     /// All that a job needs is there, and it began.
     JobStarted {
         /// Id of the job.
@@ -609,8 +631,12 @@ mod tests {
                 None => assert_eq!(found, Ok(0)),
             }
         };
-        check("\"3.0\"", Some("the journal is of version 3.0, this program reads 2.1 and older"));
-        check("\"2.2\"", Some("version 2.2"));
+        check(
+            "\"3.0\"",
+            Some(&format!("the journal is of version 3.0, this program reads {SCHEMA} and older")),
+        );
+        let next = FormatVersion::new(SCHEMA.major, SCHEMA.minor + 1);
+        check(&format!("\"{next}\""), Some(&format!("version {next}")));
         check("7", Some("version 7.0"));
         check("\"2.0\"", None);
         check("1", None);

@@ -27,7 +27,7 @@ pub use error::ArtifactError;
 pub use footer::TableFooter;
 pub use journal::{
     JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, Replay, RoundStart,
-    StepKind, Tail,
+    StepKind, Tail, TakenLeg,
 };
 pub use parquet_file::{TableContext, decode, encode};
 pub use round_file::{ParentRound, RoundFile, RunnerFile, SharedFile};

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::journal::{
-    JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, RoundStart,
+    JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, RoundStart, TakenLeg,
 };
 use crate::model::{Conclusion, Fault, Reason, StepAttemptRow};
 
@@ -157,6 +157,8 @@ pub struct AttemptState {
     pub started_at: Option<Timestamp>,
     /// The steps that began or ended, by their position in the job, from 0.
     pub steps: BTreeMap<u32, StepState>,
+    /// Whether the attempt ran in the round that this one was made from, and stands here.
+    pub is_taken_over: bool,
     /// The job's outputs as this attempt gave them; none before its end.
     pub outputs: Map<String, Value>,
     /// How the attempt ended; none while it has not.
@@ -217,6 +219,15 @@ impl RoundState {
             JournalEvent::RoundStarted(start) => {
                 self.start = Some(start.clone());
                 self.started_at = Some(at);
+            }
+            JournalEvent::LegTakenOver(taken) => {
+                let (conclusion, reason) = (taken.conclusion, taken.reason.clone());
+                let attempt = self.attempt_mut(&taken.at);
+                attempt.is_taken_over = true;
+                attempt.runner.clone_from(&taken.runner);
+                attempt.started_at = Some(taken.started_at);
+                attempt.outputs.clone_from(&taken.outputs);
+                attempt.end = Some(Ending { conclusion, reason, at: taken.ended_at, is_stopping: false });
             }
             JournalEvent::JobStarted { job } => {
                 let is_stopping = self.interruption.is_some();
@@ -321,13 +332,17 @@ impl RoundState {
     /// The last attempt of a leg and how it ended, if that stands when the round is taken up again.
     ///
     /// What succeeded stands, and so does a failure that was a submission's own or that nobody could explain: nobody
-    /// is asked twice. Any other failure was ours and is tried again, unless the results are out already. What began
+    /// is asked twice. So does all that was taken over from another round. Any other failure was ours and is tried again, unless the results are out already. What began
     /// only because somebody wanted the round to stop does not stand.
     pub fn standing(&self, job: &str, leg: &str) -> Option<(&AttemptState, &Ending)> {
-        if self.job(job)?.is_begun_stopping {
+        let is_begun_stopping = self.job(job)?.is_begun_stopping;
+        let leg = self.leg(job, leg)?;
+        if let Some(taken) = leg.last().filter(|attempt| attempt.is_taken_over) {
+            return taken.end.as_ref().map(|end| (taken, end));
+        }
+        if is_begun_stopping {
             return None;
         }
-        let leg = self.leg(job, leg)?;
         let end = leg.done()?;
         let is_final = || {
             let fault = end.reason.as_ref().map(|reason| reason.fault);
@@ -464,7 +479,8 @@ fn leg_of(event: &JournalEvent) -> Option<(&str, &str)> {
     match event {
         JournalEvent::LegStarted { at, .. }
         | JournalEvent::LegEnded { at, .. }
-        | JournalEvent::RetryScheduled { at, .. } => Some((&at.job, &at.leg)),
+        | JournalEvent::RetryScheduled { at, .. }
+        | JournalEvent::LegTakenOver(TakenLeg { at, .. }) => Some((&at.job, &at.leg)),
         JournalEvent::LegSkipped { job, leg, .. } => Some((job, leg)),
         _ => None,
     }

@@ -39,6 +39,9 @@ pub trait Table: Described + Sized {
     /// its vocabulary.
     fn from_batch(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError>;
 
+    /// Makes the row one of this round: what a round shares with another is its own where it is published.
+    fn set_round(&mut self, round_id: &str);
+
     /// The minor version that added a column; 0 for those that were always there.
     fn minor_of(column: &str) -> u32 {
         let added = Self::ADDED.iter().position(|added| added.contains(&column));

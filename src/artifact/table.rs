@@ -149,6 +149,12 @@ macro_rules! table {
                 left.round_id.cmp(&right.round_id)$( .then_with(|| left.$key.order(&right.$key)) )+
             }
 
+            fn set_round(&mut self, round_id: &str) {
+                if self.round_id != round_id {
+                    round_id.clone_into(&mut self.round_id);
+                }
+            }
+
             fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError> {
                 let columns = vec![
                     $( array(stringify!($column), rows, |row: &Self| &row.$column), )+

@@ -12,6 +12,7 @@ mod launch;
 mod lint;
 mod plan;
 mod query;
+mod rerun;
 mod resume;
 mod rounds;
 mod run;
@@ -65,6 +66,8 @@ enum Command {
     Run(run::Arguments),
     /// Takes up a round that was left unfinished: runs what of it is not done.
     Resume(resume::Arguments),
+    /// Does a round again from some point on, or some of its legs, as a new round that shares the rest.
+    Rerun(rerun::Arguments),
     /// Stops a round that runs now, and waits until it has ended.
     Cancel(cancel::Arguments),
     /// Finds the mistakes in pipelines and runners before anything runs.
@@ -144,6 +147,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
     match cli.command {
         Command::Run(arguments) => run::run(arguments, &session).await,
         Command::Resume(arguments) => resume::run(arguments, &session).await,
+        Command::Rerun(arguments) => rerun::run(arguments, &session).await,
         Command::Cancel(arguments) => cancel::run(&arguments, &session).await,
         Command::Job(arguments) => job::run(arguments, &session).await,
         Command::Lint(arguments) => lint::run(&arguments, &session),

@@ -41,8 +41,12 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     conduct(settings, arguments.json, session).await
 }
 
-/// What the round was made of when it began.
-fn settings_of(round_id: RoundId, file: RoundFile, session: &Session) -> Result<RoundSettings, Error> {
+/// What a round was made of when it began, as settings with which it is taken up.
+pub(super) fn settings_of(
+    round_id: RoundId,
+    file: RoundFile,
+    session: &Session,
+) -> Result<RoundSettings, Error> {
     let program = this_program()?;
     let drawn = |found: crate::pipeline::Diagnostics| Error::Invalid(found.render(session.diagnostics()));
     let source = Source::new(&file.pipeline_path, &file.pipeline_text);

@@ -119,7 +119,7 @@ pub(super) fn bind(pipeline: &Pipeline, given: &[String]) -> Result<Map<String, 
     Ok(if let Value::Object(inputs) = Value::from(inputs) { inputs } else { Map::new() })
 }
 
-fn random_bytes() -> Result<[u8; 32], Error> {
+pub(super) fn random_bytes() -> Result<[u8; 32], Error> {
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
@@ -128,7 +128,11 @@ fn random_bytes() -> Result<[u8; 32], Error> {
 }
 
 /// `<pipeline>-<utc time>-<4 digits>`.
-fn default_round_id(pipeline: &str, now: jiff::Timestamp, random: &[u8; 32]) -> Result<RoundId, Error> {
+pub(super) fn default_round_id(
+    pipeline: &str,
+    now: jiff::Timestamp,
+    random: &[u8; 32],
+) -> Result<RoundId, Error> {
     let name: String = pipeline
         .to_ascii_lowercase()
         .chars()

@@ -54,7 +54,11 @@ impl Screen {
     fn resumed(&mut self, state: RoundState) {
         let legs = state.jobs.iter().flat_map(|job| job.legs.iter().map(|leg| (&job.job, &leg.key)));
         let standing = legs.filter(|(job, leg)| state.standing(job, leg).is_some()).count();
-        self.line(&format!("resumed: {standing} of {} legs known so far stand", state.leg_counts().known));
+        self.line(&if state.jobs.iter().all(|job| job.started_at.is_none()) {
+            format!("{standing} legs stand as they ended")
+        } else {
+            format!("resumed: {standing} of {} legs known so far stand", state.leg_counts().known)
+        });
         self.state = state;
         self.count();
     }

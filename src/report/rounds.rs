@@ -86,6 +86,8 @@ pub struct RoundSummary {
     pub state: RoundPhase,
     /// First of the leaderboard, if its score is above 0.
     pub winner: Option<Winner>,
+    /// Id of the round this one was made from, where it is a rerun: what that one measured is not measured again.
+    pub parent: Option<RoundId>,
     /// Whether the round has a seal. Whether the seal holds is another question.
     pub is_sealed: bool,
     /// What could not be read of the round, in words.
@@ -181,6 +183,8 @@ struct LegJson<'a> {
     leg: &'a str,
     /// Number of attempts that were begun.
     attempts: u32,
+    /// Whether the leg stands as it ended in the round's parent.
+    is_taken_over: bool,
     /// How the leg ended; none while it has not.
     conclusion: Option<Conclusion>,
     reason: Option<&'a Reason>,
@@ -191,6 +195,7 @@ impl<'a> From<&'a LegState> for LegJson<'a> {
         Self {
             leg: &leg.key,
             attempts: leg.attempt(),
+            is_taken_over: leg.last().is_some_and(|attempt| attempt.is_taken_over),
             conclusion: leg.conclusion(),
             reason: leg.end().and_then(|end| end.reason.as_ref()),
         }
@@ -227,6 +232,7 @@ pub fn show_round(round: &RoundDetail, style: TextStyle) -> String {
         ("started", time(&summary.started_at)),
         ("took", took),
         ("state", state(summary)),
+        ("parent", summary.parent.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)),
         ("sealed", sealed.to_owned()),
         ("files", plain(&summary.path)),
     ] {
@@ -311,6 +317,7 @@ mod tests {
                 image: Some("embedded/turbo".to_owned()),
                 score: 0.812_345,
             }),
+            parent: None,
             is_sealed: matches!(state, RoundPhase::Ended(_)),
             problem: None,
         }

@@ -9,6 +9,7 @@
 mod event;
 mod legs;
 mod placement;
+mod rerun;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -16,5 +17,6 @@ mod tests;
 pub use event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
 pub(crate) use legs::reason as pipeline_reason;
 pub use placement::{Placement, PlacementError, RunnerSlot, placement_of};
+pub use rerun::{Again, AgainError};
 pub use scheduler::Scheduler;
 pub(crate) use scheduler::fault_of;

@@ -141,6 +141,7 @@ mod tests {
             job: "measure".to_owned(),
             leg: "0000-a".to_owned(),
             attempt: 1,
+            upstream: std::collections::BTreeSet::new(),
             attempt_dir: data.path().to_owned(),
             scratch_dir: data.path().to_owned(),
             started_at_us: 0,

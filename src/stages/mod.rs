@@ -17,6 +17,7 @@ mod set_weights;
 mod verify_logprobs;
 mod warm_up;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +78,8 @@ pub struct JobContext<'a> {
     pub leg: String,
     /// Number of the attempt, from 1.
     pub attempt: u32,
+    /// The jobs that the job needs, directly or through others: what it may build on.
+    pub upstream: BTreeSet<String>,
     /// Directory of the attempt; what is left there is kept.
     pub attempt_dir: PathBuf,
     /// Directory that is removed when the job ends.
@@ -343,8 +346,17 @@ fn load<T: Table, S: LeavesData>(
     data: &Handle<S>,
     name: &str,
 ) -> Result<Vec<T>, StageError> {
-    let bytes = context.round.directory.read(&format!("{}/{name}", data.attempt()), MAX_TABLE_BYTES)?;
-    Ok(crate::artifact::decode(&bytes)?)
+    read_table(context, &format!("{}/{name}", data.attempt()))
+}
+
+/// Reads rows of this round's, whichever round left them.
+fn read_table<T: Table>(context: &JobContext<'_>, relative: &str) -> Result<Vec<T>, StageError> {
+    let mut rows: Vec<T> =
+        crate::artifact::decode(&context.round.directory.read(relative, MAX_TABLE_BYTES)?)?;
+    for row in &mut rows {
+        row.set_round(context.round.round_id.as_str());
+    }
+    Ok(rows)
 }
 
 /// The handle to what this attempt leaves: the output `data`.

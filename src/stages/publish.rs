@@ -1,12 +1,14 @@
 //! `publish`: gathers what the legs left into the round's tables and writes the summary.
 //!
-//! A stage leaves rows of a table as `<table>.parquet`. Of every leg that succeeded, the last attempt's rows
-//! enter; what a failed attempt left stays where it is, as a diagnostic, and is never mixed in.
+//! A stage leaves rows of a table as `<table>.parquet`. Of every leg that succeeded in the jobs that this one needs,
+//! directly or through others, the last attempt's rows enter, and what earlier steps of this one left; what a failed
+//! attempt left stays where it is, as a diagnostic, and is never mixed in. So what is published follows from the
+//! pipeline, not from what else happens to run at the same time.
 
 use std::collections::BTreeSet;
 
-use super::{JobContext, MAX_TABLE_BYTES, StageError};
-use crate::artifact::{PublishedTable, RoundState, Table, decode, layout};
+use super::{JobContext, StageError, data_dir, read_table};
+use crate::artifact::{JobState, PublishedTable, RoundState, Table, layout};
 use crate::model::{
     CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow, TokenRow,
     VerdictRow,
@@ -16,7 +18,11 @@ use crate::report::{SummaryInput, TableCount, summary_markdown};
 
 pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
     let state = RoundState::of(&context.round.directory.read_journal()?.lines);
-    let mut gathered = Gathered { context, attempts: succeeded(&state), tables: Vec::new() };
+    let is_needed = |job: &&JobState| context.upstream.contains(&job.job);
+    let jobs: Vec<JobState> = state.jobs.iter().filter(is_needed).cloned().collect();
+    let mut attempts = succeeded(&jobs);
+    attempts.push(data_dir(context));
+    let mut gathered = Gathered { context, attempts, tables: Vec::new() };
     let commitments = gathered.publish::<CommitmentRow>()?;
     gathered.publish::<SubmissionRow>()?;
     let reads = gathered.publish::<ReadRow>()?;
@@ -41,7 +47,7 @@ pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Resul
         decisions: &decisions,
         verdicts: &verdicts,
         weights: &[],
-        jobs: &state.jobs,
+        jobs: &jobs,
         tables: &counts,
     });
     context.round.directory.write_whole(layout::SUMMARY_FILE, summary.as_bytes())?;
@@ -49,8 +55,8 @@ pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Resul
 }
 
 /// The directory of the last attempt of every leg that succeeded, by job and leg.
-fn succeeded(state: &RoundState) -> Vec<String> {
-    let legs = state.jobs.iter().flat_map(|job| job.legs.iter().map(move |leg| (job, leg)));
+fn succeeded(jobs: &[JobState]) -> Vec<String> {
+    let legs = jobs.iter().flat_map(|job| job.legs.iter().map(move |leg| (job, leg)));
     let mut found: Vec<(&str, &str, u32)> = legs
         .filter(|(_, leg)| leg.conclusion() == Some(Conclusion::Success))
         .map(|(job, leg)| (job.job.as_str(), leg.key.as_str(), leg.attempt()))
@@ -78,7 +84,7 @@ impl Gathered<'_> {
         for attempt in &self.attempts {
             let relative = format!("{attempt}/{}.parquet", T::NAME);
             if directory.path().join(&relative).is_file() {
-                rows.extend(decode::<T>(&directory.read(&relative, MAX_TABLE_BYTES)?)?);
+                rows.extend(read_table::<T>(self.context, &relative)?);
             }
         }
         self.tables.push(directory.write_table(&rows)?);

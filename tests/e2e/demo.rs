@@ -53,6 +53,22 @@ fn decided(round: &Round, name: &str) -> String {
     panic!("three rounds decided nothing: the machine is too noisy to tell twice as fast from as fast")
 }
 
+/// Ranks a round again, from its files alone: every table is the same but for the round's name.
+fn ranked_again(round: &Round, id: &str) {
+    let output = round.output(&["rerun", id, "--from", "rank", "--round", "again"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for table in TABLES.iter().filter(|table| **table != "step_attempts") {
+        let rows = |id: &str| format!("SELECT * EXCLUDE (round_id) FROM {table} WHERE round_id = '{id}'");
+        let (parent, child) = (rows(id), rows("again"));
+        let differing = format!(
+            "SELECT COUNT(*) AS n FROM (({parent}) EXCEPT ({child}) UNION ({child}) EXCEPT ({parent})) AS d"
+        );
+        assert_eq!(round.rows(&differing)[0]["n"].as_u64(), Some(0), "{table}");
+    }
+    let ran = round.rows("SELECT DISTINCT job FROM step_attempts WHERE round_id = 'again' ORDER BY job");
+    assert_eq!(ran.iter().map(|row| text(row, "job")).collect::<Vec<_>>(), ["publish", "rank"]);
+}
+
 #[test]
 fn the_demo_round_ends_as_described_and_again_the_same() {
     let round = Round::new();
@@ -94,6 +110,7 @@ fn the_demo_round_ends_as_described_and_again_the_same() {
     for file in ["round.json", "journal.jsonl", "summary.md", "SEAL"] {
         assert!(directory.join(file).metadata().is_ok_and(|file| file.len() > 0), "{file}");
     }
+    ranked_again(&round, &first);
     let (first, second) = (verdicts(&round, &first), verdicts(&round, &second));
     assert_eq!(first.0, second.0, "one seed, the same prompts");
     assert_eq!(first.1, second.1, "the same verdicts");

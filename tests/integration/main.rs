@@ -8,4 +8,5 @@ mod layers;
 mod process;
 #[cfg(feature = "reference")]
 mod reference;
+mod rerun;
 mod shipped;

@@ -5,6 +5,7 @@
 //! is `artifact`'s business.
 #![expect(clippy::disallowed_methods, reason = "this is the module that touches files")]
 
+mod derive;
 mod journal;
 mod rounds;
 mod seal;
@@ -23,6 +24,7 @@ use crate::artifact::{
 use crate::artifact::{Seal, digest, journal as journal_format};
 use crate::model::RoundId;
 
+pub use derive::Derivation;
 #[cfg(test)]
 pub(crate) use journal::JournalFile;
 pub use journal::JournalWriter;
@@ -90,6 +92,14 @@ pub enum StoreError {
     Sealed {
         /// The file that should have been written.
         path: PathBuf,
+    },
+    /// A file of a sealed round is not what was sealed.
+    #[error("`{path}` cannot be taken over: {difference}")]
+    NotAsSealed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        difference: Box<SealDifference>,
     },
     /// A file is larger than anything this program writes.
     #[error("`{path}` is larger than {limit} bytes")]

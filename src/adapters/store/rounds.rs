@@ -81,6 +81,7 @@ pub fn round_detail(directory: &RoundDirectory) -> RoundDetail {
             .map(|start| start.pipeline.clone())
             .or_else(|| file.as_ref().map(|file| file.pipeline_path.clone())),
         run_name: journal.start.as_ref().and_then(|start| start.run_name.clone()),
+        parent: file.as_ref().and_then(|file| Some(file.parent.as_ref()?.round_id.clone())),
         started_at: file.map(|file| file.started_at).or_else(|| journal.started_at.map(|at| at.to_string())),
         ended_at: journal.end.map(|end| end.at.to_string()),
         state: phase,

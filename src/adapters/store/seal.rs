@@ -24,7 +24,7 @@ pub(super) fn digests(root: &Path) -> Result<Seal, StoreError> {
     files.map(|(relative, kind)| entry(root, &relative, kind)).collect()
 }
 
-fn entry(root: &Path, relative: &Path, kind: FileType) -> Result<SealEntry, StoreError> {
+pub(super) fn entry(root: &Path, relative: &Path, kind: FileType) -> Result<SealEntry, StoreError> {
     let path = root.join(relative);
     let mut hasher = Hasher::default();
     let size = if kind.is_symlink() {
@@ -51,7 +51,7 @@ pub(super) fn remove_partial_files(root: &Path) -> Result<(), StoreError> {
 }
 
 /// All plain files and links below `root`, by relative path.
-fn walk(root: &Path) -> Result<Vec<(PathBuf, FileType)>, StoreError> {
+pub(super) fn walk(root: &Path) -> Result<Vec<(PathBuf, FileType)>, StoreError> {
     let too_many = || StoreError::TooMany { path: root.to_owned(), limit: MAX_FILES, depth: MAX_DEPTH };
     let mut found = Vec::new();
     let mut open = vec![(PathBuf::new(), 0)];

@@ -503,3 +503,31 @@ proptest! {
         prop_assert!(state.legs().all(|leg| leg.attempts.is_empty() == (leg.attempt() == 0)));
     }
 }
+
+#[test]
+fn what_was_taken_over_stands_whatever_it_came_to() {
+    let taken = |leg: &str, conclusion| {
+        JournalEvent::LegTakenOver(TakenLeg {
+            at: which("m", leg, 2),
+            runner: "box".to_owned(),
+            started_at: Timestamp::UNIX_EPOCH,
+            ended_at: Timestamp::UNIX_EPOCH,
+            conclusion,
+            reason: (conclusion != Conclusion::Success).then(|| Reason::new(Fault::Infra, "gone", "gone")),
+            outputs: Map::new(),
+        })
+    };
+    let resumed = || JournalEvent::RoundResumed { tool_version: "1".to_owned() };
+    let state = RoundState::of(&lines(vec![
+        start(),
+        taken("a", Conclusion::Success),
+        taken("b", Conclusion::Failure),
+        job_started(),
+        planned(&["a", "b", "c"]),
+        resumed(),
+    ]));
+    let standing = |leg| state.standing("m", leg).map(|(attempt, end)| (attempt.attempt, end.conclusion));
+    assert_eq!(standing("a"), Some((2, Conclusion::Success)));
+    assert_eq!(standing("b"), Some((2, Conclusion::Failure)), "even the machine's fault");
+    assert_eq!(standing("c"), None);
+}
