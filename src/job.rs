@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::adapters::shell::{Shell, ShellStep};
 use crate::adapters::store::RoundDirectory;
-use crate::artifact::{JobStep, JournalEvent, Publication, StepKind};
+use crate::artifact::{AttemptState, JobStep, JournalEvent, Publication, StepKind};
 use crate::model::{Conclusion, Fault, Reason};
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
 use crate::pipeline::definition::{Flag, Job, Step, StepAction, texts};
@@ -26,7 +26,7 @@ use crate::pipeline::template::diagnostic;
 use crate::ports::{JobNews, JobOrder, JobRunner, JobStop};
 use crate::report::text::error_chain;
 use crate::schedule::{AttemptEnd, fault_of, pipeline_reason};
-use crate::stages::{JobContext, Notes, RoundContext, RunnerContext, StepFailure, run_stage};
+use crate::stages::{JobContext, Notes, RoundContext, RunnerContext, StepFailure, again, run_stage};
 
 /// How long a server may take to end when it is asked to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -54,16 +54,46 @@ impl JobRunner for InProcess {
         stop: JobStop,
     ) -> BoxFuture<'static, AttemptEnd> {
         let (runner, shell) = (self.runner.clone(), Arc::clone(&self.shell));
-        let run = JobRun { order, runner, shell, news, stop };
+        let run = JobRun { order, runner, work: Work::Here(shell), news, stop };
         run_attempt(run).boxed()
     }
+}
+
+/// An attempt as it is kept: what the journal says of it, and the directory in which its files lie.
+#[derive(Debug, Clone)]
+pub struct KeptAttempt {
+    /// The directory of the round.
+    pub directory: RoundDirectory,
+    /// What the journal says of the attempt.
+    pub state: AttemptState,
+}
+
+/// Does an attempt again from what is kept of it: evaluates all that the pipeline says, derives again what follows from
+/// the files, takes from the journal what only the world could do, and leaves what it makes below the order's own data
+/// directory. Measures nothing, waits for nothing.
+pub async fn attempt_again(
+    order: JobOrder,
+    runner: RunnerContext,
+    kept: KeptAttempt,
+    news: UnboundedSender<JobNews>,
+) -> AttemptEnd {
+    let work = Work::Again(Box::new(kept));
+    run_attempt(JobRun { order, runner, work, news, stop: JobStop::default() }).await
+}
+
+/// Who does what the steps say.
+enum Work {
+    /// The world: stages and scripts run, scripts by this shell.
+    Here(Arc<Shell>),
+    /// Nobody, for it was done.
+    Again(Box<KeptAttempt>),
 }
 
 /// An attempt under way.
 struct JobRun {
     order: JobOrder,
     runner: RunnerContext,
-    shell: Arc<Shell>,
+    work: Work,
     news: UnboundedSender<JobNews>,
     stop: JobStop,
 }
@@ -91,7 +121,11 @@ async fn run_attempt(run: JobRun) -> AttemptEnd {
             return failed(Fault::Infra, "machine", format!("make a scratch directory: {error}"));
         }
     };
-    let round = RoundContext { round_id: order.round_id.clone(), directory, seed: order.seed.clone() };
+    let kept = match &run.work {
+        Work::Here(_) => directory.clone(),
+        Work::Again(kept) => kept.directory.clone(),
+    };
+    let round = RoundContext { round_id: order.round_id.clone(), directory, kept, seed: order.seed.clone() };
     let context = JobContext {
         round: &round,
         runner: &run.runner,
@@ -336,13 +370,14 @@ impl<'a> StepLoop<'a> {
         loop {
             tries += 1;
             let end = self.attempt(index, step, env).await;
-            let again = end.outcome == Conclusion::Failure
+            let tries_again = matches!(self.run.work, Work::Here(_))
+                && end.outcome == Conclusion::Failure
                 && tries <= step.retry.max
                 && end
                     .reason
                     .as_ref()
                     .is_some_and(|reason| step.retry.on.iter().any(|name| fault_of(*name) == reason.fault));
-            if !again {
+            if !tries_again {
                 return end;
             }
             let delay = step.retry.backoff.delay_before(tries);
@@ -356,7 +391,8 @@ impl<'a> StepLoop<'a> {
 
     async fn attempt(&mut self, index: usize, step: &Step, env: &Environment) -> StepEnd {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let limit = [step.timeout, left].into_iter().flatten().min();
+        let is_here = matches!(self.run.work, Work::Here(_));
+        let limit = [step.timeout, left].into_iter().flatten().min().filter(|_| is_here);
         let work = self.action(index, step, env);
         let result = match limit {
             None => work.await,
@@ -396,7 +432,16 @@ impl<'a> StepLoop<'a> {
                     .spec()
                     .bind(&given)
                     .map_err(|error| Reason::new(Fault::Pipeline, "bad-parameter", error.to_string()))?;
-                let output = run_stage(call, &mut self.context).await?;
+                let output = match &self.run.work {
+                    Work::Here(_) => run_stage(call, &mut self.context).await?,
+                    Work::Again(kept) => {
+                        let recorded = recorded(&kept.state, index)?;
+                        match again(call, recorded, &self.context).map_err(|error| error.reason())? {
+                            Some(output) => output,
+                            None => return Ok(StepGain { outputs: recorded.clone(), published: None }),
+                        }
+                    }
+                };
                 let outputs = output.to_json().map_err(|error| {
                     Reason::new(Fault::Unknown, "json", format!("write outputs as JSON: {error}"))
                 })?;
@@ -405,17 +450,24 @@ impl<'a> StepLoop<'a> {
             StepAction::Run { script, .. } => {
                 let scope = known.at(Site::Script, self.status);
                 let script = script.text(&scope).map_err(|error| self.expression(&error))?;
+                let scripts = match &self.run.work {
+                    Work::Here(shell) => shell,
+                    Work::Again(kept) => {
+                        let outputs = recorded(&kept.state, index)?.clone();
+                        return Ok(StepGain { outputs, published: None });
+                    }
+                };
                 let working_dir = std::env::current_dir().map_err(|error| {
                     Reason::new(Fault::Infra, "machine", format!("find the working directory: {error}"))
                 })?;
-                let shell = ShellStep {
+                let script = ShellStep {
                     script,
                     env: BTreeMap::clone(&env.variables),
                     working_dir,
                     files_dir: self.context.attempt_dir.clone(),
                     name: format!("step-{index}"),
                 };
-                let outputs = self.run.shell.run(shell, self.context.cancel.clone()).await?;
+                let outputs = scripts.run(script, self.context.cancel.clone()).await?;
                 Ok(StepGain { outputs, published: None })
             }
         }
@@ -467,6 +519,23 @@ fn environment_of(run: &JobRun, job: &Job) -> Result<Environment, Reason> {
     let own = texts(&job.env, &contexts.at(Site::JobEnv, Status::Success));
     variables.extend(own.map_err(|error| pipeline_reason(&run.order.pipeline.source, &diagnostic(&error)))?);
     Ok(Environment::of(variables))
+}
+
+/// The outputs of a step as they are recorded, or why it did not succeed then.
+fn recorded(attempt: &AttemptState, index: usize) -> Result<&Map<String, Json>, StepFailure> {
+    let step = u32::try_from(index).ok().and_then(|index| attempt.steps.get(&index));
+    let Some(end) = step.and_then(|step| step.end.as_ref()) else {
+        let why = "the journal does not say that the step ran";
+        return Err(Reason::new(Fault::Unknown, "not-recorded", why).into());
+    };
+    match end.outcome {
+        Conclusion::Success => Ok(&end.outputs),
+        Conclusion::Cancelled => Err(StepFailure::Cancelled),
+        Conclusion::Failure | Conclusion::Skipped => {
+            let unexplained = || Reason::new(Fault::Unknown, "not-recorded", "the journal says no reason");
+            Err(end.reason.clone().unwrap_or_else(unexplained).into())
+        }
+    }
 }
 
 /// What is to be said of tables that a stage has written: that they are published.

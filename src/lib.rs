@@ -23,6 +23,7 @@
 //! | 3 | [`adapters`]: engines, shell, processes of jobs, chain, store, query; [`stages`]: the built-in actions |
 //! | 4 | [`job`]: one attempt of one leg; [`round`]: the only event loop |
 //! | beside | `reference`: the embedded reference server, used by the command line only |
+//! | 5 | [`audit`]: a round done again from its files, and compared |
 //! | top | [`error`], [`cli`] |
 //!
 //! # Invariants
@@ -41,6 +42,7 @@
 
 pub mod adapters;
 pub mod artifact;
+pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod error;

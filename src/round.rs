@@ -274,12 +274,13 @@ fn derive(
         parent: Some(origin.parent.clone()),
         ..origin.file.clone()
     };
-    let attempts =
-        origin.taken.iter().map(|TakenLeg { at, .. }| layout::attempt_path(&at.job, &at.leg, at.attempt));
+    let attempt = |taken: &TakenLeg| layout::attempt_path(&taken.at.job, &taken.at.leg, taken.at.attempt);
+    let mut shared = vec![layout::TOKENIZER_DIR.to_owned()];
+    shared.extend(origin.taken.iter().map(attempt));
     let taken = origin.taken.iter().cloned().map(JournalEvent::LegTakenOver);
     let derivation = Derivation {
         parent: &origin.directory,
-        attempts: attempts.collect(),
+        directories: shared,
         round_file,
         events: std::iter::once(start(pipeline_digest)).chain(taken).map(|event| (now, event)).collect(),
     };
@@ -302,7 +303,7 @@ fn check_models(began: &RoundFile, now: &RoundFile) -> Result<(), Error> {
 }
 
 /// The contexts that stay the same for the whole round.
-fn contexts_of(settings: &RoundSettings) -> Result<KnownContexts, Error> {
+pub(crate) fn contexts_of(settings: &RoundSettings) -> Result<KnownContexts, Error> {
     let run = Object::new().with("id", settings.round_id.as_str()).with("trigger", "dispatch");
     let known = KnownContexts::default()
         .with(ContextName::Inputs, Value::from(Json::Object(settings.inputs.clone())))
@@ -317,7 +318,7 @@ fn unstartable(settings: &RoundSettings, error: &ExprError) -> Error {
     Error::Invalid(Diagnostics::new(&settings.pipeline.source, found).render(Color::Never))
 }
 
-fn scheduler_settings(
+pub(crate) fn scheduler_settings(
     settings: &RoundSettings,
     contexts: KnownContexts,
     history: RoundState,

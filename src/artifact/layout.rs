@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::digest::sha256;
-use crate::model::RoundId;
+use crate::model::{Digest, RoundId};
 
 /// The file that says what the round was made of; see [`super::RoundFile`].
 pub const ROUND_FILE: &str = "round.json";
@@ -17,6 +17,8 @@ pub const SEAL_FILE: &str = "SEAL";
 pub const LOCK_FILE: &str = "lock";
 /// The file that shows the round to people.
 pub const SUMMARY_FILE: &str = "summary.md";
+/// The directory of the tokenizers by which the round's tokens were counted.
+pub const TOKENIZER_DIR: &str = "tokenizers";
 /// Start of the name of a file that is still being written.
 pub const PARTIAL_PREFIX: &str = ".part-";
 
@@ -40,6 +42,11 @@ pub fn round_of_dir(name: &str) -> Option<RoundId> {
 /// Path of a published table's file.
 pub fn table_path(table: &str) -> String {
     format!("results/{table}.parquet")
+}
+
+/// Path of a tokenizer by its digest.
+pub fn tokenizer_path(digest: &Digest) -> String {
+    format!("{TOKENIZER_DIR}/{}.json", digest.as_str().trim_start_matches("sha256:"))
 }
 
 /// Directory in which an attempt of a leg keeps its files: `jobs/<job>/<leg>/attempt-<n>`. The only leg of a job

@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod cell;
+mod compare;
 pub mod digest;
 #[cfg(test)]
 mod drawn;
@@ -23,6 +24,7 @@ mod table;
 mod table_writer;
 mod version;
 
+pub use compare::CellDifference;
 pub use error::ArtifactError;
 pub use footer::TableFooter;
 pub use journal::{
@@ -37,6 +39,6 @@ pub use round_state::{
 };
 pub use row::Table;
 pub use seal::{Seal, SealDifference, SealEntry};
-pub use table::{ColumnInfo, TABLE_NAMES, TableInfo, encode_empty, inspect, rewrite, tables};
+pub use table::{ColumnInfo, TABLE_NAMES, TableInfo, difference, encode_empty, inspect, rewrite, tables};
 pub use table_writer::TableWriter;
 pub use version::FormatVersion;

@@ -12,6 +12,7 @@ use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::{Field, Schema};
 
 use super::cell::{Cell, Scalar as _, SortKey as _, Unfit};
+use super::compare::{CellDifference, first_cell};
 #[cfg(test)]
 use super::drawn::{Drawn, DrawnRow, DrawnValues};
 use super::footer::{TableFooter, read_footer};
@@ -245,6 +246,22 @@ macro_rules! tables {
             }
         }
 
+        /// The first difference between the rows of two files of a table; none if there is no table of this name.
+        ///
+        /// # Errors
+        /// As [`super::decode`].
+        pub fn difference(
+            table: &str,
+            recorded: &[u8],
+            recomputed: &[u8],
+        ) -> Option<Result<Option<CellDifference>, ArtifactError>> {
+            match table {
+                $( $name => Some(first_cell::<$row>(recorded, recomputed)), )+
+                <ExchangeRow as Table>::NAME => Some(first_cell::<ExchangeRow>(recorded, recomputed)),
+                _ => None,
+            }
+        }
+
         /// A stranger's file of a table as a file of our own making, see [`super::decode`]; none if there is no
         /// table of this name. For readers that a crafted file could crash.
         ///
@@ -285,7 +302,7 @@ tables! {
         round_id, read_key, arm, hotkey, image, digest, position, sequence, attempt, runner, boot_id, boot_ns,
         warm_up_ns, benchmark_ns, started_at_us, status, fault, reason, detail, requests, failed_requests,
         client_lag_p50_ns, client_lag_p99_ns, client_cpu_ns, machine_cpu, machine_cpus, machine_memory_bytes,
-    }
+    } + { tokenizer_digest }
     RequestRow = "requests" v 1 by (read_key, prompt_index) {
         round_id, read_key, prompt_index, prompt_sha256, status, flags, http_status, send_offset_ns, sent_ns,
         headers_ns, first_byte_ns, first_event_ns, ttft_ns, e2e_ns, finish_ns, done_ns, end_ns, tpot_ns, mdt_ns,

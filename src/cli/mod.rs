@@ -3,6 +3,7 @@
 //! stdout is data, stderr is talk. A verb turns arguments into a call of the library and its result into text;
 //! it decides nothing.
 
+mod audit;
 mod cancel;
 mod conduct;
 mod engines;
@@ -68,6 +69,8 @@ enum Command {
     Resume(resume::Arguments),
     /// Does a round again from some point on, or some of its legs, as a new round that shares the rest.
     Rerun(rerun::Arguments),
+    /// Recomputes a published round from its files and compares: exit code 6 where it is not what it says.
+    Audit(audit::Arguments),
     /// Stops a round that runs now, and waits until it has ended.
     Cancel(cancel::Arguments),
     /// Finds the mistakes in pipelines and runners before anything runs.
@@ -148,6 +151,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Run(arguments) => run::run(arguments, &session).await,
         Command::Resume(arguments) => resume::run(arguments, &session).await,
         Command::Rerun(arguments) => rerun::run(arguments, &session).await,
+        Command::Audit(arguments) => audit::run(arguments, &session).await,
         Command::Cancel(arguments) => cancel::run(&arguments, &session).await,
         Command::Job(arguments) => job::run(arguments, &session).await,
         Command::Lint(arguments) => lint::run(&arguments, &session),

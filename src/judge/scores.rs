@@ -50,6 +50,19 @@ pub fn fill_scores(rows: &mut [TokenRow], scores: &BTreeMap<Question, Vec<TokenS
     }
 }
 
+/// The scores that stand in the rows of answers, by question: what [`fill_scores`] filled them with.
+pub fn kept_scores(rows: &[TokenRow]) -> BTreeMap<Question, Vec<TokenScore>> {
+    let score = |row: &TokenRow| {
+        Some(TokenScore {
+            logprob: row.scorer_logprob?,
+            rank: row.scorer_rank?,
+            top_logprob: row.scorer_top_logprob?,
+        })
+    };
+    let scored = |answer: &[TokenRow]| Some((question(answer)?, answer.iter().map_while(score).collect()));
+    rows.chunk_by(is_same_answer).filter_map(scored).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +88,8 @@ mod tests {
         fill_scores(&mut rows, &scores);
         let filled: Vec<_> = rows.iter().map(|row| row.scorer_logprob).collect();
         assert_eq!(filled, [Some(-1.0), Some(-2.0), Some(-3.0), Some(-3.0), None]);
+        let kept = kept_scores(&rows);
+        assert_eq!(kept.get(&(2, vec![9])), Some(&Vec::new()), "never scored");
+        assert!(scores.iter().all(|(question, scores)| kept.get(question) == Some(scores)));
     }
 }

@@ -103,5 +103,7 @@ row! {
         pub machine_cpus: Option<u32>,
         /// Size of the machine's memory.
         pub machine_memory_bytes: Option<i64>,
+        /// Digest of the tokenizer by which tokens were counted: the round keeps the file.
+        pub tokenizer_digest: Option<String>,
     }
 }

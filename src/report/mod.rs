@@ -5,12 +5,14 @@
 //! come from is `adapters::store`'s and `adapters::query`'s business.
 #![deny(clippy::disallowed_methods)]
 
+mod audit;
 mod leaderboard;
 pub mod query_output;
 mod rounds;
 mod summary;
 pub mod text;
 
+pub use audit::{AuditReport, Difference, audit_json, audit_text};
 pub use leaderboard::leaderboard_table;
 pub use query_output::QueryResult;
 pub use rounds::{

@@ -25,7 +25,7 @@ enum JobPhase {
     Ended(Conclusion),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ScheduledJob {
     phase: JobPhase,
     /// The jobs it needs, by index.
@@ -62,7 +62,7 @@ enum LegPhase {
     Ended,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ScheduledLeg {
     phase: LegPhase,
     /// Index of the leg's sequence, if it is in one.
@@ -128,7 +128,7 @@ impl ScheduledJob {
 }
 
 /// What runs in one placement, and what may start there.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PlacementState {
     capacity: u32,
     running: u32,
@@ -137,7 +137,7 @@ struct PlacementState {
 }
 
 /// Decides what happens next in a round.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scheduler {
     settings: SchedulerSettings,
     jobs: Vec<ScheduledJob>,

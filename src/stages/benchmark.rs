@@ -9,15 +9,22 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::kept_streams::{KeptStreams, Measured};
-use super::{JobContext, StageError, handle, write_rows, write_table};
+use super::{JobContext, StageError, handle, read_kept, write_rows, write_table};
+use crate::adapters::store::StoreError;
+use crate::artifact::digest::sha256;
+use crate::artifact::layout;
 use crate::client::{Deadline, LoadPlan, LoadResult, Target, run_single_stream};
-use crate::measure::{PinnedTokenizer, Prompt, RequestShape, Workload, request_body};
-use crate::model::{Arm, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus};
+use crate::measure::{PinnedTokenizer, Prompt, RequestShape, Workload, derive_records, request_body};
+use crate::model::{
+    Arm, Digest, ExchangeRow, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus, StreamRow, TokenRow,
+};
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
 
 /// Most prompts of one read; more are a mistake.
 pub(super) const MAX_PROMPTS: u32 = 100_000;
+/// A tokenizer's file may not be larger than this; Qwen2.5's has 7 MB.
+const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 
 /// The prompts of a round: the same for every read, so that reads can be compared prompt by prompt.
 pub(super) fn prompts(context: &JobContext<'_>, count: u32) -> Vec<Prompt> {
@@ -40,7 +47,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
             parameters.prompts
         )));
     }
-    let tokenizer = load_tokenizer(context)?;
+    let (tokenizer, tokenizer_digest) = load_tokenizer(context)?;
     let shape = RequestShape {
         model: context.server()?.model_name.clone(),
         max_tokens: parameters.max_tokens,
@@ -58,26 +65,115 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let mut kept = KeptStreams::begin(measured, context)?;
     let result = load(plan, &mut kept, context).await?;
     let (requests, answers) = kept.finish(context)?;
-    let failed: Vec<&RequestRow> =
-        requests.iter().filter(|request| request.status != RequestStatus::Ok).collect();
-    let read = read_row(&parameters.read, &result, (requests.len(), failed.len()), context);
-    let failure = failed.first().map(|request| {
-        let flags = request.flags.iter().map(|flag| flag.as_str()).collect::<Vec<_>>().join(", ");
-        format!("prompt {} ended {} {flags}", request.prompt_index, request.status)
-    });
-    let (request_count, failed_count) = (requests.len(), failed.len());
-    write_rows(context, "read.parquet", &[read])?;
-    write_rows(context, "answers.parquet", &answers)?;
-    write_table(context, &requests)?;
+    let failed = requests.iter().filter(|request| request.status != RequestStatus::Ok).count();
+    let counts = (requests.len(), failed);
+    let mut read = read_row(&parameters.read, &result, counts, context);
+    read.tokenizer_digest = Some(tokenizer_digest.to_string());
+    leave(&parameters, &Derived { read, requests, answers }, context)
+}
+
+/// All rows that follow from what is kept of a read.
+struct Derived {
+    read: ReadRow,
+    requests: Vec<RequestRow>,
+    answers: Vec<TokenRow>,
+}
+
+/// Leaves the rows, and says whether the read is a measurement.
+fn leave(parameters: &Parameters, derived: &Derived, context: &JobContext<'_>) -> Result<Output, StageError> {
+    let Derived { read, requests, answers } = derived;
+    write_rows(context, "read.parquet", std::slice::from_ref(read))?;
+    write_rows(context, "answers.parquet", answers)?;
+    write_table(context, requests)?;
 
     let TimeSpan(limit) = parameters.max_client_lag;
-    if let Some(lag) = result.health.lag_p99.filter(|lag| *lag > limit) {
+    let lag =
+        read.client_lag_p99_ns.map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or_default()));
+    if let Some(lag) = lag.filter(|lag| *lag > limit) {
         return Err(StageError::ClientLag { lag, limit });
     }
-    if let Some(first) = failure.filter(|_| parameters.read.arm == Arm::Baseline) {
-        return Err(StageError::BaselineFailed { failed: failed_count, requests: request_count, first });
+    let failed: Vec<&RequestRow> =
+        requests.iter().filter(|request| request.status != RequestStatus::Ok).collect();
+    if let Some(first) = failed.first().filter(|_| parameters.read.arm == Arm::Baseline) {
+        let flags = first.flags.iter().map(|flag| flag.as_str()).collect::<Vec<_>>().join(", ");
+        let first = format!("prompt {} ended {} {flags}", first.prompt_index, first.status);
+        return Err(StageError::BaselineFailed { failed: failed.len(), requests: requests.len(), first });
     }
-    Ok(Output { requests: request_count as u64, failed: failed_count as u64, data: handle(context)? })
+    Ok(Output { requests: requests.len() as u64, failed: failed.len() as u64, data: handle(context)? })
+}
+
+/// Derives the rows again from the streams that are kept of the read, and leaves them.
+pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
+    let reads: Vec<ReadRow> = read_kept(context, "read.parquet")?;
+    let [read] = <[ReadRow; 1]>::try_from(reads)
+        .map_err(|rows| StageError::NotAsPlanned(format!("{} rows of the read are kept", rows.len())))?;
+    let tokenizer = kept_tokenizer(&read, context)?;
+    let mut exchanges: Vec<ExchangeRow> = read_kept(context, "exchanges.parquet")?;
+    let pieces: Vec<StreamRow> = read_kept(context, "streams.parquet")?;
+    let prompts = prompts(context, parameters.prompts);
+    if exchanges.len() != prompts.len() {
+        let (kept, planned) = (exchanges.len(), prompts.len());
+        return Err(StageError::NotAsPlanned(format!(
+            "{kept} requests of read `{}` are kept, and {planned} were to be sent",
+            parameters.read.key
+        )));
+    }
+    for (exchange, prompt) in exchanges.iter_mut().zip(&prompts) {
+        exchange.read_key.clone_from(&parameters.read.key);
+        exchange.prompt_index = prompt.index;
+        exchange.prompt_sha256.clone_from(&prompt.sha256);
+    }
+    write_table(context, &exchanges)?;
+    let mut requests = Vec::with_capacity(exchanges.len());
+    let mut answers = Vec::new();
+    for record in derive_records(&tokenizer, &exchanges, &pieces)? {
+        requests.push(record.request);
+        answers.extend(record.tokens);
+    }
+    let failed = requests.iter().filter(|request| request.status != RequestStatus::Ok).count();
+    let read = ReadRow {
+        requests: requests.len() as u32,
+        failed_requests: failed as u32,
+        status: ReadStatus::Measured,
+        attempt: context.attempt,
+        runner: context.runner.name.clone(),
+        started_at_us: context.started_at_us,
+        ..of_spec(&parameters.read, read)
+    };
+    leave(parameters, &Derived { read, requests, answers }, context)
+}
+
+/// The row with all that the plan says of its read.
+fn of_spec(spec: &ReadSpec, row: ReadRow) -> ReadRow {
+    ReadRow {
+        read_key: spec.key.clone(),
+        arm: spec.arm,
+        hotkey: spec.hotkey.as_ref().map(ToString::to_string),
+        image: spec.image.to_string(),
+        digest: spec.digest.to_string(),
+        position: spec.position,
+        sequence: spec.sequence.clone(),
+        ..row
+    }
+}
+
+/// The tokenizer that the round keeps for a read.
+fn kept_tokenizer(read: &ReadRow, context: &JobContext<'_>) -> Result<PinnedTokenizer, StageError> {
+    let digest = read.tokenizer_digest.as_ref().and_then(|text| text.parse::<Digest>().ok());
+    let digest = digest.ok_or_else(|| {
+        let key = &read.read_key;
+        StageError::NotAsPlanned(format!(
+            "the round keeps no tokenizer for read `{key}`: it is an older round"
+        ))
+    })?;
+    let relative = layout::tokenizer_path(&digest);
+    let path = context.round.kept.path().join(&relative);
+    let bytes = context.round.kept.read(&relative, MAX_TOKENIZER_BYTES)?;
+    if sha256(&bytes) != digest {
+        return Err(StageError::Tokenizer { path, why: "it is not the one that its name says".to_owned() });
+    }
+    PinnedTokenizer::from_bytes(&bytes)
+        .map_err(|error| StageError::Tokenizer { path, why: error.to_string() })
 }
 
 /// Runs the load, keeps what comes and tells how far it is; an early end of the server ends it by its failing
@@ -147,15 +243,26 @@ fn read_row(
         machine_cpu: machine.cpu,
         machine_cpus: machine.cpus,
         machine_memory_bytes: machine.memory_bytes,
+        tokenizer_digest: None,
     }
 }
 
-/// The tokenizer of the model that the job's server was booted with; the runner's before that.
-pub(super) fn load_tokenizer(context: &JobContext<'_>) -> Result<PinnedTokenizer, StageError> {
+/// The tokenizer of the model that the job's server was booted with, the runner's before that; the round keeps a copy,
+/// for whoever counts its tokens again.
+fn load_tokenizer(context: &JobContext<'_>) -> Result<(PinnedTokenizer, Digest), StageError> {
     let model_dir = context.notes.model_dir.as_ref().unwrap_or(&context.runner.model_dir);
     let path = model_dir.join("tokenizer.json");
     let bytes = std::fs::read(&path)
         .map_err(|source| StageError::Tokenizer { path: path.clone(), why: source.to_string() })?;
-    PinnedTokenizer::from_bytes(&bytes)
-        .map_err(|error| StageError::Tokenizer { path, why: error.to_string() })
+    let tokenizer = PinnedTokenizer::from_bytes(&bytes)
+        .map_err(|error| StageError::Tokenizer { path: path.clone(), why: error.to_string() })?;
+    let digest = sha256(&bytes);
+    let relative = layout::tokenizer_path(&digest);
+    let directory = &context.round.directory;
+    let is_kept = directory.path().join(&relative).is_file();
+    match if is_kept { Ok(path) } else { directory.write_once(&relative, &bytes) } {
+        // Another read, at the same time, was counted by it too.
+        Ok(_) | Err(StoreError::Exists { .. }) => Ok((tokenizer, digest)),
+        Err(error) => Err(error.into()),
+    }
 }

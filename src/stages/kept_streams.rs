@@ -128,7 +128,7 @@ mod tests {
         let data = tempfile::tempdir().expect("a directory");
         let round_id: RoundId = "r".parse().expect("an id");
         let directory = RoundDirectory::create(data.path(), &round_id).expect("creates");
-        let round = RoundContext { round_id, directory, seed: Seed::from_text("1") };
+        let round = RoundContext { round_id, kept: directory.clone(), directory, seed: Seed::from_text("1") };
         let runner = RunnerContext {
             name: String::new(),
             engine: None,

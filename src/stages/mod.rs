@@ -5,6 +5,7 @@
 //! leaves rows of a table as `<table>.parquet` in its attempt's directory, and hands small values on as outputs.
 //! Deliberately absent: what happens next (`schedule`), and any judgement (`judge`).
 
+mod again;
 mod benchmark;
 mod boot;
 mod fetch_commitments;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
+pub use again::again;
 pub use boot::{BootError, BootedServer};
 
 use crate::adapters::shell::ExecError;
@@ -40,8 +42,11 @@ use crate::report::text::error_chain;
 pub struct RoundContext {
     /// The round.
     pub round_id: RoundId,
-    /// The directory of the round.
+    /// The directory of the round: where stages leave what they make.
     pub directory: RoundDirectory,
+    /// Where stages find what earlier ones left: the same directory, but where a round is done again only to be
+    /// compared with what is kept of it.
+    pub kept: RoundDirectory,
     /// Root of all its randomness.
     pub seed: Seed,
 }
@@ -235,6 +240,9 @@ pub enum StageError {
     /// A table or capture is damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// What is kept of a read is not what the pipeline asks for.
+    #[error("{0}")]
+    NotAsPlanned(String),
     /// Kept streams are not those of their requests.
     #[error(transparent)]
     Streams(#[from] InvalidStreams),
@@ -298,6 +306,7 @@ impl StageError {
             Self::Boot(BootError::NotReady { .. }) => (Fault::Submission, "not-ready-in-time"),
             Self::Store(_) => (Fault::Infra, "round-directory"),
             Self::Artifact(_) => (Fault::Infra, "damaged-artifact"),
+            Self::NotAsPlanned(_) => (Fault::Unknown, "not-as-planned"),
             Self::Streams(_) => (Fault::Unknown, "streams"),
             Self::Machine { .. } => (Fault::Infra, "machine"),
             Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),
@@ -349,10 +358,14 @@ fn load<T: Table, S: LeavesData>(
     read_table(context, &format!("{}/{name}", data.attempt()))
 }
 
+/// Reads rows that this very attempt left, where the round is done again.
+fn read_kept<T: Table>(context: &JobContext<'_>, name: &str) -> Result<Vec<T>, StageError> {
+    read_table(context, &format!("{}/{name}", data_dir(context)))
+}
+
 /// Reads rows of this round's, whichever round left them.
 fn read_table<T: Table>(context: &JobContext<'_>, relative: &str) -> Result<Vec<T>, StageError> {
-    let mut rows: Vec<T> =
-        crate::artifact::decode(&context.round.directory.read(relative, MAX_TABLE_BYTES)?)?;
+    let mut rows: Vec<T> = crate::artifact::decode(&context.round.kept.read(relative, MAX_TABLE_BYTES)?)?;
     for row in &mut rows {
         row.set_round(context.round.round_id.as_str());
     }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{JobContext, StageError, data_dir, read_table};
+use super::{JobContext, RoundContext, StageError, data_dir, read_table};
 use crate::artifact::{JobState, PublishedTable, RoundState, Table, layout};
 use crate::model::{
     CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow, TokenRow,
@@ -17,7 +17,7 @@ use crate::pipeline::stage::publish::{Output, Parameters};
 use crate::report::{SummaryInput, TableCount, summary_markdown};
 
 pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
-    let state = RoundState::of(&context.round.directory.read_journal()?.lines);
+    let state = RoundState::of(&context.round.kept.read_journal()?.lines);
     let is_needed = |job: &&JobState| context.upstream.contains(&job.job);
     let jobs: Vec<JobState> = state.jobs.iter().filter(is_needed).cloned().collect();
     let mut attempts = succeeded(&jobs);
@@ -33,7 +33,7 @@ pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Resul
     let leaderboard = gathered.publish::<LeaderboardRow>()?;
     let tables = gathered.tables;
 
-    let round = context.round.directory.read_round_file()?;
+    let round = context.round.kept.read_round_file()?;
     let pipeline = state.start.as_ref().map_or(&round.pipeline_path, |start| &start.pipeline);
     let counts: Vec<TableCount> = tables.iter().cloned().map(TableCount::from).collect();
     let summary = summary_markdown(&SummaryInput {
@@ -79,11 +79,11 @@ struct Gathered<'a> {
 impl Gathered<'_> {
     /// Gathers one table from all attempts, writes it, and hands its rows back.
     fn publish<T: Table>(&mut self) -> Result<Vec<T>, StageError> {
-        let directory = &self.context.round.directory;
+        let RoundContext { kept, directory, .. } = self.context.round;
         let mut rows = Vec::new();
         for attempt in &self.attempts {
             let relative = format!("{attempt}/{}.parquet", T::NAME);
-            if directory.path().join(&relative).is_file() {
+            if kept.path().join(&relative).is_file() {
                 rows.extend(read_table::<T>(self.context, &relative)?);
             }
         }

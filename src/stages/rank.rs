@@ -92,6 +92,7 @@ fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Re
             machine_cpu: None,
             machine_cpus: None,
             machine_memory_bytes: None,
+            tokenizer_digest: None,
         });
     }
     Ok(rows)

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{JobContext, StageError, handle, load, write_table};
+use super::{JobContext, StageError, handle, load, read_kept, write_table};
 use crate::adapters::scorer::Scorer;
 use crate::judge::round::verdicts;
-use crate::judge::{MeasuredRead, Question, TokenScore, fill_scores, questions};
+use crate::judge::{MeasuredRead, Question, TokenScore, fill_scores, kept_scores, questions};
 use crate::model::{CheckOutcome, Hotkey, ReadSpec, RequestRow, TokenRow};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::verify_logprobs::{Output, Parameters};
@@ -53,11 +53,26 @@ fn sealed_reads(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Se
 
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     let scorer = Scorer::new(super::http_client()?, &parameters.endpoint, &context.server()?.model_name);
-    let mut reads = sealed_reads(&parameters.reads, context)?;
+    let reads = sealed_reads(&parameters.reads, context)?;
     let questions = questions(reads.iter().map(|read| read.answers.as_slice()));
     let scores = ask(&scorer, &questions, context).await?;
+    judge(&parameters, (reads, &scores), context)
+}
+
+/// Judges the answers again by the scores that are kept of them.
+pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
+    let kept: Vec<TokenRow> = read_kept(context, "tokens.parquet")?;
+    judge(parameters, (sealed_reads(&parameters.reads, context)?, &kept_scores(&kept)), context)
+}
+
+/// Fills in the scores, judges, and leaves the rows.
+fn judge(
+    parameters: &Parameters,
+    (mut reads, scores): (Vec<SealedRead>, &BTreeMap<Question, Vec<TokenScore>>),
+    context: &JobContext<'_>,
+) -> Result<Output, StageError> {
     for read in &mut reads {
-        fill_scores(&mut read.answers, &scores);
+        fill_scores(&mut read.answers, scores);
     }
     let measured: Vec<MeasuredRead<'_>> = reads.iter().map(SealedRead::measured).collect();
     let verdicts = verdicts(&parameters.policy, context.round.round_id.as_str(), &measured);

@@ -25,6 +25,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("round", 4),
     ("serve", 4),
     ("reference", 4),
+    ("audit", 5),
     ("error", 5),
     ("cli", 6),
     ("lib", 7),
@@ -42,6 +43,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("report", "stats"),
     ("report", "artifact"), // tables by name
     ("stages", "adapters"),
+    ("audit", "error"), // what could not be checked is what the program ends with
     ("round", "error"), // an error of the round is what the program ends with
 ];
 

@@ -19,8 +19,8 @@ use crate::model::Digest;
 pub struct Derivation<'a> {
     /// The directory of the other round.
     pub parent: &'a RoundDirectory,
-    /// The attempts whose files are shared, as [`layout::attempt_path`] names their directories.
-    pub attempts: Vec<String>,
+    /// The directories whose files are shared, relative to the round's; those that are there.
+    pub directories: Vec<String>,
     /// What the new round is made of; what it shares is filled in.
     pub round_file: RoundFile,
     /// The first events of its journal.
@@ -34,7 +34,7 @@ impl RoundDirectory {
     /// When a round of this name exists, a file that is to be shared is not the one that was sealed, or the disk
     /// refuses.
     pub fn derive(data_dir: &Path, derivation: Derivation<'_>) -> Result<Self, StoreError> {
-        let Derivation { parent, attempts, mut round_file, events } = derivation;
+        let Derivation { parent, directories, mut round_file, events } = derivation;
         let rounds = data_dir.join(layout::ROUNDS_DIR);
         fs::create_dir_all(&rounds).map_err(io_error("create", &rounds))?;
         let round_id = round_file.round_id.clone();
@@ -47,7 +47,7 @@ impl RoundDirectory {
             .tempdir_in(&rounds)
             .map_err(io_error("create a directory in", &rounds))?;
         let made = Self { round_id: round_id.clone(), path: building.path().to_owned() };
-        let (seal, shared) = made.share(parent, &attempts)?;
+        let (seal, shared) = made.share(parent, &directories)?;
         if let Some(parent) = &mut round_file.parent {
             (parent.seal, parent.shared) = (seal, shared);
         }
@@ -66,22 +66,22 @@ impl RoundDirectory {
         Ok(Self { round_id, path })
     }
 
-    /// Shares the files of these attempts; gives the digest of the other's seal, and the files with their digests.
+    /// Shares the files below these directories; gives the digest of the other's seal, and the files with their digests.
     fn share(
         &self,
         parent: &RoundDirectory,
-        attempts: &[String],
+        directories: &[String],
     ) -> Result<(Option<Digest>, Vec<SharedFile>), StoreError> {
         let sealed = parent.read_seal()?;
         let seal_digest = sealed.as_ref().map(|sealed| digest::sha256(sealed.to_string().as_bytes()));
         let mut shared = Vec::new();
-        for attempt in attempts {
-            let directory = parent.path.join(attempt);
+        for relative in directories {
+            let directory = parent.path.join(relative);
             if !directory.is_dir() {
                 continue;
             }
-            for (relative, kind) in seal::walk(&directory)? {
-                let relative = Path::new(attempt).join(relative);
+            for (below, kind) in seal::walk(&directory)? {
+                let relative = Path::new(relative).join(below);
                 let (from, to) = (parent.path.join(&relative), self.path.join(&relative));
                 if let Some(parent) = to.parent() {
                     fs::create_dir_all(parent).map_err(io_error("create", parent))?;

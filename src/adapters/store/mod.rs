@@ -315,7 +315,7 @@ impl RoundDirectory {
     ///
     /// # Errors
     /// When there is a seal that cannot be read.
-    pub(super) fn read_seal(&self) -> Result<Option<Seal>, StoreError> {
+    pub fn read_seal(&self) -> Result<Option<Seal>, StoreError> {
         match self.read(layout::SEAL_FILE, MAX_ROUND_FILE) {
             Err(error) if error.is_absence() => Ok(None),
             read => Seal::parse(&read?).map(Some).map_err(artifact_error(&self.path.join(layout::SEAL_FILE))),
@@ -422,6 +422,29 @@ impl RoundDirectory {
         let target = whole::target(&self.path, layout::SEAL_FILE)?;
         whole::write(&target, seal.to_string().as_bytes(), whole::Existing::Refuse)?;
         Ok(seal)
+    }
+
+    /// Paths of all plain files below a directory of the round, relative to the round's, in order.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn files_below(&self, relative: &str) -> Result<Vec<String>, StoreError> {
+        let found = seal::walk(&self.path.join(relative))?;
+        let mut paths: Vec<String> =
+            found.into_iter().map(|(path, _)| format!("{relative}/{}", path.display())).collect();
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    /// Digest of a file of the round.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn file_digest(&self, relative: &str) -> Result<crate::model::Digest, StoreError> {
+        let (file, path) = self.open_file(relative)?;
+        let mut hasher = digest::Hasher::default();
+        hasher.read(file).map_err(io_error("read", &path))?;
+        Ok(hasher.finish())
     }
 
     /// The first difference between the round and its seal; none if it is what was sealed.

@@ -1,0 +1,39 @@
+//! Stages done again from what is kept of them: nothing is measured, and what is left is compared by others.
+
+use serde_json::{Map, Value as Json};
+
+use super::{JobContext, StageError, benchmark, plan_reads, publish, rank, set_weights, verify_logprobs};
+use crate::pipeline::stage::{StageCall, StageOutput};
+
+/// Does a stage of an attempt again, from the files that the attempt left in `kept` and the outputs it `recorded`. None
+/// where only the world could do it (read a chain, pull an image, boot a server): what was recorded of it is evidence.
+///
+/// Of `benchmark` and `verify-logprobs` the streams that came and the scorer's answers are evidence, and all that
+/// follows from them is derived again.
+///
+/// # Errors
+/// As the stage itself, and where files are missing or are not what was planned.
+pub fn again(
+    call: StageCall,
+    recorded: &Map<String, Json>,
+    context: &JobContext<'_>,
+) -> Result<Option<StageOutput>, StageError> {
+    Ok(match call {
+        StageCall::FetchCommitments(_) | StageCall::Pull(_) | StageCall::Boot(_) | StageCall::WarmUp(_) => {
+            None
+        }
+        StageCall::PlanReads(with) => Some(StageOutput::PlanReads(plan_reads::run(&with, context)?)),
+        StageCall::Benchmark(with) => Some(StageOutput::Benchmark(benchmark::again(&with, context)?)),
+        StageCall::VerifyLogprobs(with) => {
+            Some(StageOutput::VerifyLogprobs(verify_logprobs::again(&with, context)?))
+        }
+        StageCall::Rank(with) => Some(StageOutput::Rank(rank::run(&with, context)?)),
+        StageCall::Publish(with) => {
+            let mut output = publish::run(&with, context)?;
+            // Where the round lay then, a round may be moved.
+            output.path = recorded.get("path").and_then(Json::as_str).unwrap_or_default().to_owned();
+            Some(StageOutput::Publish(output))
+        }
+        StageCall::SetWeights(with) => Some(StageOutput::SetWeights(set_weights::run(&with, context)?)),
+    })
+}
