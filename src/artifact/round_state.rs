@@ -103,6 +103,8 @@ pub struct Ending {
     pub at: Timestamp,
     /// Whether the round was being stopped then: what did not succeed may have failed for that alone.
     pub is_stopping: bool,
+    /// Whether the round's results were out by then.
+    pub is_published: bool,
 }
 
 /// How far a job came.
@@ -310,6 +312,7 @@ impl RoundState {
                             reason: Some(reason),
                             at,
                             is_stopping: true,
+                            is_published: false,
                         }
                     });
                 }
@@ -321,8 +324,8 @@ impl RoundState {
     /// The last attempt of a leg and how it ended, if that stands when the round is taken up again.
     ///
     /// What succeeded stands, and so does a failure that was a submission's own or that nobody could explain: nobody
-    /// is asked twice. Any other failure was ours and is tried again, unless the results are out already. What began
-    /// only because somebody wanted the round to stop does not stand.
+    /// is asked twice. Any other failure was ours and is tried again, unless the results that it is missing from are out
+    /// already. What began only because somebody wanted the round to stop does not stand.
     pub fn standing(&self, job: &str, leg: &str) -> Option<(&AttemptState, &Ending)> {
         if self.job(job)?.is_begun_stopping {
             return None;
@@ -331,7 +334,8 @@ impl RoundState {
         let end = leg.done()?;
         let is_final = || {
             let fault = end.reason.as_ref().map(|reason| reason.fault);
-            matches!(fault, Some(Fault::Submission | Fault::Unknown)) || self.has_published
+            matches!(fault, Some(Fault::Submission | Fault::Unknown))
+                || (self.has_published && !end.is_published)
         };
         let stands = match end.conclusion {
             Conclusion::Success => true,
@@ -409,7 +413,8 @@ impl RoundState {
     }
 
     fn ending(&self, at: Timestamp, conclusion: Conclusion, reason: Option<Reason>) -> Ending {
-        Ending { conclusion, reason, at, is_stopping: self.interruption.is_some() }
+        let (is_stopping, is_published) = (self.interruption.is_some(), self.has_published);
+        Ending { conclusion, reason, at, is_stopping, is_published }
     }
 
     fn job_mut(&mut self, id: &str) -> &mut JobState {

@@ -2,6 +2,7 @@
 //!
 //! They measure, so they run one after the other, and nothing else of the suite beside them.
 
+mod deaths;
 mod demo;
 mod interrupt;
 mod resume;

@@ -18,15 +18,11 @@ use super::*;
 use crate::adapters::store::faults::{Failing, Plan};
 use crate::artifact::{Replay, Tail};
 
-/// Two legs with a retry between a job without and the publication.
+/// Two legs that are tried again, and a publication that is not.
 const PIPELINE: &str = "
 jobs:
-  list:
-    runs-on: controller
-    steps: [{ uses: fetch-commitments, with: { source: file, path: COMMITMENTS } }]
   each:
     runs-on: controller
-    needs: list
     retry: { max: 1, on: [infra], backoff: { kind: fixed, delay: 1s } }
     strategy: { matrix: { n: [1, 2] }, sequence: one }
     steps: [{ uses: fetch-commitments, with: { source: file, path: COMMITMENTS } }]
@@ -158,7 +154,9 @@ fn undisturbed() -> (Simulated, BTreeMap<String, Vec<u8>>, Vec<String>) {
 fn a_disk_that_fails_at_any_operation_stops_the_round_clearly_and_it_goes_on_later() {
     let (_, expected, seen) = undisturbed();
     assert!(seen.len() > 100, "{}", seen.len());
-    let kinds = [
+    // Each operation fails in one of these ways, once or for good; what only reads has no use for room.
+    let reading = [Failing::Once(Errno::IO), Failing::Gone];
+    let changing = [
         Failing::Once(Errno::NOSPC),
         Failing::Full,
         Failing::Once(Errno::IO),
@@ -166,39 +164,36 @@ fn a_disk_that_fails_at_any_operation_stops_the_round_clearly_and_it_goes_on_lat
         Failing::Once(Errno::ROFS),
         Failing::Gone,
     ];
+    let (mut reads, mut changes) = (reading.iter().cycle(), changing.iter().cycle());
     let mut stopped = 0;
     for (at, operation) in seen.iter().enumerate() {
-        // Of two kinds each: one that passes, and one that stays.
-        for failing in [kinds[at % 3 * 2], kinds[at % 3 * 2 + 1]] {
-            let case = format!("operation {at} ({operation}), {failing:?}");
-            let round = Simulated::new();
-            let plan = Plan::new(round.data.path(), Some((at, failing)));
-            let ended = round.drive(usize::MAX).unwrap();
-            drop(plan);
-            let (said, is_done) = match &ended {
-                Ok(end) => {
-                    let said = end.reason.as_ref().map(ToString::to_string);
-                    (said.unwrap_or_default(), end.exit_code == ExitCode::Done)
-                }
-                Err(error) => {
-                    assert!(matches!(error, Error::Store(error) if error.remedy().is_some()), "{case}");
-                    (error_chain(error), false)
-                }
-            };
-            if !is_done {
-                stopped += 1;
-                let names_all = ["cannot ", "os error"].iter().all(|words| said.contains(words));
-                assert!(
-                    names_all && said.contains(&round.data.path().display().to_string()),
-                    "{case}: {said}"
-                );
+        let failing = if operation.starts_with("Read") { reads.next() } else { changes.next() };
+        let failing = *failing.unwrap();
+        let case = format!("operation {at} ({operation}), {failing:?}");
+        let round = Simulated::new();
+        let plan = Plan::new(round.data.path(), Some((at, failing)));
+        let ended = round.drive(usize::MAX).unwrap();
+        drop(plan);
+        let (said, is_done) = match &ended {
+            Ok(end) => {
+                let said = end.reason.as_ref().map(ToString::to_string);
+                (said.unwrap_or_default(), end.exit_code == ExitCode::Done)
             }
-            assert!(is_done <= round.path().join(layout::SEAL_FILE).exists(), "{case}: done without a seal");
-            round.is_sound(&expected, &case);
-            round.is_done(&expected, &case);
+            Err(error) => {
+                assert!(matches!(error, Error::Store(error) if error.remedy().is_some()), "{case}");
+                (error_chain(error), false)
+            }
+        };
+        if !is_done {
+            stopped += 1;
+            let names_all = ["cannot ", "os error"].iter().all(|words| said.contains(words));
+            assert!(names_all && said.contains(&round.data.path().display().to_string()), "{case}: {said}");
         }
+        assert!(is_done <= round.path().join(layout::SEAL_FILE).exists(), "{case}: done without a seal");
+        round.is_sound(&expected, &case);
+        round.is_done(&expected, &case);
     }
-    assert!(stopped > seen.len(), "most faults stop the round: {stopped} of {}", 2 * seen.len());
+    assert!(stopped > seen.len() / 2, "most faults stop the round: {stopped} of {}", seen.len());
 }
 
 #[test]
@@ -208,8 +203,8 @@ fn a_program_that_dies_at_any_of_300_instants_leaves_a_round_that_goes_on() {
         let mut random = ChaCha12Rng::seed_from_u64(seed);
         let mut draw = |below: usize| random.next_u32() as usize % below;
         let round = Simulated::new();
-        // Some die a second and a third time, while they go on.
-        for death in 0..=draw(3) {
+        // Some die a second time, while they go on.
+        for death in 0..=draw(2) {
             let case = format!("seed {seed}, death {death}");
             if draw(2) == 0 {
                 let plan = Plan::new(round.data.path(), Some((draw(seen.len()), Failing::Gone)));
@@ -236,7 +231,7 @@ fn a_journal_cut_at_any_byte_is_the_beginning_of_itself_and_goes_on_to_the_same_
         let replay = journal::replay(&bytes[..cut]).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
         assert!(lines.starts_with(&replay.lines) && replay.valid_bytes <= cut, "cut at {cut}");
     }
-    for cut in (0..=bytes.len()).step_by(bytes.len() / 30) {
+    for cut in (0..=bytes.len()).step_by(bytes.len() / 15) {
         let torn = &bytes[..cut];
         let whole_lines = &bytes[..journal::replay(torn).unwrap().valid_bytes];
         let starts: Vec<usize> =
@@ -255,12 +250,18 @@ fn a_journal_cut_at_any_byte_is_the_beginning_of_itself_and_goes_on_to_the_same_
 }
 
 impl Simulated {
-    /// Puts a round as it stood when its journal was this: with the attempts that the journal knows.
+    /// Puts a round as it stood when its journal was this: with the attempts and tables that the journal knows.
     fn is_as(&self, whole: &Self, bytes: &[u8]) {
         let round = RoundDirectory::create(self.data.path(), &"r".parse().unwrap()).unwrap();
         fs::copy(whole.path().join(layout::ROUND_FILE), self.path().join(layout::ROUND_FILE)).unwrap();
         fs::write(self.path().join(layout::JOURNAL_FILE), bytes).unwrap();
         for line in journal::replay(bytes).unwrap().lines {
+            if let JournalEvent::Published { tables, .. } = &line.event {
+                fs::create_dir_all(self.path().join("results")).unwrap();
+                for table in tables {
+                    fs::copy(whole.path().join(&table.path), self.path().join(&table.path)).unwrap();
+                }
+            }
             let JournalEvent::LegStarted { at, .. } = line.event else { continue };
             let made = round.new_attempt_dir(&at.job, &at.leg, at.attempt).unwrap();
             let from = whole.path().join(layout::attempt_path(&at.job, &at.leg, at.attempt));
