@@ -94,10 +94,10 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] crate::adapters::store::StoreError),
     /// A round came to a stop because its directory cannot be read or written.
-    #[error("{}; {next}", error_chain(cause))]
+    #[error("{}; {next}", error_chain(cause.as_ref()))]
     Stopped {
         /// What could not be done.
-        cause: crate::adapters::store::StoreError,
+        cause: Box<crate::adapters::store::StoreError>,
         /// What to do about it, and how the round goes on then.
         next: String,
     },

@@ -47,7 +47,7 @@ fn with_remedy(error: Error, round_id: &RoundId, session: &Session) -> Error {
     } else {
         "start the round again".to_owned()
     };
-    Error::Stopped { cause, next: format!("{remedy}, then {again}") }
+    Error::Stopped { cause: Box::new(cause), next: format!("{remedy}, then {again}") }
 }
 
 /// What the data directory adds to a command line.

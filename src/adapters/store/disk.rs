@@ -112,12 +112,15 @@ pub(super) fn create_temporary(directory: &Path, prefix: &str) -> io::Result<Nam
 
 /// Writes all bytes to an open file.
 pub(super) fn write_all(mut file: impl Write, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Err(fault) = pass(Operation::Write, path) {
-        // As a disk does that has room for a part.
-        #[cfg(test)]
-        file.write_all(&bytes[..faults::written_before_failing(path, bytes.len())])?;
-        return Err(fault);
-    }
+    // As a disk does that has room for a part.
+    #[cfg(test)]
+    let mut pass = |operation, path: &Path| {
+        pass(operation, path).or_else(|fault| {
+            file.write_all(&bytes[..faults::written_before_failing(path, bytes.len())])?;
+            Err(fault)
+        })
+    };
+    pass(Operation::Write, path)?;
     file.write_all(bytes)
 }
 
