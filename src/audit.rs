@@ -66,8 +66,31 @@ pub async fn audit(settings: &RoundSettings, file: &RoundFile) -> Result<AuditRe
     let scratch =
         scratch.map_err(|source| Error::Machine { attempted: "make a scratch directory", source })?;
     let again = RoundDirectory::create(scratch.path(), &settings.round_id)?;
+    let mut report = sealed(&kept);
+    report.parent = file.parent.as_ref().map(|parent| parent.round_id.clone());
+    report.tool_version.clone_from(&file.tool_version);
+    match follow(settings, (file, &kept, &again), (scratch.path().to_owned(), &mut report)).await {
+        Ok(()) => {}
+        Err(Stop::Differs(difference)) => report.differences.push(*difference),
+        Err(Stop::Failed(error)) => return Err(error),
+    }
+    report.agrees = report.differences.is_empty();
+    Ok(report)
+}
+
+/// The report on a round whose `round.json` says nothing that could be followed.
+pub fn unreadable(kept: &RoundDirectory, error: &Error) -> AuditReport {
+    let mut report = sealed(kept);
+    report
+        .differences
+        .push(Difference::Unusable { path: layout::ROUND_FILE.to_owned(), why: error_chain(error) });
+    report
+}
+
+/// The report so far: what the seal says.
+fn sealed(kept: &RoundDirectory) -> AuditReport {
     let mut report = AuditReport {
-        round_id: settings.round_id.clone(),
+        round_id: kept.round_id().clone(),
         agrees: false,
         differences: Vec::new(),
         files: 0,
@@ -76,8 +99,8 @@ pub async fn audit(settings: &RoundSettings, file: &RoundFile) -> Result<AuditRe
         attempts_as_recorded: 0,
         legs_taken_over: 0,
         files_derived: 0,
-        parent: file.parent.as_ref().map(|parent| parent.round_id.clone()),
-        tool_version: file.tool_version.clone(),
+        parent: None,
+        tool_version: String::new(),
     };
     match kept.read_seal().and_then(|seal| Ok((seal, kept.verify_seal()?))) {
         Ok((seal, difference)) => {
@@ -86,13 +109,7 @@ pub async fn audit(settings: &RoundSettings, file: &RoundFile) -> Result<AuditRe
         }
         Err(error) => report.differences.push(unusable(layout::SEAL_FILE, &error)),
     }
-    match follow(settings, (file, &kept, &again), (scratch.path().to_owned(), &mut report)).await {
-        Ok(()) => {}
-        Err(Stop::Differs(difference)) => report.differences.push(*difference),
-        Err(Stop::Failed(error)) => return Err(error),
-    }
-    report.agrees = report.differences.is_empty();
-    Ok(report)
+    report
 }
 
 async fn follow(

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::report::text::error_chain;
+
 /// How the program ends. The list is the whole contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitCode {
@@ -91,6 +93,14 @@ pub enum Error {
     /// The round's directory cannot be read or written.
     #[error(transparent)]
     Store(#[from] crate::adapters::store::StoreError),
+    /// A round came to a stop because its directory cannot be read or written.
+    #[error("{}; {next}", error_chain(cause.as_ref()))]
+    Stopped {
+        /// What could not be done.
+        cause: Box<crate::adapters::store::StoreError>,
+        /// What to do about it, and how the round goes on then.
+        next: String,
+    },
     /// A table or journal is damaged.
     #[error(transparent)]
     Artifact(#[from] crate::artifact::ArtifactError),
@@ -117,7 +127,9 @@ impl Error {
         match self {
             Self::Usage(_) => ExitCode::Usage,
             Self::Invalid(_) | Self::Unreadable { .. } | Self::Query(_) => ExitCode::Invalid,
-            Self::Store(_) | Self::Artifact(_) | Self::Machine { .. } => ExitCode::Incomplete,
+            Self::Store(_) | Self::Stopped { .. } | Self::Artifact(_) | Self::Machine { .. } => {
+                ExitCode::Incomplete
+            }
             #[cfg(feature = "reference")]
             Self::Reference(_) => ExitCode::Bug,
         }

@@ -84,7 +84,6 @@ fn excerpt(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::{TableContext, encode, table};
-    use super::*;
     use crate::model::WeightRow;
 
     fn file(rows: &[(&str, f64)]) -> Vec<u8> {

@@ -3,8 +3,8 @@
 //! One JSON object a line: `seq`, `at`, the event's fields, and last `crc`, the first 16 hexadecimal digits of
 //! the SHA-256 of the line's JSON without it. The first line is `round-started` and says the format's version;
 //! a journal that says none is of version 1. A line counts once it is whole, with its end of line. What a
-//! power cut leaves at the end (half a line, zeros, an unwritten block) is told from damage in the middle,
-//! which is refused: resuming from a history with holes would repeat or skip work.
+//! power cut leaves at the end (half a line, zeros, an unwritten block, the last lines once more) is told from damage
+//! in the middle, which is refused: resuming from a history with holes would repeat or skip work.
 //!
 //! What all lines together come to is [`super::RoundState`]'s business.
 
@@ -332,6 +332,11 @@ pub enum Tail {
         /// Number of zeros.
         bytes: usize,
     },
+    /// The last lines stand there once more, byte for byte, or the beginning of them: they count once.
+    Doubled {
+        /// Number of bytes that stand there.
+        bytes: usize,
+    },
 }
 
 /// A line as it is appended, with its end of line. Its JSON is read back first: a line that cannot be replayed must
@@ -358,7 +363,8 @@ pub fn encode_line(line: &JournalLine) -> Result<Vec<u8>, ArtifactError> {
 /// Reads a journal that may have been cut short.
 ///
 /// # Errors
-/// When its format is newer than [`SCHEMA`], a line is damaged and whole ones follow, or the numbers have a gap.
+/// When its format is newer than [`SCHEMA`], a line is damaged and whole ones follow, or the numbers have a gap or
+/// repeat themselves otherwise than in [`Tail::Doubled`].
 pub fn replay(bytes: &[u8]) -> Result<Replay, ArtifactError> {
     let schema = schema_of(bytes);
     if schema > SCHEMA {
@@ -371,6 +377,9 @@ pub fn replay(bytes: &[u8]) -> Result<Replay, ArtifactError> {
         let number = lines.len() + 1;
         match decode_line(&rest[..end]) {
             Ok(line) if line.seq == lines.len() as u64 => lines.push(line),
+            Ok(_) if is_doubled(&bytes[..valid_bytes], rest) => {
+                return Ok(Replay { schema, lines, valid_bytes, tail: Tail::Doubled { bytes: rest.len() } });
+            }
             Ok(_) => {
                 return Err(ArtifactError::JournalDamaged {
                     line: number,
@@ -391,6 +400,13 @@ pub fn replay(bytes: &[u8]) -> Result<Replay, ArtifactError> {
         bytes => Tail::Torn { bytes },
     };
     Ok(Replay { schema, lines, valid_bytes, tail })
+}
+
+/// Whether what stands after the whole lines is the last of them once more, as far as it goes; zeros may follow.
+fn is_doubled(whole: &[u8], rest: &[u8]) -> bool {
+    let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let mut starts = (0..whole.len()).filter(|at| *at == 0 || whole[at - 1] == b'\n');
+    written > 0 && starts.any(|at| whole[at..].starts_with(&rest[..written]))
 }
 
 fn has_whole_line(bytes: &[u8]) -> bool {
@@ -552,6 +568,52 @@ mod tests {
             assert_eq!(replay.lines.len(), lines().len() - usize::from(cut < bytes.len()));
             assert_eq!(matches!(replay.tail, Tail::Zeros { bytes: 4096 }), cut == bytes.len());
         }
+    }
+
+    #[test]
+    fn the_last_lines_once_more_count_once() {
+        let bytes = journal();
+        let starts = || (0..bytes.len()).filter(|at| *at == 0 || bytes[at - 1] == b'\n');
+        for start in starts() {
+            // Written again from any line on, and cut anywhere.
+            for end in (start + 1..bytes.len()).step_by(7).chain([bytes.len()]) {
+                let doubled = [&bytes[..], &bytes[start..end]].concat();
+                let replay = replay(&doubled).unwrap_or_else(|error| panic!("{start} to {end}: {error}"));
+                assert_eq!((replay.lines.len(), replay.valid_bytes), (lines().len(), bytes.len()));
+                let has_line = bytes[start..end].contains(&b'\n');
+                let tail = doubled.len() - bytes.len();
+                let expected =
+                    if has_line { Tail::Doubled { bytes: tail } } else { Tail::Torn { bytes: tail } };
+                assert_eq!(replay.tail, expected, "{start} to {end}");
+            }
+            let zeros = [&bytes[..], &bytes[start..], &[0; 4096]].concat();
+            assert!(matches!(replay(&zeros).expect("doubled").tail, Tail::Doubled { .. }), "{start}");
+        }
+    }
+
+    #[test]
+    fn other_repetitions_are_damage() {
+        let check = |order: &[usize], what: &str| {
+            let encoded: Vec<Vec<u8>> =
+                lines().iter().map(|line| encode_line(line).expect("encodes")).collect();
+            let bytes: Vec<u8> = order.iter().flat_map(|index| encoded[*index].clone()).collect();
+            let error = replay(&bytes).expect_err(what).to_string();
+            assert!(error.contains("out of order"), "{what}: {error}");
+        };
+        check(&[0, 1, 1, 2], "in the middle");
+        check(&[0, 1, 2, 1, 2, 3], "several lines in the middle");
+        check(&[0, 1, 2, 2, 2], "three times");
+        check(&[0, 1, 2, 1, 1], "not in their order");
+        let other = encode_line(&line(1, JournalEvent::JobStarted { job: "other".to_owned() }));
+        let bytes = [&journal()[..], &other.expect("encodes")].concat();
+        assert!(replay(&bytes).expect_err("another").to_string().contains("out of order"));
+        // A repetition that is flipped somewhere is no line at all: as good as torn, and nothing of it counts.
+        let mut flipped = [&journal()[..], &encode_line(&lines()[13]).expect("encodes")].concat();
+        let at = journal().len() + 10;
+        flipped[at] ^= 1;
+        let replay = replay(&flipped).expect("torn");
+        assert!(matches!(replay.tail, Tail::Torn { .. }), "{:?}", replay.tail);
+        assert_eq!(replay.lines.len(), lines().len());
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub struct Ending {
     pub at: Timestamp,
     /// Whether the round was being stopped then: what did not succeed may have failed for that alone.
     pub is_stopping: bool,
+    /// Whether the round's results were out by then.
+    pub is_published: bool,
 }
 
 /// How far a job came.
@@ -227,7 +229,13 @@ impl RoundState {
                 attempt.runner.clone_from(&taken.runner);
                 attempt.started_at = Some(taken.started_at);
                 attempt.outputs.clone_from(&taken.outputs);
-                attempt.end = Some(Ending { conclusion, reason, at: taken.ended_at, is_stopping: false });
+                attempt.end = Some(Ending {
+                    conclusion,
+                    reason,
+                    at: taken.ended_at,
+                    is_stopping: false,
+                    is_published: false,
+                });
             }
             JournalEvent::JobStarted { job } => {
                 let is_stopping = self.interruption.is_some();
@@ -321,6 +329,7 @@ impl RoundState {
                             reason: Some(reason),
                             at,
                             is_stopping: true,
+                            is_published: false,
                         }
                     });
                 }
@@ -332,8 +341,9 @@ impl RoundState {
     /// The last attempt of a leg and how it ended, if that stands when the round is taken up again.
     ///
     /// What succeeded stands, and so does a failure that was a submission's own or that nobody could explain: nobody
-    /// is asked twice. So does all that was taken over from another round. Any other failure was ours and is tried again, unless the results are out already. What began
-    /// only because somebody wanted the round to stop does not stand.
+    /// is asked twice. So does all that was taken over from another round. Any other failure was ours and is tried again,
+    /// unless the results that it is missing from are out already. What began only because somebody wanted the round to
+    /// stop does not stand.
     pub fn standing(&self, job: &str, leg: &str) -> Option<(&AttemptState, &Ending)> {
         let is_begun_stopping = self.job(job)?.is_begun_stopping;
         let leg = self.leg(job, leg)?;
@@ -346,7 +356,8 @@ impl RoundState {
         let end = leg.done()?;
         let is_final = || {
             let fault = end.reason.as_ref().map(|reason| reason.fault);
-            matches!(fault, Some(Fault::Submission | Fault::Unknown)) || self.has_published
+            matches!(fault, Some(Fault::Submission | Fault::Unknown))
+                || (self.has_published && !end.is_published)
         };
         let stands = match end.conclusion {
             Conclusion::Success => true,
@@ -424,7 +435,8 @@ impl RoundState {
     }
 
     fn ending(&self, at: Timestamp, conclusion: Conclusion, reason: Option<Reason>) -> Ending {
-        Ending { conclusion, reason, at, is_stopping: self.interruption.is_some() }
+        let (is_stopping, is_published) = (self.interruption.is_some(), self.has_published);
+        Ending { conclusion, reason, at, is_stopping, is_published }
     }
 
     fn job_mut(&mut self, id: &str) -> &mut JobState {

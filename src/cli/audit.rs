@@ -6,7 +6,7 @@ use super::resume::settings_of;
 use super::show::find_round;
 use super::{Session, print, say};
 use crate::adapters::store::RoundDirectory;
-use crate::audit::audit;
+use crate::audit::{audit, unreadable};
 use crate::error::{Error, ExitCode};
 use crate::report::{audit_json, audit_text};
 
@@ -39,11 +39,16 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
             "round `{round_id}` has no seal: it is not done, and nothing of it counts yet"
         )));
     }
-    let file = directory.read_round_file()?;
-    let settings = settings_of(round_id, file.clone(), session)?;
-    let report = audit(&settings, &file).await?;
+    let readable = directory.read_round_file().map_err(Error::from).and_then(|file| {
+        let settings = settings_of(round_id, file.clone(), session)?;
+        Ok((settings, file))
+    });
+    let report = match readable {
+        Ok((settings, file)) => audit(&settings, &file).await?,
+        Err(error) => unreadable(&directory, &error),
+    };
     print(&if arguments.json { audit_json(&report) } else { audit_text(&report) })?;
-    if !report.agrees && report.tool_version != env!("CARGO_PKG_VERSION") {
+    if !report.agrees && !report.tool_version.is_empty() && report.tool_version != env!("CARGO_PKG_VERSION") {
         say(&format!(
             "note: the round was run by cacheon {}, this is {}: an audit by the same version settles whether that is why",
             report.tool_version,

@@ -32,7 +32,31 @@ pub(super) async fn conduct(
     let outcome = run_round(settings, control, view).await;
     // The round dropped its end of the channel: the watcher ends by itself.
     let _ = watching.join_next().await;
-    report(is_json, session, &round_id, outcome?)
+    let end = outcome.map_err(|error| with_remedy(error, &round_id, session))?;
+    report(is_json, session, &round_id, end)
+}
+
+/// Says what to do about a disk that stopped the round, and how the round goes on then.
+fn with_remedy(error: Error, round_id: &RoundId, session: &Session) -> Error {
+    let Error::Store(cause) = error else { return error };
+    let Some(remedy) = cause.remedy() else { return Error::Store(cause) };
+    let has_begun = RoundDirectory::open(&session.data, round_id)
+        .is_ok_and(|directory| directory.path().join(layout::ROUND_FILE).exists());
+    let again = if has_begun {
+        format!("`cacheon resume {round_id}{}`", data_argument(session))
+    } else {
+        "start the round again".to_owned()
+    };
+    Error::Stopped { cause: Box::new(cause), next: format!("{remedy}, then {again}") }
+}
+
+/// What the data directory adds to a command line.
+fn data_argument(session: &Session) -> String {
+    if session.data == Path::new("data") {
+        String::new()
+    } else {
+        format!(" --data {}", session.data.display())
+    }
 }
 
 fn report(is_json: bool, session: &Session, round_id: &RoundId, end: RoundEnd) -> Result<ExitCode, Error> {
@@ -55,11 +79,7 @@ fn report(is_json: bool, session: &Session, round_id: &RoundId, end: RoundEnd) -
         print(&leaderboard_table(rows, session.style()))?;
     }
     let show = format!("cacheon show {round_id}");
-    let data = if session.data == Path::new("data") {
-        String::new()
-    } else {
-        format!(" --data {}", session.data.display())
-    };
+    let data = data_argument(session);
     match (&end.reason, end.exit_code) {
         (_, ExitCode::Done) => say(&format!(
             "round {round_id} is done: {}\nnext:  {show}{data}\n       cacheon query{data} \"SELECT * FROM verdicts WHERE outcome = 'fail'\"",

@@ -384,6 +384,7 @@ pub(super) mod tests {
             reason,
             at: "2026-11-21T21:28:00Z".parse().expect("a time"),
             is_stopping: false,
+            is_published: false,
         };
         let leg = |key: &str, attempt, end| LegState {
             key: key.to_owned(),

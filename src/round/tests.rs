@@ -1,5 +1,7 @@
 //! Whole rounds on the controller, with real scripts and tokio's paused clock: waits take no time.
 
+mod disk;
+
 use std::io;
 
 use serde_json::json;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{JobContext, RoundContext, StageError, data_dir, read_table};
+use super::{JobContext, StageError, data_dir, read_table};
 use crate::artifact::{JobState, PublishedTable, RoundState, Table, layout};
 use crate::model::{
     CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow, TokenRow,
@@ -79,15 +79,14 @@ struct Gathered<'a> {
 impl Gathered<'_> {
     /// Gathers one table from all attempts, writes it, and hands its rows back.
     fn publish<T: Table>(&mut self) -> Result<Vec<T>, StageError> {
-        let RoundContext { kept, directory, .. } = self.context.round;
         let mut rows = Vec::new();
         for attempt in &self.attempts {
-            let relative = format!("{attempt}/{}.parquet", T::NAME);
-            if kept.path().join(&relative).is_file() {
-                rows.extend(read_table::<T>(self.context, &relative)?);
+            match read_table::<T>(self.context, &format!("{attempt}/{}.parquet", T::NAME)) {
+                Err(StageError::Store(error)) if error.is_absence() => {}
+                found => rows.extend(found?),
             }
         }
-        self.tables.push(directory.write_table(&rows)?);
+        self.tables.push(self.context.round.directory.write_table(&rows)?);
         Ok(rows)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::audit;
 use super::round::Round;
 
 const TABLES: [&str; 10] = [
@@ -111,6 +112,7 @@ fn the_demo_round_ends_as_described_and_again_the_same() {
         assert!(directory.join(file).metadata().is_ok_and(|file| file.len() > 0), "{file}");
     }
     ranked_again(&round, &first);
+    audit::holds(&round, &first);
     let (first, second) = (verdicts(&round, &first), verdicts(&round, &second));
     assert_eq!(first.0, second.0, "one seed, the same prompts");
     assert_eq!(first.1, second.1, "the same verdicts");

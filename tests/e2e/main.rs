@@ -2,6 +2,8 @@
 //!
 //! They measure, so they run one after the other, and nothing else of the suite beside them.
 
+mod audit;
+mod deaths;
 mod demo;
 mod interrupt;
 mod resume;

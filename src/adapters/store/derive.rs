@@ -10,7 +10,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{RoundDirectory, StoreError, io_error, seal, whole};
+use super::{RoundDirectory, StoreError, disk, io_error, seal, whole};
 use crate::artifact::{JournalEvent, RoundFile, SealDifference, SealEntry, SharedFile, digest, layout};
 use crate::model::Digest;
 
@@ -36,7 +36,7 @@ impl RoundDirectory {
     pub fn derive(data_dir: &Path, derivation: Derivation<'_>) -> Result<Self, StoreError> {
         let Derivation { parent, directories, mut round_file, events } = derivation;
         let rounds = data_dir.join(layout::ROUNDS_DIR);
-        fs::create_dir_all(&rounds).map_err(io_error("create", &rounds))?;
+        disk::create_dir_all(&rounds).map_err(io_error("create", &rounds))?;
         let round_id = round_file.round_id.clone();
         let path = rounds.join(layout::round_dir(&round_id));
         if path.exists() {
@@ -84,10 +84,10 @@ impl RoundDirectory {
                 let relative = Path::new(relative).join(below);
                 let (from, to) = (parent.path.join(&relative), self.path.join(&relative));
                 if let Some(parent) = to.parent() {
-                    fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+                    disk::create_dir_all(parent).map_err(io_error("create", parent))?;
                 }
                 if kind.is_symlink() {
-                    let target = fs::read_link(&from).map_err(io_error("read", &from))?;
+                    let target = disk::read_link(&from).map_err(io_error("read", &from))?;
                     std::os::unix::fs::symlink(target, &to).map_err(io_error("create", &to))?;
                 } else {
                     link_or_copy(&from, &to)?;
@@ -120,7 +120,7 @@ fn link_or_copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     if fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
-    let mut source = whole::open_plain(from).map_err(io_error("read", from))?;
+    let mut source = disk::open(from).map_err(io_error("read", from))?;
     let mut target = fs::File::create_new(to).map_err(io_error("create", to))?;
     std::io::copy(&mut source, &mut target).map(drop).map_err(io_error("write", to))
 }

@@ -3,13 +3,13 @@
 //! Lines that come together share one wait for the disk. A power cut leaves some of the last ones, in order, and
 //! perhaps half of the next: nothing followed from any of them yet.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::{StoreError, artifact_error, io_error, whole};
+use super::{StoreError, artifact_error, disk, io_error, whole};
 use crate::artifact::journal::encode_line;
 use crate::artifact::{JournalEvent, JournalLine, Replay};
 
@@ -23,18 +23,25 @@ pub(crate) trait JournalFile: std::fmt::Debug + Send {
     fn cut(&mut self, len: u64) -> io::Result<()>;
 }
 
-impl JournalFile for File {
+/// The journal on disk.
+#[derive(Debug)]
+struct OnDisk {
+    file: File,
+    path: PathBuf,
+}
+
+impl JournalFile for OnDisk {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+        disk::write_all(&self.file, &self.path, bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        disk::sync_data(&self.file, &self.path)
     }
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
-        self.set_len(len)?;
-        self.seek(SeekFrom::Start(len)).map(drop)
+        disk::truncate(&self.file, &self.path, len)?;
+        self.file.seek(SeekFrom::Start(len)).map(drop)
     }
 }
 
@@ -54,10 +61,10 @@ pub struct JournalWriter {
 impl JournalWriter {
     /// Cuts the file to its whole lines and goes on after them.
     pub(super) fn open(path: PathBuf, replay: &Replay) -> Result<Self, StoreError> {
-        let open = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let mut file = open.map_err(io_error("open", &path))?;
+        let file = disk::open_or_create(&path).map_err(io_error("open", &path))?;
+        let mut file = OnDisk { file, path: path.clone() };
         let valid_bytes = replay.valid_bytes as u64;
-        file.cut(valid_bytes).and_then(|()| file.sync_all()).map_err(io_error("repair", &path))?;
+        file.cut(valid_bytes).and_then(|()| file.sync()).map_err(io_error("repair", &path))?;
         if let Some(directory) = path.parent() {
             whole::sync_dir(directory)?;
         }

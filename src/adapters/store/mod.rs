@@ -6,16 +6,17 @@
 #![expect(clippy::disallowed_methods, reason = "this is the module that touches files")]
 
 mod derive;
+mod disk;
 mod journal;
 mod rounds;
 mod seal;
 mod whole;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use rustix::process::{Pid, test_kill_process};
 
 use crate::artifact::{
@@ -26,12 +27,18 @@ use crate::model::RoundId;
 
 pub use derive::Derivation;
 #[cfg(test)]
+pub(crate) use disk::faults;
+#[cfg(test)]
 pub(crate) use journal::JournalFile;
 pub use journal::JournalWriter;
 pub(super) use rounds::directories;
 pub use rounds::{list_rounds, round_detail};
 pub use whole::PartialFile;
 
+/// How often a lock is tried whose holder is not known yet.
+const LOCK_TRIES: u32 = 100;
+/// How long its holder is waited for each time.
+const LOCK_WAIT: Duration = Duration::from_millis(2);
 /// Largest `round.json` that is read, in bytes.
 const MAX_ROUND_FILE: u64 = 64 << 20;
 /// Largest journal that is read, in bytes.
@@ -136,8 +143,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What somebody can do about it before the round is taken up again; none where nothing is wrong with the disk.
+    pub fn remedy(&self) -> Option<&'static str> {
+        use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        match self {
+            Self::Io { source, .. } => Some(match source.kind() {
+                StorageFull | QuotaExceeded => "free space",
+                ReadOnlyFilesystem | PermissionDenied => "make the directory writable",
+                _ => "look after the disk",
+            }),
+            Self::JournalBroken { .. } => Some("look after the disk"),
+            _ => None,
+        }
+    }
+
     /// Whether the error says that a file is not there.
-    pub(super) fn is_absence(&self) -> bool {
+    pub fn is_absence(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
@@ -180,16 +201,30 @@ impl RoundDirectory {
     /// When the round exists, or the disk refuses.
     pub fn create(data_dir: &Path, round_id: &RoundId) -> Result<Self, StoreError> {
         let rounds = data_dir.join(layout::ROUNDS_DIR);
-        fs::create_dir_all(&rounds).map_err(io_error("create", &rounds))?;
+        disk::create_dir_all(&rounds).map_err(io_error("create", &rounds))?;
         let path = rounds.join(layout::round_dir(round_id));
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::RoundExists { path });
-            }
-            result => result.map_err(io_error("create", &path))?,
+        let round = Self { round_id: round_id.clone(), path };
+        let path = &round.path;
+        match disk::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => round.refuse_begun()?,
+            result => result.map_err(io_error("create", path))?,
         }
         whole::sync_dir(&rounds)?;
-        Ok(Self { round_id: round_id.clone(), path })
+        Ok(round)
+    }
+
+    /// Refuses a round that has begun. A program that ended before it said what its round is made of left a name with
+    /// nothing behind it, which may be taken: who has the lock has the round.
+    fn refuse_begun(&self) -> Result<(), StoreError> {
+        let entries = disk::list(&self.path).map_err(io_error("list", &self.path))?;
+        let is_trace = |name: &str| name == layout::LOCK_FILE || name.starts_with(layout::PARTIAL_PREFIX);
+        if entries.iter().all(|entry| entry.file_name().to_str().is_some_and(is_trace)) {
+            return Ok(());
+        }
+        Err(match self.holder() {
+            holder @ Some(_) => StoreError::Locked { path: self.path.join(layout::LOCK_FILE), holder },
+            None => StoreError::RoundExists { path: self.path.clone() },
+        })
     }
 
     /// The directory of a round that exists.
@@ -198,8 +233,12 @@ impl RoundDirectory {
     /// When it does not exist.
     pub fn open(data_dir: &Path, round_id: &RoundId) -> Result<Self, StoreError> {
         let path = data_dir.join(layout::ROUNDS_DIR).join(layout::round_dir(round_id));
-        if !path.is_dir() {
-            return Err(StoreError::RoundMissing { path });
+        match disk::kind(&path) {
+            Ok(kind) if kind.is_dir() || kind.is_symlink() && path.is_dir() => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("look at", &path)(error));
+            }
+            _ => return Err(StoreError::RoundMissing { path }),
         }
         Ok(Self { round_id: round_id.clone(), path })
     }
@@ -220,22 +259,31 @@ impl RoundDirectory {
     /// When another process holds it; the error names the process.
     pub fn lock(&self) -> Result<RoundLock, StoreError> {
         let path = self.path.join(layout::LOCK_FILE);
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open.map_err(io_error("open", &path))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
-                return Err(StoreError::Locked { path, holder: read_pid(file) });
-            }
-            Err(error) => return Err(io_error("lock", &path)(error.into())),
-        }
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| {
-            let pid = std::process::id();
-            file.write_all(format!("{pid}\n").as_bytes())
-        });
-        written.map_err(io_error("write", &path))?;
+        let mut file = self.lock_file(&path)?;
+        let pid = format!("{}\n", std::process::id());
+        disk::truncate(&file, &path, 0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| disk::write_all(&file, &path, pid.as_bytes()))
+            .map_err(io_error("write", &path))?;
         seal::remove_partial_files(&self.path)?;
         Ok(RoundLock { file })
+    }
+
+    /// The lock's file, locked. Who holds it has not said so at once: it is asked again until it says who it is.
+    fn lock_file(&self, path: &Path) -> Result<File, StoreError> {
+        let mut tries = 0;
+        loop {
+            let file = disk::open_or_create(path).map_err(io_error("open", path))?;
+            if disk::lock(&file, path).map_err(io_error("lock", path))? {
+                return Ok(file);
+            }
+            let holder = self.holder();
+            tries += 1;
+            if holder.is_some() || tries == LOCK_TRIES {
+                return Err(StoreError::Locked { path: path.to_owned(), holder });
+            }
+            std::thread::sleep(LOCK_WAIT);
+        }
     }
 
     /// Id of the process that runs the round, found by trying to take it: none if nobody runs it. Surer than
@@ -292,7 +340,17 @@ impl RoundDirectory {
 
     fn target(&self, relative: &str) -> Result<PathBuf, StoreError> {
         let target = whole::target(&self.path, relative)?;
-        if self.is_sealed() { Err(StoreError::Sealed { path: target }) } else { Ok(target) }
+        self.refuse_sealed(&target)?;
+        Ok(target)
+    }
+
+    /// Refuses to write a file of a sealed round, or of one of which it cannot be seen.
+    fn refuse_sealed(&self, target: &Path) -> Result<(), StoreError> {
+        let seal = self.path.join(layout::SEAL_FILE);
+        if disk::exists(&seal).map_err(io_error("look at", &seal))? {
+            return Err(StoreError::Sealed { path: target.to_owned() });
+        }
+        Ok(())
     }
 
     /// Reads a file of at most `limit` bytes.
@@ -328,9 +386,7 @@ impl RoundDirectory {
     /// When it is there already, for no attempt runs twice; when the round is sealed, or the disk refuses.
     pub fn new_attempt_dir(&self, job: &str, leg: &str, attempt: u32) -> Result<PathBuf, StoreError> {
         let relative = layout::attempt_path(job, leg, attempt);
-        if self.is_sealed() {
-            return Err(StoreError::Sealed { path: self.path.join(relative) });
-        }
+        self.refuse_sealed(&self.path.join(&relative))?;
         whole::new_directory(&self.path, &relative)
     }
 
@@ -395,9 +451,7 @@ impl RoundDirectory {
     /// When it is damaged before its last line or of an older format, the round is sealed, or the disk refuses.
     pub fn open_journal(&self) -> Result<(JournalWriter, Replay), StoreError> {
         let path = self.path.join(layout::JOURNAL_FILE);
-        if self.is_sealed() {
-            return Err(StoreError::Sealed { path });
-        }
+        self.refuse_sealed(&path)?;
         let replay = self.read_journal()?;
         let (found, expected) = (replay.schema, journal_format::SCHEMA);
         if found < expected {

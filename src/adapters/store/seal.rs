@@ -4,11 +4,11 @@
 //! content and are left out.
 
 use std::ffi::OsStr;
-use std::fs::{self, FileType};
+use std::fs::FileType;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{StoreError, io_error, whole};
+use super::{StoreError, disk, io_error};
 use crate::artifact::digest::Hasher;
 use crate::artifact::{Seal, SealEntry, layout, seal};
 
@@ -28,12 +28,12 @@ pub(super) fn entry(root: &Path, relative: &Path, kind: FileType) -> Result<Seal
     let path = root.join(relative);
     let mut hasher = Hasher::default();
     let size = if kind.is_symlink() {
-        let target = fs::read_link(&path).map_err(io_error("read", &path))?;
+        let target = disk::read_link(&path).map_err(io_error("read", &path))?;
         let bytes = target.as_os_str().as_bytes();
         hasher.update(bytes);
         bytes.len() as u64
     } else {
-        whole::open_plain(&path).and_then(|file| hasher.read(file)).map_err(io_error("read", &path))?
+        disk::open(&path).and_then(|file| hasher.read(file)).map_err(io_error("read", &path))?
     };
     Ok(SealEntry { path: seal::path_text(relative.as_os_str().as_bytes()), digest: hasher.finish(), size })
 }
@@ -44,7 +44,7 @@ pub(super) fn remove_partial_files(root: &Path) -> Result<(), StoreError> {
         let name = relative.file_name().map_or(&[] as &[u8], OsStr::as_bytes);
         if name.starts_with(layout::PARTIAL_PREFIX.as_bytes()) {
             let path = root.join(&relative);
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            disk::remove_file(&path).map_err(io_error("remove", &path))?;
         }
     }
     Ok(())
@@ -57,8 +57,7 @@ pub(super) fn walk(root: &Path) -> Result<Vec<(PathBuf, FileType)>, StoreError> 
     let mut open = vec![(PathBuf::new(), 0)];
     while let Some((relative, depth)) = open.pop() {
         let directory = root.join(&relative);
-        for entry in fs::read_dir(&directory).map_err(io_error("list", &directory))? {
-            let entry = entry.map_err(io_error("list", &directory))?;
+        for entry in disk::list(&directory).map_err(io_error("list", &directory))? {
             let kind = entry.file_type().map_err(io_error("look at", &entry.path()))?;
             let relative = relative.join(entry.file_name());
             if kind.is_dir() {

@@ -1,6 +1,7 @@
 //! What is on disk is whole, inside, and one process's at a time.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
@@ -83,8 +84,16 @@ fn a_round_is_made_once() {
     let data = data();
     let made = round(&data);
     assert!(made.path().ends_with("rounds/round=demo-1"));
-    let again = RoundDirectory::create(data.path(), &id("demo-1")).expect_err("exists");
-    assert!(matches!(again, StoreError::RoundExists { .. }), "{again}");
+    let again = || RoundDirectory::create(data.path(), &id("demo-1"));
+    drop(made.lock().expect("free"));
+    fs::write(made.path().join(".part-x"), "").expect("writes");
+    assert!(again().is_ok(), "nothing has begun yet");
+    made.write_round_file(&round_file(AT)).expect("writes");
+    let error = again().expect_err("exists");
+    assert!(matches!(error, StoreError::RoundExists { .. }), "{error}");
+    let _lock = made.lock().expect("free");
+    let error = again().expect_err("runs").to_string();
+    assert!(error.contains(&format!("held by process {}", std::process::id())), "{error}");
     assert!(RoundDirectory::open(data.path(), &id("demo-1")).is_ok());
     assert!(matches!(RoundDirectory::open(data.path(), &id("demo-2")), Err(StoreError::RoundMissing { .. })));
 }
@@ -196,6 +205,28 @@ fn the_journal_goes_on_after_a_torn_line() {
     assert_eq!(lines[0].seq, 1);
     let replay = round.read_journal().expect("reads");
     assert_eq!((replay.lines.len(), replay.tail), (2, Tail::Clean));
+}
+
+#[test]
+fn lines_that_were_written_twice_are_cut_off() {
+    let data = data();
+    let round = round(&data);
+    let (mut writer, _) = round.open_journal().expect("opens");
+    write_two_lines(&mut writer);
+    drop(writer);
+    let path = round.path().join(layout::JOURNAL_FILE);
+    let bytes = fs::read(&path).expect("reads");
+    let second = bytes.iter().position(|byte| *byte == b'\n').expect("two lines") + 1;
+    fs::write(&path, [&bytes[..], &bytes[second..]].concat()).expect("writes");
+    assert!(matches!(round.read_journal().expect("doubled").tail, Tail::Doubled { .. }));
+
+    let (mut writer, replay) = round.open_journal().expect("opens");
+    assert_eq!(replay.lines.len(), 2);
+    assert_eq!(fs::read(&path).expect("reads"), bytes);
+    let event = JournalEvent::JobStarted { job: "c".to_owned() };
+    assert_eq!(writer.append(vec![(time(AT), event)]).expect("appends")[0].seq, 2);
+    let replay = round.read_journal().expect("reads");
+    assert_eq!((replay.lines.len(), replay.tail), (3, Tail::Clean));
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Files that are whole: written beside where they will lie, flushed, renamed; read with a bound.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{StoreError, io_error};
+use super::{StoreError, disk, io_error};
 use crate::artifact::layout::PARTIAL_PREFIX;
 
 /// What to do about a file that is already there.
@@ -37,7 +36,7 @@ pub(super) fn new_directory(root: &Path, relative: &str) -> Result<PathBuf, Stor
     let last = names.pop();
     let parent = descend(root, names)?;
     let path = last.map_or_else(|| parent.clone(), |last| parent.join(last));
-    match fs::create_dir(&path) {
+    match disk::create_dir(&path) {
         Ok(()) => sync_dir(&parent)?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(StoreError::Exists { path });
@@ -52,7 +51,7 @@ fn descend(root: &Path, names: impl IntoIterator<Item = PathBuf>) -> Result<Path
     for name in names {
         let parent = path.clone();
         path.push(name);
-        match fs::create_dir(&path) {
+        match disk::create_dir(&path) {
             Ok(()) => sync_dir(&parent)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_is_dir(&path)?,
             Err(error) => return Err(io_error("create", &path)(error)),
@@ -62,8 +61,8 @@ fn descend(root: &Path, names: impl IntoIterator<Item = PathBuf>) -> Result<Path
 }
 
 fn check_is_dir(path: &Path) -> Result<(), StoreError> {
-    let metadata = fs::symlink_metadata(path).map_err(io_error("look at", path))?;
-    if metadata.is_dir() { Ok(()) } else { Err(StoreError::Escapes { path: path.to_owned() }) }
+    let kind = disk::kind(path).map_err(io_error("look at", path))?;
+    if kind.is_dir() { Ok(()) } else { Err(StoreError::Escapes { path: path.to_owned() }) }
 }
 
 /// The path of a file below `root`, whose directory is made.
@@ -71,9 +70,11 @@ pub(super) fn target(root: &Path, relative: &str) -> Result<PathBuf, StoreError>
     let mut names = names(root, relative)?;
     let name = names.pop().unwrap_or_default();
     let target = descend(root, names)?.join(name);
-    match fs::symlink_metadata(&target) {
-        Ok(metadata) if !metadata.is_file() => Err(StoreError::Escapes { path: target }),
-        _ => Ok(target),
+    match disk::kind(&target) {
+        Ok(kind) if kind.is_file() => Ok(target),
+        Ok(_) => Err(StoreError::Escapes { path: target }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(target),
+        Err(error) => Err(io_error("look at", &target)(error)),
     }
 }
 
@@ -95,10 +96,7 @@ pub struct PartialFile {
 impl PartialFile {
     pub(super) fn begin(target: PathBuf, existing: Existing) -> Result<Self, StoreError> {
         let directory = target.parent().unwrap_or(&target);
-        let file = tempfile::Builder::new()
-            .prefix(PARTIAL_PREFIX)
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(directory)
+        let file = disk::create_temporary(directory, PARTIAL_PREFIX)
             .map_err(io_error("create a file in", directory))?;
         Ok(Self { file, target, existing })
     }
@@ -110,16 +108,16 @@ impl PartialFile {
     /// When the disk refuses, or the file exists and must not be replaced.
     pub fn finish(self) -> Result<(), StoreError> {
         let Self { file, target, existing } = self;
-        file.as_file().sync_all().map_err(io_error("flush", &target))?;
-        let persisted = match existing {
-            Existing::Replace => file.persist(&target),
-            Existing::Refuse => file.persist_noclobber(&target),
+        disk::sync(file.as_file(), &target).map_err(io_error("flush", &target))?;
+        let named = match existing {
+            Existing::Replace => disk::replace(file, &target),
+            Existing::Refuse => disk::name(file, &target),
         };
-        match persisted.map_err(|error| error.error) {
+        match named {
             Err(error) if existing == Existing::Refuse && error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(StoreError::Exists { path: target });
             }
-            result => drop(result.map_err(io_error("rename a file to", &target))?),
+            result => result.map_err(io_error("rename a file to", &target))?,
         }
         sync_dir(target.parent().unwrap_or(&target))
     }
@@ -127,7 +125,8 @@ impl PartialFile {
 
 impl io::Write for PartialFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        disk::write_all(&mut self.file, &self.target, bytes)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -137,13 +136,12 @@ impl io::Write for PartialFile {
 
 /// Flushes the names in a directory.
 pub(super) fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error("flush", path))
+    disk::sync_dir(path).map_err(io_error("flush", path))
 }
 
 /// Waits until all that was written on the file system of a directory is on disk.
 pub(super) fn sync_file_system(path: &Path) -> Result<(), StoreError> {
-    let directory = File::open(path).map_err(io_error("flush", path))?;
-    rustix::fs::syncfs(directory).map_err(|error| io_error("flush", path)(error.into()))
+    disk::sync_file_system(path).map_err(io_error("flush", path))
 }
 
 /// Opens a plain file below `root`, through no link.
@@ -153,27 +151,20 @@ pub(super) fn open(root: &Path, relative: &str) -> Result<(File, PathBuf), Store
     let last = names.len() - 1;
     for (depth, name) in names.into_iter().enumerate() {
         path.push(name);
-        let metadata = fs::symlink_metadata(&path).map_err(io_error("read", &path))?;
-        let is_right = if depth == last { metadata.is_file() } else { metadata.is_dir() };
+        let kind = disk::kind(&path).map_err(io_error("read", &path))?;
+        let is_right = if depth == last { kind.is_file() } else { kind.is_dir() };
         if !is_right {
             return Err(StoreError::Escapes { path });
         }
     }
-    let file = open_plain(&path).map_err(io_error("read", &path))?;
+    let file = disk::open(&path).map_err(io_error("read", &path))?;
     Ok((file, path))
-}
-
-/// Opens a file without following a link and without waiting for a pipe's other end.
-pub(super) fn open_plain(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 /// Reads a file of at most `limit` bytes.
 pub(super) fn read(root: &Path, relative: &str, limit: u64) -> Result<Vec<u8>, StoreError> {
     let (file, path) = open(root, relative)?;
-    let mut bytes = Vec::new();
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io_error("read", &path))?;
+    let bytes = disk::read(file, &path, limit.saturating_add(1)).map_err(io_error("read", &path))?;
     if bytes.len() as u64 > limit {
         return Err(StoreError::TooLarge { path, limit });
     }

@@ -155,7 +155,8 @@ fn what_stands_when_a_round_is_taken_up_again() {
     check_standing(begun(vec![failed("a", Fault::Infra), failed("b", Fault::Operator)]), "");
     check_standing(begun(vec![failed("a", Fault::Infra), retry("a", 2), ended("b", 1, Success)]), "b");
     let out = JournalEvent::Published { what: Publication::Results, tables: Vec::new() };
-    check_standing(begun(vec![failed("a", Fault::Infra), out]), "a");
+    check_standing(begun(vec![failed("a", Fault::Infra), out.clone()]), "a");
+    check_standing(begun(vec![out, failed("a", Fault::Infra)]), "");
     // While somebody wanted it to stop, only what succeeded came to an end.
     let stopping = vec![interrupted(), ended("a", 1, Success), failed("b", Fault::Submission)];
     check_standing(begun(stopping), "a");

@@ -267,6 +267,7 @@ fn read(position: u32, launch: &Launch) -> ReadRow {
         machine_cpu: None,
         machine_cpus: None,
         machine_memory_bytes: None,
+        tokenizer_digest: None,
     }
 }
 
