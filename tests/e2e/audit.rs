@@ -134,7 +134,8 @@ pub(super) fn holds(round: &Round, id: &str) {
             .output()
             .expect("starts");
         assert_eq!(output.status.code(), Some(6), "{path}: {}", String::from_utf8_lossy(&output.stderr));
-        assert!(String::from_utf8_lossy(&output.stdout).contains(path), "{path}");
+        // Of a seal that was changed, the file is named that it no longer fits.
+        assert!(path == "SEAL" || String::from_utf8_lossy(&output.stdout).contains(path), "{path}");
     }
 
     // What was changed before it was sealed is found by doing it again.
