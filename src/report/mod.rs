@@ -5,14 +5,20 @@
 //! come from is `adapters::store`'s and `adapters::query`'s business.
 #![deny(clippy::disallowed_methods)]
 
+pub mod doctor;
 mod leaderboard;
 pub mod query_output;
+mod removal;
 mod rounds;
 mod summary;
 pub mod text;
 
 pub use leaderboard::leaderboard_table;
 pub use query_output::QueryResult;
+pub use removal::{
+    Going, Leftover, Removal, RemovalFailure, RemovalPlan, Staying, removal_json, removal_sentence,
+    removal_table,
+};
 pub use rounds::{
     RoundDetail, RoundPhase, RoundSummary, TableCount, Winner, round_json, rounds_json, rounds_table,
     show_round,

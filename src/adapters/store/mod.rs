@@ -5,13 +5,16 @@
 //! is `artifact`'s business.
 #![expect(clippy::disallowed_methods, reason = "this is the module that touches files")]
 
+mod health;
 mod journal;
+mod removal;
 mod rounds;
 mod seal;
 mod whole;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -23,9 +26,13 @@ use crate::artifact::{
 use crate::artifact::{Seal, digest, journal as journal_format};
 use crate::model::RoundId;
 
+pub use health::RoundsHealth;
+pub(super) use health::health;
 #[cfg(test)]
 pub(crate) use journal::JournalFile;
 pub use journal::JournalWriter;
+pub(super) use removal::leftovers;
+pub use removal::{plan_removal, remove};
 pub(super) use rounds::directories;
 pub use rounds::{list_rounds, round_detail};
 pub use whole::PartialFile;
@@ -116,6 +123,18 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with its bytes.
         source: ArtifactError,
+    },
+    /// Another process removes rounds.
+    #[error("another process removes rounds in `{path}`: wait until it has ended")]
+    Removing {
+        /// The directory of the rounds.
+        path: PathBuf,
+    },
+    /// A file of a sealed round is not what was sealed.
+    #[error("`{path}` is not what was sealed: it was left where it is")]
+    NotAsSealed {
+        /// The file.
+        path: PathBuf,
     },
     /// An earlier append failed and could not be undone.
     #[error("`{path}` may end in half a line since an append failed: nothing more is written to it")]
@@ -209,23 +228,45 @@ impl RoundDirectory {
     /// # Errors
     /// When another process holds it; the error names the process.
     pub fn lock(&self) -> Result<RoundLock, StoreError> {
-        let path = self.path.join(layout::LOCK_FILE);
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open.map_err(io_error("open", &path))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
-                return Err(StoreError::Locked { path, holder: read_pid(file) });
-            }
-            Err(error) => return Err(io_error("lock", &path)(error.into())),
-        }
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| {
+        let mut lock = self.claim()?;
+        let written = lock.file.set_len(0).and_then(|()| lock.file.rewind()).and_then(|()| {
             let pid = std::process::id();
-            file.write_all(format!("{pid}\n").as_bytes())
+            lock.file.write_all(format!("{pid}\n").as_bytes())
         });
-        written.map_err(io_error("write", &path))?;
+        written.map_err(io_error("write", &self.path.join(layout::LOCK_FILE)))?;
         seal::remove_partial_files(&self.path)?;
-        Ok(RoundLock { file })
+        Ok(lock)
+    }
+
+    /// Takes the round without a word of who holds it, and leaves all its files as they are.
+    fn claim(&self) -> Result<RoundLock, StoreError> {
+        let path = self.path.join(layout::LOCK_FILE);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        // A job may have put a link in its place.
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+        let file = options.open(&path).map_err(io_error("open", &path))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(RoundLock { file }),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
+                Err(StoreError::Locked { path, holder: read_pid(file) })
+            }
+            Err(error) => Err(io_error("lock", &path)(error.into())),
+        }
+    }
+
+    /// Whether a process holds the round, found without writing anything; in the way of others for a moment.
+    fn is_held(&self) -> Result<bool, StoreError> {
+        let path = self.path.join(layout::LOCK_FILE);
+        let file = match whole::open_plain(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(io_error("open", &path))?,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(true),
+            Err(error) => Err(io_error("lock", &path)(error.into())),
+        }
     }
 
     /// Id of the process that runs the round, found by trying to take it: none if nobody runs it. Surer than
@@ -306,9 +347,9 @@ impl RoundDirectory {
     /// # Errors
     /// When there is a seal that cannot be read.
     pub(super) fn read_seal(&self) -> Result<Option<Seal>, StoreError> {
-        match self.read(layout::SEAL_FILE, MAX_ROUND_FILE) {
+        match self.sealed() {
             Err(error) if error.is_absence() => Ok(None),
-            read => Seal::parse(&read?).map(Some).map_err(artifact_error(&self.path.join(layout::SEAL_FILE))),
+            sealed => sealed.map(Some),
         }
     }
 
@@ -419,10 +460,32 @@ impl RoundDirectory {
     /// # Errors
     /// When there is no readable seal, or a file cannot be read.
     pub fn verify_seal(&self) -> Result<Option<SealDifference>, StoreError> {
-        let path = self.path.join(layout::SEAL_FILE);
-        let bytes = self.read(layout::SEAL_FILE, MAX_ROUND_FILE)?;
-        let sealed = Seal::parse(&bytes).map_err(artifact_error(&path))?;
+        let sealed = self.sealed()?;
         Ok(sealed.first_difference(&seal::digests(&self.path)?))
+    }
+
+    /// As [`RoundDirectory::verify_seal`], but raw streams may be gone whose removal is on record in `REMOVED`.
+    ///
+    /// # Errors
+    /// When there is no readable seal, the record cannot be read, or a file cannot be read.
+    pub fn check_seal(&self) -> Result<Option<SealDifference>, StoreError> {
+        let sealed = self.sealed()?;
+        let found = seal::digests(&self.path)?;
+        Ok(sealed.left_after(&self.read_removed()?, &found).first_difference(&found))
+    }
+
+    /// The seal of a sealed round.
+    fn sealed(&self) -> Result<Seal, StoreError> {
+        let bytes = self.read(layout::SEAL_FILE, MAX_ROUND_FILE)?;
+        Seal::parse(&bytes).map_err(artifact_error(&self.path.join(layout::SEAL_FILE)))
+    }
+
+    /// What was removed since the round was sealed; empty where nothing was.
+    fn read_removed(&self) -> Result<Seal, StoreError> {
+        match self.read(layout::REMOVED_FILE, MAX_ROUND_FILE) {
+            Err(error) if error.is_absence() => Ok(Seal::default()),
+            read => Seal::parse(&read?).map_err(artifact_error(&self.path.join(layout::REMOVED_FILE))),
+        }
     }
 }
 
