@@ -21,14 +21,14 @@ use crate::report::doctor::checks::{
     ClockFacts, DataFacts, DataState, DiskFacts, EngineFailure, LeftoverFacts, ModelFacts, ProcessFacts,
     RunnerFacts, RunnerFound,
 };
-use crate::report::text::error_chain;
 
 /// How long an engine may take to answer.
+#[cfg(feature = "docker")]
 const ENGINE_DEADLINE: Duration = Duration::from_secs(5);
 /// Largest runner file that is read, one byte beyond what its parser takes.
 const MAX_RUNNER_BYTES: u64 = 1024 * 1024 + 1;
 /// A half-written file younger than this may have a living writer.
-const WRITING: Duration = Duration::from_secs(3600);
+const WRITING: Duration = Duration::from_hours(1);
 /// Most of a process's environment that is read; the kernel's own bound is larger.
 const MAX_ENVIRONMENT: u64 = 1 << 20;
 
@@ -145,7 +145,7 @@ async fn engine(spec: &RunnerSpec, program: &Path) -> Result<String, EngineFailu
 #[cfg(feature = "docker")]
 async fn docker() -> Result<String, EngineFailure> {
     use super::docker::{DockerEngine, DockerSettings};
-    use crate::report::text::bytes;
+    use crate::report::text::{bytes, error_chain};
     let facts = DockerEngine::new(DockerSettings::default()).daemon_facts(ENGINE_DEADLINE).await;
     let facts = facts.map_err(|error| EngineFailure {
         why: format!("starts containers, and Docker does not answer: {}", error_chain(&error)),
@@ -157,8 +157,8 @@ async fn docker() -> Result<String, EngineFailure> {
 }
 
 #[cfg(not(feature = "docker"))]
+#[expect(clippy::unused_async, reason = "stands for one that asks the daemon")]
 async fn docker() -> Result<String, EngineFailure> {
-    let _ = ENGINE_DEADLINE;
     Err(EngineFailure {
         why: "starts containers, and this program was built without the feature `docker`".to_owned(),
         mend: "build cacheon with the feature `docker`, or move the file away".to_owned(),

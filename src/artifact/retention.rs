@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::model::RoundId;
 use crate::pipeline::duration;
@@ -23,11 +24,13 @@ pub enum Keep {
 }
 
 /// How much of a round goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Extent {
     /// The raw streams; tables, summary, journal and seal stay.
     Streams,
     /// All of it.
+    #[serde(rename = "round")]
     Rounds,
 }
 

@@ -108,6 +108,7 @@ impl Seal {
     }
 
     /// The files of both, those of `other` where both have one of the same path.
+    #[must_use]
     pub fn with(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
@@ -116,6 +117,7 @@ impl Seal {
     /// What of this seal must still be there when `removed` is the record of what was removed since: all but raw
     /// streams that it names with the digest and size that were sealed, as far as they are gone from `found`. Nothing
     /// else is excused, whatever the record says.
+    #[must_use]
     pub fn left_after(&self, removed: &Self, found: &Self) -> Self {
         let is_excused = |path: &String, sealed: &(Digest, u64)| {
             layout::is_raw_streams(path) && removed.0.get(path) == Some(sealed) && !found.0.contains_key(path)

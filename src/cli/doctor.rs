@@ -16,9 +16,10 @@ use crate::report::text::error_chain;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks at the data directory, the room on its disk, all rounds, the runners and their engines, processes that a dead round
-left, and the clock. Changes nothing. A `problem` means that something does not work, and ends with code 3; a `warning`
-that it works and may not for long, or not for all; each says below it what mends it.
+Looks at the data directory, the room on its disk, all rounds, the runners and
+their engines, processes that a dead round left, and the clock. Changes nothing.
+A `problem` means that something does not work, and ends with code 3; a `warning`
+that it works and may not for long, or not for all. Each says what mends it.
 
 Examples:
   cacheon doctor

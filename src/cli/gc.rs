@@ -13,13 +13,16 @@ use crate::report::{Removal, removal_json, removal_sentence, removal_table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Raw streams (streams.parquet, exchanges.parquet) are by far the most of a round. `--streams` removes them alone: tables,
-summary, journal and seal stay, and so does the right to check the seal, for the file REMOVED says what went. Without
-`--streams` the raw streams of all these rounds go first and the rounds after them, so that a removal that is cut
-short has freed the most and lost the least; the same command goes on with it.
+Raw streams (streams.parquet, exchanges.parquet) are by far the most of a round.
+`--streams` removes them alone: tables, summary, journal and seal stay, and the
+seal can still be checked, for the file REMOVED says what went. Without
+`--streams` the raw streams of all these rounds go first and the rounds after
+them, so that a removal that is cut short has freed the most and lost the least;
+the same command goes on with it.
 
-Never touched: a round without seal, a round that a process holds, a round that another one which stays was made from,
-and whatever is no round. What could not be removed is listed with the reason, and ends with code 4.
+Never touched: a round without seal, a round that a process holds, a round that
+another one which stays was made from, and whatever is no round. What could not
+be removed is listed with the reason, and ends with code 4.
 
 Examples:
   cacheon gc --keep 10 --dry-run           shows what would go, and why the rest stays

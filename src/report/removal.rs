@@ -1,7 +1,7 @@
 //! What `cacheon gc` removes, or would remove, and what stays for which reason.
 
 use comfy_table::{Cell, Color};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::query_output::{JsonLayout, json};
 use super::text::{RowLines, TextStyle, bytes, coloured, excerpt, render, right, table};
@@ -14,7 +14,6 @@ pub struct Going {
     /// Id of the round.
     pub round_id: RoundId,
     /// `streams` or `round`.
-    #[serde(serialize_with = "extent_json")]
     pub what: Extent,
     /// Number of its files that go.
     pub files: u64,
@@ -87,10 +86,6 @@ const fn word(extent: Extent) -> &'static str {
         Extent::Streams => "streams",
         Extent::Rounds => "round",
     }
-}
-
-fn extent_json<S: Serializer>(extent: &Extent, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(word(*extent))
 }
 
 /// The list for people: a line a round, what goes first; empty where there is nothing.

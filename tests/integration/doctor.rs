@@ -90,7 +90,7 @@ fn rounds_that_are_not_done() {
     let journal = fs::read_to_string(place.round("cut").join("journal.jsonl")).expect("reads");
     fs::remove_file(place.round("cut").join("SEAL")).expect("removes");
     place.check(0, ["rounds", "warning", "`cut` is done and has no seal", "cacheon resume cut"]);
-    let half: String = journal.lines().take(2).map(|line| format!("{line}\n")).collect();
+    let half: String = journal.split_inclusive('\n').take(2).collect();
     fs::write(place.round("cut").join("journal.jsonl"), half).expect("writes");
     fs::write(place.round("cut").join("lock"), "4194305\n").expect("writes");
     fs::write(place.round("cut").join(".part-x"), "").expect("writes");

@@ -287,12 +287,10 @@ pub fn check_clock(facts: &ClockFacts) -> Vec<Finding> {
             format!("it is {now}, after all that was written"),
         ));
     }
-    match facts.is_synchronised {
-        Some(true) => findings.push(Finding::new("clock", Severity::Ok, "it is synchronised")),
-        _ => {
-            findings.push(Finding::new("clock", Severity::Note, "nothing here says that it is synchronised"))
-        }
-    }
+    findings.push(match facts.is_synchronised {
+        Some(true) => Finding::new("clock", Severity::Ok, "it is synchronised"),
+        _ => Finding::new("clock", Severity::Note, "nothing here says that it is synchronised"),
+    });
     findings
 }
 
