@@ -53,6 +53,15 @@ impl<E: Into<Error>> From<E> for Stop {
     }
 }
 
+/// What becomes of a round whose raw streams were removed since, on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovedStreams {
+    /// The round is not shown to be what it says.
+    Differ,
+    /// What follows from them is taken as recorded.
+    Pass,
+}
+
 /// Checks a sealed round; `settings` are what its `round.json` says.
 ///
 /// # Errors
@@ -60,7 +69,11 @@ impl<E: Into<Error>> From<E> for Stop {
 ///
 /// # Panics
 /// Never by what is in the round.
-pub async fn audit(settings: &RoundSettings, file: &RoundFile) -> Result<AuditReport, Error> {
+pub async fn audit(
+    settings: &RoundSettings,
+    file: &RoundFile,
+    removed: RemovedStreams,
+) -> Result<AuditReport, Error> {
     let kept = RoundDirectory::open(&settings.data_dir, &settings.round_id)?;
     let scratch = tempfile::Builder::new().prefix("cacheon-").tempdir();
     let scratch =
@@ -69,6 +82,13 @@ pub async fn audit(settings: &RoundSettings, file: &RoundFile) -> Result<AuditRe
     let mut report = sealed(&kept);
     report.parent = file.parent.as_ref().map(|parent| parent.round_id.clone());
     report.tool_version.clone_from(&file.tool_version);
+    if report.streams_removed > 0 && removed == RemovedStreams::Differ {
+        let why = format!(
+            "{} raw streams were removed since: what follows from them cannot be derived again; `--without-streams` checks the rest",
+            report.streams_removed
+        );
+        report.differences.push(Difference::Unusable { path: layout::REMOVED_FILE.to_owned(), why });
+    }
     match follow(settings, (file, &kept, &again), (scratch.path().to_owned(), &mut report)).await {
         Ok(()) => {}
         Err(Stop::Differs(difference)) => report.differences.push(*difference),
@@ -99,15 +119,20 @@ fn sealed(kept: &RoundDirectory) -> AuditReport {
         attempts_as_recorded: 0,
         legs_taken_over: 0,
         files_derived: 0,
+        streams_removed: 0,
         parent: None,
         tool_version: String::new(),
     };
-    match kept.read_seal().and_then(|seal| Ok((seal, kept.verify_seal()?))) {
+    match kept.read_seal().and_then(|seal| Ok((seal, kept.check_seal()?))) {
         Ok((seal, difference)) => {
             report.files = seal.map_or(0, |seal| seal.len());
             report.differences.extend(difference.map(Difference::Seal));
         }
         Err(error) => report.differences.push(unusable(layout::SEAL_FILE, &error)),
+    }
+    match kept.read_removed() {
+        Ok(removed) => report.streams_removed = removed.len(),
+        Err(error) => report.differences.push(unusable(layout::REMOVED_FILE, &error)),
     }
     report
 }

@@ -25,7 +25,8 @@ use bollard::models::{
     MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -62,6 +63,15 @@ pub struct DockerSettings {
     pub limits: Limits,
 }
 
+/// What a daemon says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonFacts {
+    /// Its version.
+    pub version: String,
+    /// Bytes that its images take; none where it does not say.
+    pub image_bytes: Option<u64>,
+}
+
 /// Starts servers as containers of a Docker daemon.
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
@@ -80,6 +90,27 @@ impl DockerEngine {
             None => Docker::connect_with_defaults(),
         };
         docker.map_err(|error| daemon("connect", &error))
+    }
+
+    /// What the daemon says of itself.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or does not answer before the deadline.
+    pub async fn daemon_facts(&self, deadline: Duration) -> Result<DaemonFacts, EngineError> {
+        let silent = || EngineError::Daemon {
+            attempted: "ask for the version",
+            why: format!("no answer within {} s", deadline.as_secs()),
+        };
+        let docker = self.connect()?;
+        let version = tokio::time::timeout(deadline, docker.version()).await.map_err(|_| silent())?;
+        let version = version.map_err(|error| daemon("ask for the version", &error))?.version;
+        // The sizes of many images may take the daemon longer, and an older one tells them in another way.
+        let usage = tokio::time::timeout(deadline, docker.df(None::<DataUsageOptions>)).await;
+        let images = usage.ok().and_then(Result::ok).and_then(|usage| usage.image_usage?.total_size);
+        Ok(DaemonFacts {
+            version: excerpt(&version.unwrap_or_else(|| "of no version".to_owned()), 40),
+            image_bytes: images.and_then(|size| u64::try_from(size).ok()),
+        })
     }
 
     fn create_body(&self, launch: &Launch) -> ContainerCreateBody {

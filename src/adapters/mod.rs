@@ -5,6 +5,7 @@
 pub mod chain_file;
 #[cfg(feature = "docker")]
 pub mod docker;
+pub mod doctor;
 pub mod guard;
 pub mod job_process;
 pub mod log;

@@ -15,12 +15,18 @@ pub const JOURNAL_FILE: &str = "journal.jsonl";
 pub const SEAL_FILE: &str = "SEAL";
 /// The file that is held by the process that runs the round; not part of its results.
 pub const LOCK_FILE: &str = "lock";
+/// The file with the digests of files that were removed after the round was sealed; outside the seal, like the lock.
+pub const REMOVED_FILE: &str = "REMOVED";
 /// The file that shows the round to people.
 pub const SUMMARY_FILE: &str = "summary.md";
 /// The directory of the tokenizers by which the round's tokens were counted.
 pub const TOKENIZER_DIR: &str = "tokenizers";
 /// Start of the name of a file that is still being written.
 pub const PARTIAL_PREFIX: &str = ".part-";
+/// Start of the name of a round's directory that is being removed: what has it is no round any more.
+const REMOVED_PREFIX: &str = ".part-removed-";
+/// The files of an attempt that hold raw streams: by far the largest of a round, and no table is one of them.
+const RAW_STREAMS: [&str; 2] = ["streams.parquet", "exchanges.parquet"];
 
 /// The file of digests of tables that were read before, below the data directory; not part of any round.
 pub const QUERY_CACHE_FILE: &str = "query-cache.json";
@@ -37,6 +43,23 @@ pub fn round_dir(round: &RoundId) -> String {
 /// Id of the round whose directory has this name; none if it is no round's.
 pub fn round_of_dir(name: &str) -> Option<RoundId> {
     name.strip_prefix("round=")?.parse().ok()
+}
+
+/// Name that a round's directory has while it is removed.
+pub fn removed_dir(round: &RoundId) -> String {
+    format!("{REMOVED_PREFIX}{round}")
+}
+
+/// Id of the round that was being removed under this name; none if none was.
+pub fn round_of_removed_dir(name: &str) -> Option<RoundId> {
+    name.strip_prefix(REMOVED_PREFIX)?.parse().ok()
+}
+
+/// Whether the path is that of raw streams: `jobs/<job>/<leg>/attempt-<n>/` and the name of one of the two files.
+pub fn is_raw_streams(path: &str) -> bool {
+    let names: Vec<&str> = path.split('/').collect();
+    matches!(names[..], ["jobs", _, _, attempt, name]
+        if attempt.starts_with("attempt-") && RAW_STREAMS.contains(&name))
 }
 
 /// Path of a published table's file.
@@ -110,5 +133,21 @@ mod tests {
         assert_eq!(round_of_dir("round=demo-1").map(|id| round_dir(&id)).as_deref(), Some("round=demo-1"));
         assert_eq!(round_of_dir("round=../x"), None);
         assert_eq!(round_of_dir("demo-1"), None);
+        let removed = round_of_removed_dir(".part-removed-demo-1").map(|id| removed_dir(&id));
+        assert_eq!(removed.as_deref(), Some(".part-removed-demo-1"));
+        assert_eq!(round_of_removed_dir(".part-removed-../x"), None);
+        assert_eq!(round_of_removed_dir(".part-x"), None);
+    }
+
+    #[test]
+    fn raw_streams() {
+        let check = |path: &str, expected: bool| assert_eq!(is_raw_streams(path), expected, "{path}");
+        check("jobs/measure/0001-a/attempt-1/streams.parquet", true);
+        check("jobs/measure/_/attempt-2/exchanges.parquet", true);
+        check("jobs/measure/_/attempt-2/requests.parquet", false);
+        check("jobs/measure/_/scratch/streams.parquet", false);
+        check("jobs/measure/_/attempt-1/deep/streams.parquet", false);
+        check("results/streams.parquet", false);
+        check("streams.parquet", false);
     }
 }

@@ -16,6 +16,7 @@ mod footer;
 pub mod journal;
 pub mod layout;
 mod parquet_file;
+mod retention;
 mod round_file;
 mod round_state;
 mod row;
@@ -32,6 +33,7 @@ pub use journal::{
     StepKind, Tail, TakenLeg,
 };
 pub use parquet_file::{TableContext, decode, encode};
+pub use retention::{Extent, Fate, Keep, KnownRound, Retention, StayReason, fates};
 pub use round_file::{ParentRound, RoundFile, RunnerFile, SharedFile};
 pub use round_state::{
     AttemptState, Ending, Interruption, JobState, LegCounts, LegState, RetryWait, RoundEnding, RoundState,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-use super::ArtifactError;
+use super::{ArtifactError, layout};
 use crate::model::Digest;
 
 /// The first line of the file.
@@ -107,6 +107,25 @@ impl Seal {
         Ok(Self(entries))
     }
 
+    /// The files of both, those of `other` where both have one of the same path.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// What of this seal must still be there when `removed` is the record of what was removed since: all but raw
+    /// streams that it names with the digest and size that were sealed, as far as they are gone from `found`. Nothing
+    /// else is excused, whatever the record says.
+    #[must_use]
+    pub fn left_after(&self, removed: &Self, found: &Self) -> Self {
+        let is_excused = |path: &String, sealed: &(Digest, u64)| {
+            layout::is_raw_streams(path) && removed.0.get(path) == Some(sealed) && !found.0.contains_key(path)
+        };
+        let left = self.0.iter().filter(|(path, sealed)| !is_excused(path, sealed));
+        Self(left.map(|(path, sealed)| (path.clone(), sealed.clone())).collect())
+    }
+
     /// The first difference, by path, between what was sealed (`self`) and what is there.
     pub fn first_difference(&self, found: &Self) -> Option<SealDifference> {
         let missing = self.0.iter().find_map(|(path, (sealed, size))| match found.0.get(path) {
@@ -204,6 +223,30 @@ mod tests {
         check(&[("a", "1")], Some("`c` was sealed a"));
         check(&[("a", "1"), ("b", "1")], Some("`b` was not ther"));
         check(&[("a", "2"), ("b", "1")], Some("`a` was sealed a"));
+    }
+
+    #[test]
+    fn what_is_left_after_a_removal() {
+        let streams = "jobs/m/_/attempt-1/streams.parquet";
+        let sealed = seal(&[(streams, "1"), ("a", "1")]);
+        let check = |removed: &[(&str, &str)], found: &[(&str, &str)], expected: Option<&str>| {
+            let found = seal(found);
+            let difference = sealed.left_after(&seal(removed), &found).first_difference(&found);
+            let path = difference.map(|difference| match difference {
+                SealDifference::Missing(path)
+                | SealDifference::Unsealed(path)
+                | SealDifference::Changed { path, .. } => path,
+            });
+            assert_eq!(path.as_deref(), expected, "{removed:?} {found}");
+        };
+        let whole = [(streams, "1"), ("a", "1")];
+        check(&[], &whole, None);
+        check(&[(streams, "1")], &[("a", "1")], None);
+        check(&[(streams, "1")], &whole, None);
+        check(&[(streams, "1")], &[(streams, "2"), ("a", "1")], Some(streams));
+        check(&[(streams, "2")], &[("a", "1")], Some(streams));
+        check(&[], &[("a", "1")], Some(streams));
+        check(&[("a", "1")], &[(streams, "1")], Some("a"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::resume::settings_of;
 use super::show::find_round;
 use super::{Session, print, say};
 use crate::adapters::store::RoundDirectory;
-use crate::audit::{audit, unreadable};
+use crate::audit::{RemovedStreams, audit, unreadable};
 use crate::error::{Error, ExitCode};
 use crate::report::{audit_json, audit_text};
 
@@ -26,6 +26,9 @@ pub(super) struct Arguments {
     /// The round: its id, the beginning of its id if no other begins so, or `latest`.
     #[arg(default_value = "latest")]
     round: String,
+    /// Of a round whose raw streams were removed by `cacheon gc --streams`: check all that does not need them.
+    #[arg(long)]
+    without_streams: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -44,7 +47,11 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         Ok((settings, file))
     });
     let report = match readable {
-        Ok((settings, file)) => audit(&settings, &file).await?,
+        Ok((settings, file)) => {
+            let removed =
+                if arguments.without_streams { RemovedStreams::Pass } else { RemovedStreams::Differ };
+            audit(&settings, &file, removed).await?
+        }
         Err(error) => unreadable(&directory, &error),
     };
     print(&if arguments.json { audit_json(&report) } else { audit_text(&report) })?;

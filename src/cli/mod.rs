@@ -6,7 +6,9 @@
 mod audit;
 mod cancel;
 mod conduct;
+mod doctor;
 mod engines;
+mod gc;
 mod guard;
 mod job;
 mod launch;
@@ -81,6 +83,10 @@ enum Command {
     Rounds(rounds::Arguments),
     /// Shows one round: its jobs, its leaderboard, each verdict's reason.
     Show(show::Arguments),
+    /// Says what is wrong with this machine and its rounds, and the command that mends it.
+    Doctor(doctor::Arguments),
+    /// Frees disk: removes old rounds, or their raw streams alone.
+    Gc(gc::Arguments),
     /// Asks all rounds' tables a question in SQL.
     Query(query::Arguments),
     /// The built-in reference server: a small real model behind the API that a submission must serve.
@@ -158,6 +164,8 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Plan(arguments) => plan::run(&arguments, &session),
         Command::Rounds(arguments) => rounds::run(&arguments, &session),
         Command::Show(arguments) => show::run(&arguments, &session),
+        Command::Doctor(arguments) => doctor::run(&arguments, &session).await,
+        Command::Gc(arguments) => gc::run(&arguments, &session),
         Command::Query(arguments) => query::run(&arguments, &session),
         #[cfg(feature = "reference")]
         Command::Reference(command) => {

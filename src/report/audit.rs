@@ -151,6 +151,8 @@ pub struct AuditReport {
     pub legs_taken_over: usize,
     /// Number of files that were derived again and compared byte for byte.
     pub files_derived: usize,
+    /// Number of raw streams that were removed since, on record: what follows from them is taken as recorded.
+    pub streams_removed: usize,
     /// The round that this one was made from: it has an audit of its own.
     pub parent: Option<RoundId>,
     /// Version of the program that ran the round.
@@ -168,6 +170,10 @@ pub fn audit_text(report: &AuditReport) -> String {
         report.attempts, report.attempts_as_recorded
     ));
     line(format_args!("files     {} derived again and compared byte for byte", report.files_derived));
+    if report.streams_removed > 0 {
+        let removed = report.streams_removed;
+        line(format_args!("streams   {removed} removed since: what follows from them is taken as recorded"));
+    }
     if let Some(parent) = &report.parent {
         line(format_args!(
             "parent    {} legs were run by round {parent}: audit it too",

@@ -6,8 +6,10 @@
 #![deny(clippy::disallowed_methods)]
 
 mod audit;
+pub mod doctor;
 mod leaderboard;
 pub mod query_output;
+mod removal;
 mod rounds;
 mod summary;
 pub mod text;
@@ -15,6 +17,10 @@ pub mod text;
 pub use audit::{AuditReport, Difference, audit_json, audit_text};
 pub use leaderboard::leaderboard_table;
 pub use query_output::QueryResult;
+pub use removal::{
+    Going, Leftover, Removal, RemovalFailure, RemovalPlan, Staying, removal_json, removal_sentence,
+    removal_table,
+};
 pub use rounds::{
     RoundDetail, RoundPhase, RoundSummary, TableCount, Winner, round_json, rounds_json, rounds_table,
     show_round,

@@ -132,6 +132,19 @@ pub fn duration(nanoseconds: Option<i64>) -> String {
     }
 }
 
+/// A number of bytes in the unit that suits it: `40.1 MiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let (mut value, mut unit) = (count as f64 / 1024.0, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 /// An RFC 3339 instant without fractions of a second; other text stays as it is, made [`plain`].
 pub fn instant(text: &str) -> String {
     match text.parse::<jiff::Timestamp>() {
@@ -247,6 +260,12 @@ mod tests {
         check(12_345_678, "12.3 ms");
         check(61_000_000_000, "61.0 s");
         check(3_600_000_000_000, "60.0 min");
+        let check = |count: u64, expected: &str| assert_eq!(bytes(count), expected);
+        check(0, "0 B");
+        check(1023, "1023 B");
+        check(1024, "1.0 KiB");
+        check(42_000_000, "40.1 MiB");
+        check(u64::MAX, "16384.0 PiB");
         assert_eq!(instant("2026-11-21T21:27:00.123Z"), "2026-11-21T21:27:00Z");
         assert_eq!(between(Some("2026-11-21T21:27:00Z"), Some("2026-11-21T21:28:30Z")), "90.0 s");
         assert_eq!(between(Some("x"), None), "-");

@@ -2,8 +2,18 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{JobContext, StageError, benchmark, plan_reads, publish, rank, set_weights, verify_logprobs};
+use super::{
+    JobContext, StageError, benchmark, data_dir, plan_reads, publish, rank, set_weights, verify_logprobs,
+};
+use crate::artifact::Table as _;
+use crate::model::StreamRow;
 use crate::pipeline::stage::{StageCall, StageOutput};
+
+/// Whether the raw streams of the attempt were removed since, on record.
+fn are_streams_removed(context: &JobContext<'_>) -> Result<bool, StageError> {
+    let path = format!("{}/{}.parquet", data_dir(context), StreamRow::NAME);
+    Ok(context.round.kept.read_removed()?.get(&path).is_some())
+}
 
 /// Does a stage of an attempt again, from the files that the attempt left in `kept` and the outputs it `recorded`. None
 /// where only the world could do it (read a chain, pull an image, boot a server): what was recorded of it is evidence.
@@ -23,6 +33,7 @@ pub fn again(
             None
         }
         StageCall::PlanReads(with) => Some(StageOutput::PlanReads(plan_reads::run(&with, context)?)),
+        StageCall::Benchmark(_) if are_streams_removed(context)? => None,
         StageCall::Benchmark(with) => Some(StageOutput::Benchmark(benchmark::again(&with, context)?)),
         StageCall::VerifyLogprobs(with) => {
             Some(StageOutput::VerifyLogprobs(verify_logprobs::again(&with, context)?))

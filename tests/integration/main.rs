@@ -2,6 +2,8 @@
 
 mod cli;
 mod docs;
+mod doctor;
+mod gc;
 mod golden;
 mod job;
 mod layers;

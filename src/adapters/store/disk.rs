@@ -96,7 +96,10 @@ pub(super) fn read(file: File, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Opens a file to read and write, and makes it if it is missing.
 pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
     pass(Operation::Create, path)?;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    let mut options = OpenOptions::new();
+    // A job may have put a link in its place.
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.read(true).write(true).create(true).truncate(false).open(path)
 }
 
 /// Makes a file without a lasting name in a directory.

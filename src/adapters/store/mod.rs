@@ -7,7 +7,9 @@
 
 mod derive;
 mod disk;
+mod health;
 mod journal;
+mod removal;
 mod rounds;
 mod seal;
 mod whole;
@@ -28,9 +30,13 @@ use crate::model::RoundId;
 pub use derive::Derivation;
 #[cfg(test)]
 pub(crate) use disk::faults;
+pub use health::RoundsHealth;
+pub(super) use health::health;
 #[cfg(test)]
 pub(crate) use journal::JournalFile;
 pub use journal::JournalWriter;
+pub(super) use removal::leftovers;
+pub use removal::{plan_removal, remove};
 pub(super) use rounds::directories;
 pub use rounds::{list_rounds, round_detail};
 pub use whole::PartialFile;
@@ -133,6 +139,18 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with its bytes.
         source: ArtifactError,
+    },
+    /// Another process removes rounds.
+    #[error("another process removes rounds in `{path}`: wait until it has ended")]
+    Removing {
+        /// The directory of the rounds.
+        path: PathBuf,
+    },
+    /// A file of a sealed round is not what was sealed.
+    #[error("`{path}` is not what was sealed: it was left where it is")]
+    AlteredStream {
+        /// The file.
+        path: PathBuf,
     },
     /// An earlier append failed and could not be undone.
     #[error("`{path}` may end in half a line since an append failed: nothing more is written to it")]
@@ -259,14 +277,34 @@ impl RoundDirectory {
     /// When another process holds it; the error names the process.
     pub fn lock(&self) -> Result<RoundLock, StoreError> {
         let path = self.path.join(layout::LOCK_FILE);
-        let mut file = self.lock_file(&path)?;
+        let mut lock = self.claim()?;
         let pid = format!("{}\n", std::process::id());
-        disk::truncate(&file, &path, 0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| disk::write_all(&file, &path, pid.as_bytes()))
+        disk::truncate(&lock.file, &path, 0)
+            .and_then(|()| lock.file.rewind())
+            .and_then(|()| disk::write_all(&lock.file, &path, pid.as_bytes()))
             .map_err(io_error("write", &path))?;
         seal::remove_partial_files(&self.path)?;
-        Ok(RoundLock { file })
+        Ok(lock)
+    }
+
+    /// Takes the round without a word of who holds it, and leaves all its files as they are.
+    fn claim(&self) -> Result<RoundLock, StoreError> {
+        let path = self.path.join(layout::LOCK_FILE);
+        Ok(RoundLock { file: self.lock_file(&path)? })
+    }
+
+    /// Whether a process holds the round, found without writing anything; in the way of others for a moment.
+    fn is_held(&self) -> Result<bool, StoreError> {
+        let path = self.path.join(layout::LOCK_FILE);
+        let file = match disk::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened.map_err(io_error("open", &path))?,
+        };
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(true),
+            Err(error) => Err(io_error("lock", &path)(error.into())),
+        }
     }
 
     /// The lock's file, locked. Who holds it has not said so at once: it is asked again until it says who it is.
@@ -374,9 +412,9 @@ impl RoundDirectory {
     /// # Errors
     /// When there is a seal that cannot be read.
     pub fn read_seal(&self) -> Result<Option<Seal>, StoreError> {
-        match self.read(layout::SEAL_FILE, MAX_ROUND_FILE) {
+        match self.sealed() {
             Err(error) if error.is_absence() => Ok(None),
-            read => Seal::parse(&read?).map(Some).map_err(artifact_error(&self.path.join(layout::SEAL_FILE))),
+            sealed => sealed.map(Some),
         }
     }
 
@@ -506,10 +544,35 @@ impl RoundDirectory {
     /// # Errors
     /// When there is no readable seal, or a file cannot be read.
     pub fn verify_seal(&self) -> Result<Option<SealDifference>, StoreError> {
-        let path = self.path.join(layout::SEAL_FILE);
-        let bytes = self.read(layout::SEAL_FILE, MAX_ROUND_FILE)?;
-        let sealed = Seal::parse(&bytes).map_err(artifact_error(&path))?;
+        let sealed = self.sealed()?;
         Ok(sealed.first_difference(&seal::digests(&self.path)?))
+    }
+
+    /// As [`RoundDirectory::verify_seal`], but raw streams may be gone whose removal is on record in `REMOVED`.
+    ///
+    /// # Errors
+    /// When there is no readable seal, the record cannot be read, or a file cannot be read.
+    pub fn check_seal(&self) -> Result<Option<SealDifference>, StoreError> {
+        let sealed = self.sealed()?;
+        let found = seal::digests(&self.path)?;
+        Ok(sealed.left_after(&self.read_removed()?, &found).first_difference(&found))
+    }
+
+    /// The seal of a sealed round.
+    fn sealed(&self) -> Result<Seal, StoreError> {
+        let bytes = self.read(layout::SEAL_FILE, MAX_ROUND_FILE)?;
+        Seal::parse(&bytes).map_err(artifact_error(&self.path.join(layout::SEAL_FILE)))
+    }
+
+    /// What was removed since the round was sealed; empty where nothing was.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn read_removed(&self) -> Result<Seal, StoreError> {
+        match self.read(layout::REMOVED_FILE, MAX_ROUND_FILE) {
+            Err(error) if error.is_absence() => Ok(Seal::default()),
+            read => Seal::parse(&read?).map_err(artifact_error(&self.path.join(layout::REMOVED_FILE))),
+        }
     }
 }
 

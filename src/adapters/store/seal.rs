@@ -17,9 +17,10 @@ const MAX_FILES: usize = 500_000;
 /// Most directories of a round that may lie within one another.
 const MAX_DEPTH: usize = 32;
 
-/// Digests of all files of a round but its seal and its lock.
+/// Digests of all files of a round but its seal, its lock and the record of what was removed.
 pub(super) fn digests(root: &Path) -> Result<Seal, StoreError> {
-    let is_outside = |path: &Path| [layout::SEAL_FILE, layout::LOCK_FILE].map(Path::new).contains(&path);
+    let outside = [layout::SEAL_FILE, layout::LOCK_FILE, layout::REMOVED_FILE].map(Path::new);
+    let is_outside = |path: &Path| outside.contains(&path);
     let files = walk(root)?.into_iter().filter(|(path, _)| !is_outside(path));
     files.map(|(relative, kind)| entry(root, &relative, kind)).collect()
 }
@@ -40,14 +41,20 @@ pub(super) fn entry(root: &Path, relative: &Path, kind: FileType) -> Result<Seal
 
 /// Removes files that a dead process was writing.
 pub(super) fn remove_partial_files(root: &Path) -> Result<(), StoreError> {
-    for (relative, _) in walk(root)? {
-        let name = relative.file_name().map_or(&[] as &[u8], OsStr::as_bytes);
-        if name.starts_with(layout::PARTIAL_PREFIX.as_bytes()) {
-            let path = root.join(&relative);
-            disk::remove_file(&path).map_err(io_error("remove", &path))?;
-        }
+    for path in partial_files(root)? {
+        disk::remove_file(&path).map_err(io_error("remove", &path))?;
     }
     Ok(())
+}
+
+/// Files below `root` that are still being written, or that a dead process was writing.
+pub(super) fn partial_files(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let is_partial = |relative: &Path| {
+        let name = relative.file_name().map_or(&[] as &[u8], OsStr::as_bytes);
+        name.starts_with(layout::PARTIAL_PREFIX.as_bytes())
+    };
+    let found = walk(root)?.into_iter().filter(|(relative, _)| is_partial(relative));
+    Ok(found.map(|(relative, _)| root.join(relative)).collect())
 }
 
 /// All plain files and links below `root`, by relative path.
