@@ -42,7 +42,8 @@ pub fn again(
         StageCall::Publish(with) => {
             let mut output = publish::run(&with, context)?;
             // Where the round lay then, a round may be moved.
-            output.path = recorded.get("path").and_then(Json::as_str).unwrap_or_default().to_owned();
+            let path = recorded.get("path").and_then(Json::as_str);
+            path.unwrap_or_default().clone_into(&mut output.path);
             Some(StageOutput::Publish(output))
         }
         StageCall::SetWeights(with) => Some(StageOutput::SetWeights(set_weights::run(&with, context)?)),
