@@ -19,8 +19,8 @@ use super::footer::{TableFooter, read_footer};
 use super::parquet_file::rewrite_as;
 use super::{ArtifactError, FormatVersion, Table, TableContext, encode};
 use crate::model::{
-    Column, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestRow, RoundId,
-    StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
+    AccountRow, Column, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestRow,
+    RoundId, StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
 };
 
 /// What the public may know of a table without reading a file of it.
@@ -328,6 +328,9 @@ tables! {
     StepAttemptRow = "step_attempts" v 1 by (job, leg, attempt, step_index) {
         round_id, job, leg, attempt, step_index, step, stage, outcome, conclusion, fault, reason, detail,
         started_at_us, duration_ns,
+    }
+    AccountRow = "accounts" v 1 by (kind, name) {
+        round_id, kind, name, planned, done, failed, missing, fault, reason, first_missing,
     }
 }
 

@@ -8,6 +8,7 @@ mod cancel;
 mod conduct;
 mod doctor;
 mod engines;
+mod explain;
 mod gc;
 mod guard;
 mod job;
@@ -87,6 +88,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Frees disk: removes old rounds, or their raw streams alone.
     Gc(gc::Arguments),
+    /// Says why each leg of a round did or did not run, and what is different from the round it was made from.
+    Explain(explain::Arguments),
     /// Asks all rounds' tables a question in SQL.
     Query(query::Arguments),
     /// The built-in reference server: a small real model behind the API that a submission must serve.
@@ -166,6 +169,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Show(arguments) => show::run(&arguments, &session),
         Command::Doctor(arguments) => doctor::run(&arguments, &session).await,
         Command::Gc(arguments) => gc::run(&arguments, &session),
+        Command::Explain(arguments) => explain::run(&arguments, &session),
         Command::Query(arguments) => query::run(&arguments, &session),
         #[cfg(feature = "reference")]
         Command::Reference(command) => {

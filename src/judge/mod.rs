@@ -9,6 +9,7 @@
 //! number of a contest stands in the code. Whatever cannot be judged is void or held and never costs a miner.
 #![deny(clippy::disallowed_methods)]
 
+mod account;
 mod answers;
 mod claim;
 mod conduct;
@@ -24,6 +25,7 @@ mod thresholds;
 pub mod verify;
 pub mod weights;
 
+pub use account::{Arrived, accounts, first_missing, places};
 pub use answers::Answers;
 pub use rank::{RankPolicy, Split, Standings, leaderboard};
 pub use round::{MeasuredRead, Policies, RoundEvidence, RoundOutcome, evaluate};

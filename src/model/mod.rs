@@ -7,6 +7,7 @@
 //! is declared, and `query --schema` shows that ([`Described`]).
 #![deny(clippy::disallowed_methods)]
 
+mod account;
 mod admission;
 mod commitment;
 mod exchange;
@@ -24,6 +25,7 @@ mod standing;
 mod verdict;
 mod word;
 
+pub use account::{AccountKind, AccountRow};
 pub use admission::{Admission, admit};
 pub use commitment::{CommitmentRow, IgnoreCode, IgnoreReason, Submission, SubmissionRow};
 pub use exchange::{ExchangeEnd, ExchangeRow, StreamRow};

@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod event;
+mod explain;
 mod legs;
 mod placement;
 mod rerun;
@@ -15,6 +16,7 @@ mod scheduler;
 mod tests;
 
 pub use event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
+pub use explain::{Explained, Explanation, PathDifference, explain};
 pub(crate) use legs::reason as pipeline_reason;
 pub use placement::{Placement, PlacementError, RunnerSlot, placement_of};
 pub use rerun::{Again, AgainError};

@@ -240,6 +240,16 @@ pub enum StageError {
     /// A table or capture is damaged.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// Something that was planned is neither done nor failed.
+    #[error(
+        "{count} of what was planned are missing, first {first}: nothing is published before each is done or failed"
+    )]
+    Missing {
+        /// How many are missing.
+        count: u32,
+        /// The first of them.
+        first: String,
+    },
     /// What is kept of a read is not what the pipeline asks for.
     #[error("{0}")]
     NotAsPlanned(String),
@@ -306,6 +316,7 @@ impl StageError {
             Self::Boot(BootError::NotReady { .. }) => (Fault::Submission, "not-ready-in-time"),
             Self::Store(_) => (Fault::Infra, "round-directory"),
             Self::Artifact(_) => (Fault::Infra, "damaged-artifact"),
+            Self::Missing { .. } => (Fault::Unknown, "missing"),
             Self::NotAsPlanned(_) => (Fault::Unknown, "not-as-planned"),
             Self::Streams(_) => (Fault::Unknown, "streams"),
             Self::Machine { .. } => (Fault::Infra, "machine"),

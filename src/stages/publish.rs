@@ -8,11 +8,13 @@
 use std::collections::BTreeSet;
 
 use super::{JobContext, StageError, data_dir, read_table};
-use crate::artifact::{JobState, PublishedTable, RoundState, Table, layout};
+use crate::artifact::{JobState, LegState, PublishedTable, RoundState, StepKind, Table, layout};
+use crate::judge::{first_missing, places};
 use crate::model::{
-    CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow, TokenRow,
-    VerdictRow,
+    AccountRow, CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow,
+    TokenRow, VerdictRow,
 };
+use crate::pipeline::stage::StageName;
 use crate::pipeline::stage::publish::{Output, Parameters};
 use crate::report::{SummaryInput, TableCount, summary_markdown};
 
@@ -23,6 +25,7 @@ pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Resul
     let mut attempts = succeeded(&jobs);
     attempts.push(data_dir(context));
     let mut gathered = Gathered { context, attempts, tables: Vec::new() };
+    let accounts = if jobs.iter().any(has_ranked) { gathered.accounts()? } else { Vec::new() };
     let commitments = gathered.publish::<CommitmentRow>()?;
     gathered.publish::<SubmissionRow>()?;
     let reads = gathered.publish::<ReadRow>()?;
@@ -31,6 +34,7 @@ pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Resul
     let verdicts = gathered.publish::<VerdictRow>()?;
     let decisions = gathered.publish::<DecisionRow>()?;
     let leaderboard = gathered.publish::<LeaderboardRow>()?;
+    gathered.write(&accounts)?;
     let tables = gathered.tables;
 
     let round = context.round.kept.read_round_file()?;
@@ -65,6 +69,12 @@ fn succeeded(jobs: &[JobState]) -> Vec<String> {
     found.into_iter().map(|(job, leg, attempt)| layout::attempt_path(job, leg, attempt)).collect()
 }
 
+/// Whether a job has put submissions in order: then each has a place.
+fn has_ranked(job: &JobState) -> bool {
+    let mut steps = job.legs.iter().filter_map(LegState::last).flat_map(|attempt| attempt.steps.values());
+    steps.any(|step| step.step.kind == StepKind::Stage(StageName::Rank))
+}
+
 fn runner_names(reads: &[ReadRow]) -> String {
     let names: BTreeSet<&str> = reads.iter().map(|read| read.runner.as_str()).collect();
     names.into_iter().collect::<Vec<_>>().join(", ")
@@ -77,8 +87,35 @@ struct Gathered<'a> {
 }
 
 impl Gathered<'_> {
+    /// What arrived against what was planned: of what was ranked, and of the places.
+    fn accounts(&self) -> Result<Vec<AccountRow>, StageError> {
+        let commitments = self.gather::<CommitmentRow>()?;
+        let (submissions, leaderboard) = (self.gather::<SubmissionRow>()?, self.gather::<LeaderboardRow>()?);
+        let mut rows = self.gather::<AccountRow>()?;
+        let round_id = self.context.round.round_id.as_str();
+        rows.extend(places(round_id, &commitments, (&submissions, &leaderboard)));
+        match first_missing(&rows) {
+            Some((count, first)) => Err(StageError::Missing { count, first }),
+            // Whoever read no commitment at all has not read the chain.
+            None if rows.is_empty() => Err(StageError::Missing { count: 1, first: "commitment".to_owned() }),
+            None => Ok(rows),
+        }
+    }
+
     /// Gathers one table from all attempts, writes it, and hands its rows back.
     fn publish<T: Table>(&mut self) -> Result<Vec<T>, StageError> {
+        let rows = self.gather()?;
+        self.write(&rows)?;
+        Ok(rows)
+    }
+
+    fn write<T: Table>(&mut self, rows: &[T]) -> Result<(), StageError> {
+        self.tables.push(self.context.round.directory.write_table(rows)?);
+        Ok(())
+    }
+
+    /// The rows of one table from all attempts.
+    fn gather<T: Table>(&self) -> Result<Vec<T>, StageError> {
         let mut rows = Vec::new();
         for attempt in &self.attempts {
             match read_table::<T>(self.context, &format!("{attempt}/{}.parquet", T::NAME)) {
@@ -86,7 +123,6 @@ impl Gathered<'_> {
                 found => rows.extend(found?),
             }
         }
-        self.tables.push(self.context.round.directory.write_table(&rows)?);
         Ok(rows)
     }
 }

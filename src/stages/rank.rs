@@ -5,7 +5,7 @@
 
 use super::{JobContext, StageError, load, write_table};
 use crate::judge::round::{TimedRead, decisions};
-use crate::judge::{ReadTimes, Standings, leaderboard};
+use crate::judge::{Arrived, ReadTimes, Standings, accounts, first_missing, leaderboard};
 use crate::model::{
     CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestRow, Standing, SubmissionRow,
     VerdictRow,
@@ -20,6 +20,7 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let verdicts: Vec<VerdictRow> = load(context, &parameters.verdicts, "verdicts.parquet")?;
     let requests = requests_of(&parameters.reads, context)?;
     let reads = read_rows_of(&parameters.reads, context)?;
+    account(parameters, (&submissions, &reads, &verdicts), (&requests, context))?;
     let timed: Vec<TimedRead<'_>> = requests.iter().map(|(read, requests)| timed(read, requests)).collect();
     let decisions = decisions(&parameters.score, round_id, &submissions, &timed);
     let standings = Standings {
@@ -37,6 +38,24 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let held = rows.iter().filter(|row| row.standing == Standing::Held).count();
     let winner = rows.iter().find(|row| row.share > 0.0).map(|row| row.hotkey.clone()).unwrap_or_default();
     Ok(Output { held: held as u64, winner, leaderboard: rows })
+}
+
+/// What arrived against what was planned, before anything is ranked.
+fn account(
+    parameters: &Parameters,
+    (submissions, reads, verdicts): (&[SubmissionRow], &[ReadRow], &[VerdictRow]),
+    (requests, context): (&[(&ReadSpec, Vec<RequestRow>)], &JobContext<'_>),
+) -> Result<(), StageError> {
+    let planned: Vec<&ReadSpec> = parameters.reads.iter().map(|leg| &leg.matrix.read).collect();
+    let requests: Vec<&RequestRow> = requests.iter().flat_map(|(_, requests)| requests).collect();
+    let round_id = context.round.round_id.as_str();
+    let rows =
+        accounts(&Arrived { round_id, submissions, planned: &planned, reads, requests: &requests, verdicts });
+    write_table(context, &rows)?;
+    match first_missing(&rows) {
+        None => Ok(()),
+        Some((count, first)) => Err(StageError::Missing { count, first }),
+    }
 }
 
 /// The requests of each measured read. Its answers, many times as large, do not enter its speed.

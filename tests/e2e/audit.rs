@@ -188,6 +188,24 @@ pub(super) fn holds(round: &Round, id: &str) {
     let added =
         copies.found(|round| std::fs::write(round.join("results/extra.parquet"), "x").expect("writes"));
     assert_eq!(added["path"], "results/extra.parquet", "{added:#}");
+    // A check that nobody made is missing, and holds the round.
+    copies.changed(|round| {
+        std::fs::remove_file(round.join("SEAL")).expect("SEAL");
+        let path = round.join(path);
+        let mut rows: Vec<VerdictRow> = decode(&std::fs::read(&path).expect("reads")).expect("decodes");
+        let dropped = rows.pop().expect("a verdict");
+        std::fs::write(&path, encode(&rows, &TableContext { round_id: &copies.id }).expect("encodes"))
+            .expect("writes");
+        assert!(!dropped.read_key.is_empty());
+    });
+    let held = Command::new(env!("CARGO_BIN_EXE_cacheon"))
+        .current_dir(copies.dir.path())
+        .args(["rerun", "latest", "--from", "rank"])
+        .output()
+        .expect("starts");
+    let said = String::from_utf8_lossy(&held.stderr);
+    assert_eq!(held.status.code(), Some(4), "{said}");
+    assert!(said.contains("1 of what was planned are missing, first checks of"), "{said}");
     let unsealed = round.cacheon(&["audit", "none"]).current_dir(root()).output().expect("starts");
     assert_eq!(unsealed.status.code(), Some(2));
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::audit;
 use super::round::Round;
 
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "commitments",
     "submissions",
     "reads",
@@ -18,6 +18,7 @@ const TABLES: [&str; 10] = [
     "leaderboard",
     "weights",
     "step_attempts",
+    "accounts",
 ];
 
 fn text(row: &Value, column: &str) -> String {

@@ -142,6 +142,30 @@ fn another_value_is_in_the_new_rounds_pipeline() {
     assert_eq!(text(&second), text(&first).replace("netuid: 1", "netuid: 7"));
     assert_eq!(second["parent"]["with"], serde_json::json!({ "netuid": "7" }));
     assert_eq!(second["seed_hex"], first["seed_hex"]);
+    let explained = rounds.cacheon(&["explain", "second", "--json"], 0);
+    let explained: Value = serde_json::from_slice(&explained.stdout).expect("JSON");
+    let of = |job: &str, leg: &str| {
+        let all = explained.as_array().expect("a list").iter();
+        all.clone().find(|found| found["job"] == job && found["leg"] == leg).expect("the leg").clone()
+    };
+    let stands = of("measure", "b");
+    assert_eq!(stands["has_run"], false);
+    assert_eq!(
+        stands["why"][0],
+        "did not run again: attempt 1 stands as it ended in round `first` (failure)"
+    );
+    let judged = of("judge", "");
+    assert_eq!(judged["why"][0], "ran again: job `judge` was asked for, with `netuid=7`");
+    let expected =
+        serde_json::json!([{ "path": "jobs.judge.steps[1].with.netuid", "parent": 1, "round": 7 }]);
+    assert_eq!(judged["differences"], expected);
+    let shown = rounds.cacheon(&["explain", "second", "judge"], 0);
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(
+        shown.contains("jobs.judge.steps[1].with.netuid: 1 -> 7") && !shown.contains("measure"),
+        "{shown}"
+    );
+    rounds.cacheon(&["explain", "second", "none"], 2);
     // As it is taken up, it is the changed pipeline that goes on.
     rounds.cacheon(&["rerun", "second", "--with", "judge.dry-run=false", "--round", "third"], 4);
     assert!(text(&rounds.file("third")).contains("{ dry-run: false, leaderboard: [], netuid: 7 }"));

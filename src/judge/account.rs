@@ -1,0 +1,287 @@
+//! What arrived against what was planned: every leg, request, check and place is done, failed for a known reason, or
+//! missing, and is named.
+//!
+//! A judgement over what happens to be there is green when nothing is there. So the plan is counted first, and what
+//! the plan has and the rows have not is missing, whatever the rows say. Pure: rows in, rows out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{
+    AccountKind, AccountRow, Arm, Check, CheckOutcome, CommitmentRow, Fault, LeaderboardRow, ReadRow,
+    ReadSpec, ReadStatus, RequestRow, RequestStatus, SubmissionRow, VerdictRow,
+};
+
+/// What was planned, and all that arrived of it before anything is ranked.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived<'a> {
+    /// Id of the round.
+    pub round_id: &'a str,
+    /// All submissions of the round.
+    pub submissions: &'a [SubmissionRow],
+    /// The reads that were planned, one for each leg.
+    pub planned: &'a [&'a ReadSpec],
+    /// The reads that arrived, measured or not.
+    pub reads: &'a [ReadRow],
+    /// The requests that arrived.
+    pub requests: &'a [&'a RequestRow],
+    /// The verdicts that arrived.
+    pub verdicts: &'a [VerdictRow],
+}
+
+/// The account of what is ranked: of each submission its reads, of each planned read its leg, and of each measured one
+/// its requests and, on the candidates' side, its checks.
+pub fn accounts(arrived: &Arrived<'_>) -> Vec<AccountRow> {
+    let mut rows = reads(arrived);
+    let prompts: BTreeSet<u32> = arrived.requests.iter().map(|request| request.prompt_index).collect();
+    // A read that lost its last requests has fewer than the others; one that has none has lost all.
+    let prompts = prompts.last().map_or(1, |last| last + 1);
+    for spec in arrived.planned {
+        let mut found = arrived.reads.iter().filter(|read| read.read_key == spec.key);
+        let read = found.next().filter(|_| found.next().is_none());
+        rows.push(leg(arrived.round_id, spec, read));
+        if read.is_none_or(|read| read.status != ReadStatus::Measured) {
+            continue;
+        }
+        rows.push(requests(arrived, spec, prompts));
+        if spec.arm == Arm::Candidate {
+            rows.push(checks(arrived, spec));
+        }
+    }
+    rows
+}
+
+/// The account of the leaderboard: each submission and each ignored commitment has one place.
+pub fn places(
+    round_id: &str,
+    commitments: &[CommitmentRow],
+    (submissions, leaderboard): (&[SubmissionRow], &[LeaderboardRow]),
+) -> Vec<AccountRow> {
+    let ignored = commitments.iter().filter(|commitment| !commitment.is_accepted);
+    let names = submissions.iter().map(|row| &row.hotkey).chain(ignored.map(|row| &row.hotkey));
+    let mut planned: BTreeMap<&str, u32> = BTreeMap::new();
+    for name in names {
+        *planned.entry(name).or_default() += 1;
+    }
+    let account = |(name, planned): (&str, u32)| {
+        let found = leaderboard.iter().filter(|row| row.hotkey == name).count() as u32;
+        let done = found.min(planned);
+        AccountRow { done, ..blank(round_id, AccountKind::Place, name, planned) }
+    };
+    planned.into_iter().map(account).map(|row| missing(row, |row| row.name.clone())).collect()
+}
+
+/// How many are missing in all, and the first of them in words.
+pub fn first_missing(rows: &[AccountRow]) -> Option<(u32, String)> {
+    let first = rows.iter().find(|row| row.missing > 0)?;
+    let name = first.first_missing.clone().unwrap_or_else(|| first.name.clone());
+    let count = rows.iter().map(|row| row.missing).sum();
+    Some((count, format!("{} of `{}`: {name}", first.kind, first.name)))
+}
+
+fn blank(round_id: &str, kind: AccountKind, name: &str, planned: u32) -> AccountRow {
+    AccountRow {
+        round_id: round_id.to_owned(),
+        kind,
+        name: name.to_owned(),
+        planned,
+        done: 0,
+        failed: 0,
+        missing: 0,
+        fault: None,
+        reason: None,
+        first_missing: None,
+    }
+}
+
+/// The row with what is neither done nor failed.
+fn missing(row: AccountRow, name: impl FnOnce(&AccountRow) -> String) -> AccountRow {
+    let missing = row.planned.saturating_sub(row.done + row.failed);
+    let first_missing = (missing > 0).then(|| name(&row));
+    AccountRow { missing, first_missing, ..row }
+}
+
+/// As many reads of each submission as of the one that has most, and at least one; and one of the baseline on either
+/// side.
+fn reads(arrived: &Arrived<'_>) -> Vec<AccountRow> {
+    let of = |hotkey: &str| {
+        let own = |spec: &&&ReadSpec| spec.hotkey.as_ref().is_some_and(|own| own.as_str() == hotkey);
+        arrived.planned.iter().filter(own).count() as u32
+    };
+    let planned =
+        arrived.submissions.iter().map(|submission| of(&submission.hotkey)).max().unwrap_or(0).max(1);
+    let account = |submission: &SubmissionRow| {
+        let done = of(&submission.hotkey).min(planned);
+        let row =
+            AccountRow { done, ..blank(arrived.round_id, AccountKind::Reads, &submission.hotkey, planned) };
+        missing(row, |row| format!("read {} of {planned}", row.done + 1))
+    };
+    arrived.submissions.iter().map(account).collect()
+}
+
+fn leg(round_id: &str, spec: &ReadSpec, read: Option<&ReadRow>) -> AccountRow {
+    let row = blank(round_id, AccountKind::Leg, &spec.key, 1);
+    let row = match read {
+        Some(read) if read.status == ReadStatus::Measured => AccountRow { done: 1, ..row },
+        Some(read) if read.fault.is_some() => {
+            AccountRow { failed: 1, fault: read.fault, reason: read.reason.clone(), ..row }
+        }
+        _ => row,
+    };
+    missing(row, |row| row.name.clone())
+}
+
+fn requests(arrived: &Arrived<'_>, spec: &ReadSpec, prompts: u32) -> AccountRow {
+    let own = arrived.requests.iter().filter(|request| request.read_key == spec.key);
+    let mut by_prompt: BTreeMap<u32, RequestStatus> = BTreeMap::new();
+    for request in own {
+        by_prompt.insert(request.prompt_index, request.status);
+    }
+    let done = by_prompt.values().filter(|status| **status == RequestStatus::Ok).count() as u32;
+    let failed = by_prompt.len() as u32 - done;
+    let fault = (failed > 0).then_some(Fault::Submission).filter(|_| spec.arm == Arm::Candidate);
+    let first_failed = by_prompt.values().find(|status| **status != RequestStatus::Ok);
+    let reason = first_failed.map(ToString::to_string);
+    let row = blank(arrived.round_id, AccountKind::Requests, &spec.key, prompts);
+    missing(AccountRow { done, failed, fault, reason, ..row }, |_| {
+        let first = (0..prompts).find(|prompt| !by_prompt.contains_key(prompt));
+        format!("prompt {}", first.unwrap_or(prompts))
+    })
+}
+
+fn checks(arrived: &Arrived<'_>, spec: &ReadSpec) -> AccountRow {
+    let own = arrived.verdicts.iter().filter(|verdict| verdict.read_key == spec.key);
+    let found: BTreeMap<Check, CheckOutcome> = own.map(|verdict| (verdict.check, verdict.outcome)).collect();
+    let failed = found.values().filter(|outcome| **outcome == CheckOutcome::Void).count() as u32;
+    let done = found.len() as u32 - failed;
+    let void = found.iter().find(|(_, outcome)| **outcome == CheckOutcome::Void);
+    let fault = void.map(|_| Fault::Infra);
+    let reason = void.map(|(check, _)| format!("{check} is void"));
+    let row = blank(arrived.round_id, AccountKind::Checks, &spec.key, Check::ALL.len() as u32);
+    missing(AccountRow { done, failed, fault, reason, ..row }, |_| {
+        let first = Check::ALL.iter().find(|check| !found.contains_key(check));
+        first.map_or_else(String::new, ToString::to_string)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOTKEY: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+
+    /// A round as it should arrive: a baseline's and a candidate's read of two requests.
+    #[derive(Clone)]
+    struct Case {
+        submissions: Vec<SubmissionRow>,
+        planned: Vec<ReadSpec>,
+        reads: Vec<ReadRow>,
+        requests: Vec<RequestRow>,
+        verdicts: Vec<VerdictRow>,
+    }
+
+    fn whole() -> Case {
+        let spec = |key: &str, arm| ReadSpec {
+            key: key.to_owned(),
+            arm,
+            hotkey: (arm == Arm::Candidate).then(|| HOTKEY.parse().expect("a hotkey")),
+            image: "a/b".parse().expect("an image"),
+            digest: format!("sha256:{}", "0".repeat(64)).parse().expect("a digest"),
+            position: 0,
+            sequence: "0".to_owned(),
+        };
+        let read = |key: &str| ReadRow {
+            read_key: key.to_owned(),
+            status: ReadStatus::Measured,
+            ..ReadRow::default()
+        };
+        let request = |key: &str, prompt_index| RequestRow {
+            read_key: key.to_owned(),
+            prompt_index,
+            status: RequestStatus::Ok,
+            ..RequestRow::default()
+        };
+        let verdict = |check: &Check| VerdictRow {
+            read_key: "c".to_owned(),
+            check: *check,
+            outcome: CheckOutcome::Pass,
+            ..VerdictRow::default()
+        };
+        Case {
+            submissions: vec![SubmissionRow { hotkey: HOTKEY.to_owned(), ..SubmissionRow::default() }],
+            planned: vec![spec("b", Arm::Baseline), spec("c", Arm::Candidate)],
+            reads: ["b", "c"].map(read).to_vec(),
+            requests: ["b", "c"].iter().flat_map(|key| [request(key, 0), request(key, 1)]).collect(),
+            verdicts: Check::ALL.iter().map(verdict).collect(),
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut Case), expected: Option<(u32, &str)>) {
+        let mut case = whole();
+        change(&mut case);
+        let planned: Vec<&ReadSpec> = case.planned.iter().collect();
+        let requests: Vec<&RequestRow> = case.requests.iter().collect();
+        let rows = accounts(&Arrived {
+            round_id: "r",
+            submissions: &case.submissions,
+            planned: &planned,
+            reads: &case.reads,
+            requests: &requests,
+            verdicts: &case.verdicts,
+        });
+        let found = first_missing(&rows);
+        assert_eq!(found.as_ref().map(|(count, text)| (*count, text.as_str())), expected);
+        assert!(rows.iter().all(|row| row.planned <= row.done + row.failed + row.missing));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        check(|_| {}, None);
+        check(|case| drop(case.reads.pop()), Some((1, "leg of `c`: c")));
+        check(|case| case.reads.push(case.reads[1].clone()), Some((1, "leg of `c`: c")));
+        check(|case| case.reads[1].status = ReadStatus::Failed, Some((1, "leg of `c`: c")));
+        check(|case| drop(case.requests.remove(2)), Some((1, "requests of `c`: prompt 0")));
+        check(|case| case.requests.clear(), Some((2, "requests of `b`: prompt 0")));
+        check(|case| drop(case.verdicts.remove(1)), Some((1, "checks of `c`: hard-margin")));
+        check(|case| case.verdicts.clear(), Some((Check::ALL.len() as u32, "checks of `c`: answered")));
+        let without_candidate = |case: &mut Case| {
+            case.planned.pop();
+            case.reads.pop();
+        };
+        check(without_candidate, Some((1, &format!("reads of `{HOTKEY}`: read 1 of 1"))));
+        check(
+            |case| {
+                case.planned.clear();
+                case.reads.clear();
+                case.requests.clear();
+            },
+            Some((1, &format!("reads of `{HOTKEY}`: read 1 of 1"))),
+        );
+    }
+
+    #[test]
+    fn what_failed_is_not_missing() {
+        check(
+            |case| {
+                case.reads[1].status = ReadStatus::Failed;
+                case.reads[1].fault = Some(Fault::Submission);
+            },
+            None,
+        );
+        check(|case| case.requests[3].status = RequestStatus::Timeout, None);
+        check(|case| case.verdicts[2].outcome = CheckOutcome::Void, None);
+    }
+
+    #[test]
+    fn everybody_has_a_place() {
+        let submissions = whole().submissions;
+        let ignored = [CommitmentRow { hotkey: "other".to_owned(), ..CommitmentRow::default() }];
+        let place = |hotkey: &str| LeaderboardRow { hotkey: hotkey.to_owned(), ..LeaderboardRow::default() };
+        let check = |board: &[LeaderboardRow], expected: Option<&str>| {
+            let rows = places("r", &ignored, (&submissions, board));
+            assert_eq!(first_missing(&rows).map(|(_, text)| text).as_deref(), expected);
+        };
+        check(&[place(HOTKEY), place("other")], None);
+        check(&[place(HOTKEY), place(HOTKEY)], Some("place of `other`: other"));
+        check(&[], Some(&format!("place of `{HOTKEY}`: {HOTKEY}")));
+    }
+}
