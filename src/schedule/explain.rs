@@ -205,7 +205,10 @@ fn file_differences(parent: &RoundFile, round: &RoundFile) -> Vec<PathDifference
             made.insert(format!("runners.{}", runner.name), text);
         }
         made.insert("tool_version".to_owned(), file.tool_version.as_str().into());
-        made.insert("tool_digest".to_owned(), file.tool_digest.as_ref().map(|digest| digest.as_str()).into());
+        made.insert(
+            "tool_digest".to_owned(),
+            file.tool_digest.as_ref().map(crate::model::Digest::as_str).into(),
+        );
         Json::Object(made)
     });
     json_differences(String::new(), (Some(&left), Some(&right)), &mut found);
