@@ -89,8 +89,23 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
 
 fn text(found: &[Explanation]) -> String {
     let mut out = String::new();
-    for Explanation { job, leg, why, .. } in found {
-        let name = if leg.is_empty() { plain(job) } else { format!("{} {}", plain(job), plain(leg)) };
+    // Legs of which the same is to be said are named together.
+    let mut groups: Vec<(&Explanation, usize)> = Vec::new();
+    for explanation in found {
+        let is_same = |(first, _): &&mut (&Explanation, usize)| {
+            (&first.job, &first.why) == (&explanation.job, &explanation.why)
+        };
+        match groups.iter_mut().find(is_same) {
+            Some((_, count)) => *count += 1,
+            None => groups.push((explanation, 1)),
+        }
+    }
+    for (Explanation { job, leg, why, .. }, count) in groups {
+        let name = match (leg.as_str(), count) {
+            ("", _) => plain(job),
+            (leg, 1) => format!("{} {}", plain(job), plain(leg)),
+            (_, count) => format!("{}, {count} legs", plain(job)),
+        };
         for (index, why) in why.iter().enumerate() {
             let name = if index == 0 { name.as_str() } else { "" };
             writeln!(out, "{name:<32}  {}", excerpt(why, 400)).expect("writes to a string");

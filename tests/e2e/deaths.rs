@@ -100,6 +100,8 @@ jobs:
             .collect();
         assert!(!names.iter().any(|path| path.to_string_lossy().contains(".part-")), "{names:?}");
         assert_eq!(std::fs::read_to_string(self.path().join("lock")).expect("lock"), "");
+        let audited = self.round.output(&["audit", "r"]);
+        assert_eq!(audited.status.code(), Some(0), "{}", String::from_utf8_lossy(&audited.stdout));
         self.round.wait_until_empty();
     }
 }

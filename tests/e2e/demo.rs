@@ -67,6 +67,8 @@ fn ranked_again(round: &Round, id: &str) {
         );
         assert_eq!(round.rows(&differing)[0]["n"].as_u64(), Some(0), "{table}");
     }
+    let audited = round.output(&["audit", "again"]);
+    assert_eq!(audited.status.code(), Some(0), "{}", String::from_utf8_lossy(&audited.stdout));
     let ran = round.rows("SELECT DISTINCT job FROM step_attempts WHERE round_id = 'again' ORDER BY job");
     assert_eq!(ran.iter().map(|row| text(row, "job")).collect::<Vec<_>>(), ["publish", "rank"]);
 }

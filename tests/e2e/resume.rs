@@ -68,6 +68,8 @@ jobs:
         let legs = shown["jobs"][0]["legs"].as_array().expect("legs");
         let attempts: Vec<u64> = legs.iter().map(|leg| leg["attempts"].as_u64().expect("attempts")).collect();
         assert_eq!(attempts, [1, 2, 1], "{shown:#}");
+        let audited = self.round.output(&["audit", "latest"]);
+        assert_eq!(audited.status.code(), Some(0), "{}", String::from_utf8_lossy(&audited.stdout));
         let again = self.round.output(&["resume", "latest"]);
         assert_eq!(again.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&again.stderr).contains("nothing to take up"));
