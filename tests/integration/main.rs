@@ -1,5 +1,6 @@
 //! The program as a whole: its layers, its command line, its golden rounds, its reference server.
 
+mod carry;
 mod cli;
 mod docs;
 mod doctor;

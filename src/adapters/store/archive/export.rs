@@ -221,3 +221,44 @@ impl<R: Read> Read for Watched<'_, R> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::text::error_chain;
+
+    #[test]
+    fn a_file_that_changes_under_way_fails_the_export() {
+        let check = |bytes: &[u8], sealed: u64, why: &str| {
+            let pulse = Pulse::default();
+            let mut watched = Watched::new(bytes, sealed, &pulse);
+            let mut written = Vec::new();
+            let appended = io::copy(&mut watched, &mut written).map(drop);
+            let found = watched.finish(appended, Path::new("x")).expect("reads");
+            assert!(written.len() as u64 <= sealed, "{why}");
+            assert_eq!(found == sha256(b"abc"), why.is_empty(), "{why}");
+        };
+        check(b"abc", 3, "");
+        check(b"abd", 3, "changed");
+        check(b"ab", 3, "shorter");
+        check(b"abcd", 3, "longer");
+    }
+
+    #[test]
+    fn a_round_that_changes_after_it_was_checked_is_not_written() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let id: crate::model::RoundId = "demo-1".parse().expect("an id");
+        let round = RoundDirectory::create(place.path(), &id).expect("a new round");
+        round.write_whole("a", b"abc").expect("writes");
+        let seal_bytes = round.seal().expect("seals").to_string().into_bytes();
+        let kind = disk::kind(&round.path().join("a")).expect("is there");
+        let file = Traveller::read(round.path(), "a".into(), kind).expect("reads");
+        let travellers = Travellers { round: &round, seal_bytes, files: vec![file], removed: 0 };
+        travellers.write(io::sink(), &Pulse::default()).expect("writes");
+        for changed in ["abd", "ab", "abcd"] {
+            std::fs::write(round.path().join("a"), changed).expect("writes");
+            let error = travellers.write(io::sink(), &Pulse::default()).expect_err("changed");
+            assert!(error_chain(&error).contains("`a` was sealed as"), "{error:?}");
+        }
+    }
+}
