@@ -80,7 +80,7 @@ impl Place {
         let names: Vec<_> = rounds.chain(fs::read_dir(self.0.path()).expect("lists")).collect();
         for entry in names {
             let name = entry.expect("an entry").file_name();
-            assert!(!name.to_string_lossy().starts_with(".part-"), "{name:?}");
+            assert!(!name.to_string_lossy().starts_with(".part-"), "{}", name.display());
         }
     }
 }

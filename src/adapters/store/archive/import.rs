@@ -46,7 +46,9 @@ pub fn import(
     let imported = unpack(&rounds, source, limits, pulse);
     if imported.is_err() {
         // Those that are empty, from the deepest on.
-        missing.iter().for_each(|path| drop(std::fs::remove_dir(path)));
+        for path in missing {
+            drop(std::fs::remove_dir(path));
+        }
     }
     imported
 }
@@ -72,7 +74,6 @@ fn unpack(rounds: &Path, source: impl Read, limits: Limits, pulse: &Pulse) -> Re
     while let Some((entry, body)) = entries.next()? {
         unpacking.take(&entry, body)?;
     }
-    drop(entries);
     entry::finish(archive)?.finish().map_err(ArchiveError::Damaged)?;
     let carried = unpacking.finish(&seal_bytes)?;
     publish(building, &rounds.join(layout::round_dir(&round_id)))?;
