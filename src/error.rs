@@ -93,6 +93,9 @@ pub enum Error {
     /// The round's directory cannot be read or written.
     #[error(transparent)]
     Store(#[from] crate::adapters::store::StoreError),
+    /// A round could not be carried to or from a file.
+    #[error(transparent)]
+    Archive(#[from] crate::adapters::store::archive::ArchiveError),
     /// A round came to a stop because its directory cannot be read or written.
     #[error("{}; {next}", error_chain(cause.as_ref()))]
     Stopped {
@@ -127,11 +130,25 @@ impl Error {
         match self {
             Self::Usage(_) => ExitCode::Usage,
             Self::Invalid(_) | Self::Unreadable { .. } | Self::Query(_) => ExitCode::Invalid,
+            Self::Archive(error) => Self::archive_code(error),
             Self::Store(_) | Self::Stopped { .. } | Self::Artifact(_) | Self::Machine { .. } => {
                 ExitCode::Incomplete
             }
             #[cfg(feature = "reference")]
             Self::Reference(_) => ExitCode::Bug,
+        }
+    }
+
+    fn archive_code(error: &crate::adapters::store::archive::ArchiveError) -> ExitCode {
+        use crate::adapters::store::archive::ArchiveError as E;
+        match error {
+            E::Unsealed(_) | E::FileExists(_) | E::Inside(_) | E::TooLarge(_) | E::AlreadyHere(_) => {
+                ExitCode::Usage
+            }
+            E::Damaged(_) => ExitCode::Invalid,
+            E::Store(_) | E::Unwritable(_) | E::NoRoom { .. } | E::AnotherIsHere(_) => ExitCode::Incomplete,
+            E::NotAsSealed { .. } | E::Deviates(_) => ExitCode::Differs,
+            E::Stopped => ExitCode::Interrupted,
         }
     }
 }

@@ -75,6 +75,11 @@ impl Seal {
         self.0.is_empty()
     }
 
+    /// Number of all files' bytes together; the largest number where they are more.
+    pub fn bytes(&self) -> u64 {
+        self.0.values().fold(0, |sum, (_, size)| u64::saturating_add(sum, *size))
+    }
+
     /// Digest and size that were sealed at a path.
     pub fn get(&self, path: &str) -> Option<(&Digest, u64)> {
         self.0.get(path).map(|(digest, size)| (digest, *size))

@@ -5,12 +5,15 @@
 
 mod audit;
 mod cancel;
+mod carry;
 mod conduct;
 mod doctor;
 mod engines;
 mod explain;
+mod export;
 mod gc;
 mod guard;
+mod import;
 mod job;
 mod launch;
 mod lint;
@@ -74,6 +77,10 @@ enum Command {
     Rerun(rerun::Arguments),
     /// Recomputes a published round from its files and compares: exit code 6 where it is not what it says.
     Audit(audit::Arguments),
+    /// Writes a sealed round into one file, to carry it elsewhere.
+    Export(export::Arguments),
+    /// Unpacks a round that `export` wrote, and checks every file of it.
+    Import(import::Arguments),
     /// Stops a round that runs now, and waits until it has ended.
     Cancel(cancel::Arguments),
     /// Finds the mistakes in pipelines and runners before anything runs.
@@ -161,6 +168,8 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Resume(arguments) => resume::run(arguments, &session).await,
         Command::Rerun(arguments) => rerun::run(arguments, &session).await,
         Command::Audit(arguments) => audit::run(arguments, &session).await,
+        Command::Export(arguments) => export::run(arguments, &session).await,
+        Command::Import(arguments) => import::run(arguments, &session).await,
         Command::Cancel(arguments) => cancel::run(&arguments, &session).await,
         Command::Job(arguments) => job::run(arguments, &session).await,
         Command::Lint(arguments) => lint::run(&arguments, &session),

@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod audit;
+mod carried;
 pub mod doctor;
 mod leaderboard;
 pub mod query_output;
@@ -15,6 +16,7 @@ mod summary;
 pub mod text;
 
 pub use audit::{AuditReport, Difference, audit_json, audit_text};
+pub use carried::{Carried, export_json, import_json};
 pub use leaderboard::leaderboard_table;
 pub use query_output::QueryResult;
 pub use removal::{

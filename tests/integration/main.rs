@@ -1,6 +1,7 @@
 //! The program as a whole: its layers, its command line, its golden rounds, its reference server.
 
 mod audit;
+mod carry;
 mod cli;
 mod docs;
 mod doctor;

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, renameat_with};
 use tempfile::NamedTempFile;
 
 #[cfg(test)]
@@ -100,6 +100,24 @@ pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
     // A job may have put a link in its place.
     options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options.read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// Makes a file that is not there yet, to write.
+pub(super) fn create_new(path: &Path) -> io::Result<File> {
+    pass(Operation::Create, path)?;
+    File::create_new(path)
+}
+
+/// Makes a link to a target, which need not be there.
+pub(super) fn create_link(target: &Path, path: &Path) -> io::Result<()> {
+    pass(Operation::Create, path)?;
+    std::os::unix::fs::symlink(target, path)
+}
+
+/// Gives a directory another name, if nothing has it.
+pub(super) fn rename_new(path: &Path, target: &Path) -> io::Result<()> {
+    pass(Operation::Rename, target)?;
+    Ok(renameat_with(CWD, path, CWD, target, RenameFlags::NOREPLACE)?)
 }
 
 /// Makes a file without a lasting name in a directory.

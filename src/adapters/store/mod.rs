@@ -5,6 +5,7 @@
 //! is `artifact`'s business.
 #![expect(clippy::disallowed_methods, reason = "this is the module that touches files")]
 
+pub mod archive;
 mod derive;
 mod disk;
 mod health;
@@ -39,7 +40,7 @@ pub(super) use removal::leftovers;
 pub use removal::{plan_removal, remove};
 pub(super) use rounds::directories;
 pub use rounds::{list_rounds, round_detail};
-pub use whole::PartialFile;
+pub use whole::{Existing, PartialFile};
 
 /// How often a lock is tried whose holder is not known yet.
 const LOCK_TRIES: u32 = 100;

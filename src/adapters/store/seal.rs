@@ -13,16 +13,20 @@ use crate::artifact::digest::Hasher;
 use crate::artifact::{Seal, SealEntry, layout, seal};
 
 /// Most files that a round may have.
-const MAX_FILES: usize = 500_000;
+pub(super) const MAX_FILES: usize = 500_000;
 /// Most directories of a round that may lie within one another.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// Digests of all files of a round but its seal, its lock and the record of what was removed.
 pub(super) fn digests(root: &Path) -> Result<Seal, StoreError> {
+    files(root)?.into_iter().map(|(relative, kind)| entry(root, &relative, kind)).collect()
+}
+
+/// All plain files and links of a round that its seal lists.
+pub(super) fn files(root: &Path) -> Result<Vec<(PathBuf, FileType)>, StoreError> {
     let outside = [layout::SEAL_FILE, layout::LOCK_FILE, layout::REMOVED_FILE].map(Path::new);
     let is_outside = |path: &Path| outside.contains(&path);
-    let files = walk(root)?.into_iter().filter(|(path, _)| !is_outside(path));
-    files.map(|(relative, kind)| entry(root, &relative, kind)).collect()
+    Ok(walk(root)?.into_iter().filter(|(path, _)| !is_outside(path)).collect())
 }
 
 pub(super) fn entry(root: &Path, relative: &Path, kind: FileType) -> Result<SealEntry, StoreError> {

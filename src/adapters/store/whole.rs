@@ -11,7 +11,7 @@ use crate::artifact::layout::PARTIAL_PREFIX;
 
 /// What to do about a file that is already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Existing {
+pub enum Existing {
     /// Replace it in one step.
     Replace,
     /// Leave it and fail.
