@@ -297,9 +297,24 @@ fn a_docker_runner_is_refused_by_a_program_without_docker() {
 #[test]
 fn every_verb_has_a_help_text() {
     let place = Place::new();
-    for verb in
-        ["run", "lint", "plan", "rounds", "show", "query", "gc", "export", "import", "doctor", "reference"]
-    {
+    for verb in [
+        "run",
+        "resume",
+        "rerun",
+        "cancel",
+        "audit",
+        "explain",
+        "lint",
+        "plan",
+        "rounds",
+        "show",
+        "query",
+        "gc",
+        "export",
+        "import",
+        "doctor",
+        "reference",
+    ] {
         let output = place.run(&[verb, "--help"]);
         assert!(output.status.success());
         assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: cacheon"), "{verb}");

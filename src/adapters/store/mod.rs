@@ -540,16 +540,8 @@ impl RoundDirectory {
         Ok(hasher.finish())
     }
 
-    /// The first difference between the round and its seal; none if it is what was sealed.
-    ///
-    /// # Errors
-    /// When there is no readable seal, or a file cannot be read.
-    pub fn verify_seal(&self) -> Result<Option<SealDifference>, StoreError> {
-        let sealed = self.sealed()?;
-        Ok(sealed.first_difference(&seal::digests(&self.path)?))
-    }
-
-    /// As [`RoundDirectory::verify_seal`], but raw streams may be gone whose removal is on record in `REMOVED`.
+    /// The first difference between the round and its seal; none if it is what was sealed. Raw streams may be gone whose
+    /// removal is on record in `REMOVED`.
     ///
     /// # Errors
     /// When there is no readable seal, the record cannot be read, or a file cannot be read.

@@ -251,13 +251,13 @@ fn a_sealed_round_is_what_it_was() {
     round.write_whole("a", b"1").expect("writes");
     symlink("/etc/passwd", round.path().join("link")).expect("links");
     let _lock = round.lock().expect("free");
-    assert!(round.verify_seal().is_err(), "no seal yet");
+    assert!(round.check_seal().is_err(), "no seal yet");
     assert_eq!(round.seal().expect("seals").len(), 2);
-    assert_eq!(round.verify_seal().expect("verifies"), None);
+    assert_eq!(round.check_seal().expect("verifies"), None);
     assert!(matches!(round.seal(), Err(StoreError::Exists { .. })));
     assert!(matches!(round.write_whole("a", b"2"), Err(StoreError::Sealed { .. })));
     assert!(matches!(round.open_journal(), Err(StoreError::Sealed { .. })));
-    let difference = || round.verify_seal().expect("verifies").map(|difference| difference.to_string());
+    let difference = || round.check_seal().expect("verifies").map(|difference| difference.to_string());
     fs::write(round.path().join("b"), "").expect("writes");
     assert!(difference().is_some_and(|text| text.contains("`b` was not there")));
     fs::write(round.path().join("a"), "2").expect("writes");
