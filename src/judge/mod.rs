@@ -29,7 +29,7 @@ pub use account::{Arrived, accounts, first_missing, places};
 pub use answers::Answers;
 pub use rank::{RankPolicy, Split, Standings, leaderboard};
 pub use round::{MeasuredRead, Policies, RoundEvidence, RoundOutcome, evaluate};
-pub use score::{ReadTimes, ScorePolicy, SpeedComparison, decide};
+pub use score::{BaselineNoise, ReadTimes, ScorePolicy, SpeedComparison, decide};
 pub use scores::{Question, TokenScore, fill_scores, kept_scores, questions};
 pub use thresholds::VerifyPolicy;
 pub use verify::{Subject, judge_answers};

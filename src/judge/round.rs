@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::Answers;
 use super::rank::{RankPolicy, Standings, leaderboard};
-use super::score::{ReadTimes, ScorePolicy, SpeedComparison, decide};
+use super::score::{BaselineNoise, ReadTimes, ScorePolicy, SpeedComparison, decide};
 use super::thresholds::VerifyPolicy;
 use super::verify::{Subject, judge_answers};
 use super::weights::{WeightsPolicy, weights};
@@ -152,12 +152,19 @@ pub fn decisions(
 ) -> Vec<DecisionRow> {
     let baseline = reads.iter().filter(|read| read.arm == Arm::Baseline);
     let baseline: Vec<ReadTimes<'_>> = baseline.map(|read| read.times).collect();
+    let noise = BaselineNoise::of(policy, &baseline);
     let mut rows = Vec::new();
     for SubmissionRow { hotkey, .. } in submissions {
         let candidate = reads.iter().filter(|read| read.hotkey == Some(hotkey));
         let candidate: Vec<ReadTimes<'_>> = candidate.map(|read| read.times).collect();
         if !candidate.is_empty() {
-            let comparison = SpeedComparison { round_id, hotkey, candidate: &candidate, baseline: &baseline };
+            let comparison = SpeedComparison {
+                round_id,
+                hotkey,
+                candidate: &candidate,
+                baseline: &baseline,
+                noise: &noise,
+            };
             rows.extend(decide(policy, &comparison));
         }
     }

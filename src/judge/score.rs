@@ -109,6 +109,8 @@ pub struct SpeedComparison<'a> {
     /// Every measured baseline read: the nearest before and after each candidate read bracket it, all
     /// neighbouring pairs tell the noise.
     pub baseline: &'a [ReadTimes<'a>],
+    /// The noise of these baseline reads.
+    pub noise: &'a BaselineNoise,
 }
 
 /// The words for a component in a sentence.
@@ -304,12 +306,29 @@ fn difference(policy: &ScorePolicy, reference: &LogTimes, other: &LogTimes) -> O
     Some((sample.trimmed_mean(policy.trim), sample.len()))
 }
 
+/// The noise of a round's baseline reads: the same for every submission, so it is computed once a round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BaselineNoise(BTreeMap<Component, Option<(f64, f64)>>);
+
+impl BaselineNoise {
+    /// The noise of these reads, all of the round's baseline.
+    pub fn of(policy: &ScorePolicy, baseline: &[ReadTimes<'_>]) -> Self {
+        let of = |component: &Component| (*component, noise(policy, baseline, *component));
+        Self(Component::ALL.iter().map(of).collect())
+    }
+
+    /// Noise of one read and its degrees of freedom; none where neither the reads nor the policy say any.
+    fn get(&self, component: Component) -> Option<(f64, f64)> {
+        self.0.get(&component).copied().flatten()
+    }
+}
+
 /// Noise of one read and its degrees of freedom, from neighbouring baseline reads.
 ///
 /// Half the mean square of successive differences (von Neumann, Annals of Mathematical Statistics 12, 1941), which
 /// a drift of the machine hardly touches; m differences of a chain carry 2 m^2 / (3 m - 1) degrees.
-fn noise(policy: &ScorePolicy, comparison: &SpeedComparison<'_>, component: Component) -> Option<(f64, f64)> {
-    let mut reads: Vec<&ReadTimes<'_>> = comparison.baseline.iter().collect();
+fn noise(policy: &ScorePolicy, baseline: &[ReadTimes<'_>], component: Component) -> Option<(f64, f64)> {
+    let mut reads: Vec<&ReadTimes<'_>> = baseline.iter().collect();
     reads.sort_by_key(|read| (read.sequence, read.position));
     let squares: Vec<f64> = reads
         .windows(2)
@@ -395,7 +414,7 @@ fn estimate(
         .map(|read| read_value(policy, comparison, component, read))
         .collect::<Result<_, _>>()?;
     let values = Sample::new(reads.iter().map(|read| read.value)).ok_or(NoEstimate::NoRead)?;
-    let (noise, noise_degrees) = noise(policy, comparison, component).ok_or(NoEstimate::NoNoise)?;
+    let (noise, noise_degrees) = comparison.noise.get(component).ok_or(NoEstimate::NoNoise)?;
     let count = reads.len() as f64;
     let largest = |pick: fn(&ReadValue) -> f64| reads.iter().map(pick).fold(0.0, f64::max);
     let within = reads.iter().map(|read| read.within * read.within).sum::<f64>().sqrt() / count;

@@ -297,6 +297,8 @@ fn round(speedups: &[f64], noise: f64, dice: &mut Dice) -> Vec<DecisionOutcome> 
         .map(|(position, requests)| ReadTimes { sequence: "a", position, requests })
         .collect();
     let baseline: Vec<ReadTimes<'_>> = times.iter().step_by(2).copied().collect();
+    let policy = ScorePolicy::default();
+    let noise = BaselineNoise::of(&policy, &baseline);
     (0..speedups.len())
         .map(|candidate| {
             let comparison = SpeedComparison {
@@ -304,8 +306,9 @@ fn round(speedups: &[f64], noise: f64, dice: &mut Dice) -> Vec<DecisionOutcome> 
                 hotkey: "h",
                 candidate: &times[2 * candidate + 1..2 * candidate + 2],
                 baseline: &baseline,
+                noise: &noise,
             };
-            decide(&ScorePolicy::default(), &comparison).pop().expect("score").outcome
+            decide(&policy, &comparison).pop().expect("score").outcome
         })
         .collect()
 }
