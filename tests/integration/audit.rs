@@ -145,7 +145,7 @@ fn a_round_with_retries_agrees_and_no_line_of_it_can_be_changed() {
     });
     assert_eq!(line, expected as u64);
     assert!(
-        found["recorded"].to_string().contains("3") && found["recomputed"].to_string().contains("4"),
+        found["recorded"].to_string().contains('3') && found["recomputed"].to_string().contains('4'),
         "{found:#}"
     );
     // A step's output that the stage does not give.
