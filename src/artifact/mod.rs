@@ -39,7 +39,7 @@ pub use round_state::{
     AttemptState, Ending, Interruption, JobState, LegCounts, LegState, RetryWait, RoundEnding, RoundState,
     StepEnding, StepState,
 };
-pub use row::Table;
+pub use row::{Projection, Table};
 pub use seal::{Seal, SealDifference, SealEntry};
 pub use table::{ColumnInfo, TABLE_NAMES, TableInfo, difference, encode_empty, inspect, rewrite, tables};
 pub use table_writer::TableWriter;

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use arrow_schema::Schema;
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-use super::{ArtifactError, FormatVersion, Table};
+use super::{ArtifactError, FormatVersion, Projection, Table};
 use crate::model::RoundId;
 
 /// Number of rows in a row group: small enough to skip by statistics, large enough to compress.
@@ -83,14 +83,14 @@ pub(super) fn properties<T: Table>(context: &TableContext<'_>) -> Result<WriterP
         .build())
 }
 
-/// The rows of a file that anybody may have written.
+/// The rows of a file that anybody may have written, or what a projection takes of each.
 ///
 /// # Errors
 /// When the bytes are no Parquet file, or one of another table, version or schema, or beyond the bounds, or when
 /// a row holds a word that is none of its column's vocabulary.
-pub fn decode<T: Table>(bytes: &[u8]) -> Result<Vec<T>, ArtifactError> {
+pub fn decode<P: Projection>(bytes: &[u8]) -> Result<Vec<P>, ArtifactError> {
     let mut rows = Vec::new();
-    each_batch::<T>(bytes, |batch| {
+    each_batch::<P>(bytes, |batch| {
         rows.extend(batch);
         Ok(())
     })?;
@@ -117,37 +117,40 @@ pub(super) fn rewrite_as<T: Table>(bytes: &[u8]) -> Result<Vec<u8>, ArtifactErro
 }
 
 /// Reads a stranger's file some rows at a time.
-fn each_batch<T: Table>(
+fn each_batch<P: Projection>(
     bytes: &[u8],
-    mut act: impl FnMut(Vec<T>) -> Result<(), ArtifactError>,
+    mut act: impl FnMut(Vec<P>) -> Result<(), ArtifactError>,
 ) -> Result<(), ArtifactError> {
-    bound::<T>(bytes.len() as u64, MAX_FILE_BYTES, "bytes")?;
+    bound::<P::Row>(bytes.len() as u64, MAX_FILE_BYTES, "bytes")?;
     let bytes = Bytes::copy_from_slice(bytes);
     // The Parquet reader asserts some of what it reads; a crafted file must not end the program.
-    catch_unwind(AssertUnwindSafe(|| each_batch_unguarded::<T>(bytes, &mut act)))
-        .unwrap_or(Err(ArtifactError::Damaged { table: T::NAME }))
+    catch_unwind(AssertUnwindSafe(|| each_batch_unguarded::<P>(bytes, &mut act)))
+        .unwrap_or(Err(ArtifactError::Damaged { table: P::Row::NAME }))
 }
 
-fn each_batch_unguarded<T: Table>(
+fn each_batch_unguarded<P: Projection>(
     bytes: Bytes,
-    act: &mut impl FnMut(Vec<T>) -> Result<(), ArtifactError>,
+    act: &mut impl FnMut(Vec<P>) -> Result<(), ArtifactError>,
 ) -> Result<(), ArtifactError> {
-    let read = |source: ParquetError| ArtifactError::Read { table: T::NAME, source };
+    let read = |source: ParquetError| ArtifactError::Read { table: P::Row::NAME, source };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(read)?;
-    let version = check_identity::<T>(builder.metadata().file_metadata().key_value_metadata())?;
-    check_schema::<T>(builder.schema(), version)?;
+    let version = check_identity::<P::Row>(builder.metadata().file_metadata().key_value_metadata())?;
+    check_schema::<P::Row>(builder.schema(), version)?;
     let claimed = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX);
-    bound::<T>(claimed, MAX_ROWS, "rows")?;
+    bound::<P::Row>(claimed, MAX_ROWS, "rows")?;
+    let columns = builder.parquet_schema();
+    let columns = P::COLUMNS
+        .map_or_else(ProjectionMask::all, |wanted| ProjectionMask::columns(columns, wanted.iter().copied()));
     let (mut rows, mut decoded_bytes) = (0, 0);
-    for batch in builder.with_batch_size(BATCH_ROWS).build().map_err(read)? {
-        let batch = batch.map_err(|source| ArtifactError::Page { table: T::NAME, source })?;
+    for batch in builder.with_projection(columns).with_batch_size(BATCH_ROWS).build().map_err(read)? {
+        let batch = batch.map_err(|source| ArtifactError::Page { table: P::Row::NAME, source })?;
         let rows_before = rows;
         rows += batch.num_rows();
-        bound::<T>(rows as u64, MAX_ROWS, "rows")?;
+        bound::<P::Row>(rows as u64, MAX_ROWS, "rows")?;
         decoded_bytes += batch.get_array_memory_size() as u64;
-        bound::<T>(decoded_bytes, MAX_DECODED_BYTES, "bytes in memory")?;
-        act(T::from_batch(&batch, rows_before)?)?;
+        bound::<P::Row>(decoded_bytes, MAX_DECODED_BYTES, "bytes in memory")?;
+        act(P::project(&batch, rows_before)?)?;
     }
     Ok(())
 }
@@ -222,7 +225,7 @@ mod tests {
     use super::*;
     use crate::model::{
         Check, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestFlag, RequestRow,
-        StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
+        RequestTimes, StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
     };
 
     /// Rows of any table, drawn from the values by index, so that neighbouring columns differ.
@@ -272,6 +275,15 @@ mod tests {
         #[test]
         fn what_is_written_is_read(values in prop::collection::vec(any::<DrawnValues>(), 0..12)) {
             with_each_table!(round_trip(&values));
+        }
+
+        #[test]
+        fn some_columns_are_read_without_the_others(values in prop::collection::vec(any::<DrawnValues>(), 1..12)) {
+            let mut rows = rows::<RequestRow>(&values);
+            let bytes = file(&rows);
+            RequestRow::sort(&mut rows);
+            let times: Vec<RequestTimes> = rows.iter().map(RequestTimes::from).collect();
+            prop_assert_eq!(decode::<RequestTimes>(&bytes).expect("decodes"), times);
         }
 
         #[test]
@@ -328,6 +340,8 @@ mod tests {
     fn another_table_is_refused_by_name() {
         let error = decode::<TokenRow>(&file(&weights(1))).expect_err("weights");
         assert_eq!(error.to_string(), "want table `tokens`, the file holds `weights`");
+        let error = decode::<RequestTimes>(&file(&weights(1))).expect_err("weights");
+        assert_eq!(error.to_string(), "want table `requests`, the file holds `weights`");
     }
 
     /// A file that says nothing of itself, as any other tool would write it.

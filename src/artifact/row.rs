@@ -53,3 +53,26 @@ pub trait Table: Described + Sized {
         rows.sort_by(Self::compare);
     }
 }
+
+/// What is read of each row of a table: the whole row, or some of its columns without touching the others.
+pub trait Projection: Sized {
+    /// The table's row.
+    type Row: Table;
+    /// The columns that are read; none for all of them.
+    const COLUMNS: Option<&'static [&'static str]>;
+
+    /// Reads columns as [`Table::from_batch`] does.
+    ///
+    /// # Errors
+    /// As [`Table::from_batch`], for the columns that are read.
+    fn project(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError>;
+}
+
+impl<T: Table> Projection for T {
+    type Row = T;
+    const COLUMNS: Option<&'static [&'static str]> = None;
+
+    fn project(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError> {
+        T::from_batch(batch, rows_before)
+    }
+}

@@ -20,7 +20,7 @@ use super::parquet_file::rewrite_as;
 use super::{ArtifactError, FormatVersion, Table, TableContext, encode};
 use crate::model::{
     AccountRow, Column, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestRow,
-    RoundId, StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
+    RequestTimes, RoundId, StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
 };
 
 /// What the public may know of a table without reading a file of it.
@@ -178,6 +178,23 @@ macro_rules! table {
     };
 }
 
+/// Makes a struct some columns of a table.
+macro_rules! projection {
+    ($projection:ident of $row:ident { $($column:ident),+ $(,)? }) => {
+        impl $crate::artifact::Projection for $projection {
+            type Row = $row;
+            const COLUMNS: Option<&'static [&'static str]> = Some(&[$(stringify!($column)),+]);
+
+            fn project(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError> {
+                let rows = (batch, rows_before);
+                $( let mut $column = values(stringify!($column), rows, |row: &$row| &row.$column)?; )+
+                let row = |_| Some(Self { $( $column: $column.next()?, )+ });
+                Ok((0..batch.num_rows()).map_while(row).collect())
+            }
+        }
+    };
+}
+
 /// Lets tests draw rows of a table.
 macro_rules! drawn {
     ($row:ident { $($column:ident),+ $(,)? } $( + { $($added:ident),+ $(,)? } )*) => {
@@ -192,6 +209,8 @@ macro_rules! drawn {
         }
     };
 }
+
+projection! { RequestTimes of RequestRow { read_key, prompt_index, status, ttft_ns, e2e_ns, mdt_ns } }
 
 // What the client keeps of a read, in its attempt's directory: no published tables.
 table! {

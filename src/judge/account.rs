@@ -4,11 +4,11 @@
 //! A judgement over what happens to be there is green when nothing is there. So the plan is counted first, and what
 //! the plan has and the rows have not is missing, whatever the rows say. Pure: rows in, rows out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::model::{
     AccountKind, AccountRow, Arm, Check, CheckOutcome, CommitmentRow, Fault, LeaderboardRow, ReadRow,
-    ReadSpec, ReadStatus, RequestRow, RequestStatus, SubmissionRow, VerdictRow,
+    ReadSpec, ReadStatus, RequestStatus, RequestTimes, SubmissionRow, VerdictRow,
 };
 
 /// What was planned, and all that arrived of it before anything is ranked.
@@ -23,7 +23,7 @@ pub struct Arrived<'a> {
     /// The reads that arrived, measured or not.
     pub reads: &'a [ReadRow],
     /// The requests that arrived.
-    pub requests: &'a [&'a RequestRow],
+    pub requests: &'a [&'a RequestTimes],
     /// The verdicts that arrived.
     pub verdicts: &'a [VerdictRow],
 }
@@ -32,19 +32,38 @@ pub struct Arrived<'a> {
 /// its requests and, on the candidates' side, its checks.
 pub fn accounts(arrived: &Arrived<'_>) -> Vec<AccountRow> {
     let mut rows = reads(arrived);
-    let prompts: BTreeSet<u32> = arrived.requests.iter().map(|request| request.prompt_index).collect();
     // A read that lost its last requests has fewer than the others; one that has none has lost all.
-    let prompts = prompts.last().map_or(1, |last| last + 1);
+    let prompts = arrived
+        .requests
+        .iter()
+        .map(|request| request.prompt_index)
+        .max()
+        .map_or(1, |last| last.saturating_add(1));
+    let mut statuses: BTreeMap<&str, BTreeMap<u32, RequestStatus>> = BTreeMap::new();
+    for request in arrived.requests {
+        statuses.entry(&request.read_key).or_default().insert(request.prompt_index, request.status);
+    }
+    let mut outcomes: BTreeMap<&str, BTreeMap<Check, CheckOutcome>> = BTreeMap::new();
+    for verdict in arrived.verdicts {
+        outcomes.entry(&verdict.read_key).or_default().insert(verdict.check, verdict.outcome);
+    }
+    // Two rows of one read are no read.
+    let mut reads_of: BTreeMap<&str, Option<&ReadRow>> = BTreeMap::new();
+    for read in arrived.reads {
+        reads_of.entry(&read.read_key).and_modify(|read| *read = None).or_insert(Some(read));
+    }
+    let (no_statuses, no_outcomes) = (BTreeMap::new(), BTreeMap::new());
     for spec in arrived.planned {
-        let mut found = arrived.reads.iter().filter(|read| read.read_key == spec.key);
-        let read = found.next().filter(|_| found.next().is_none());
+        let read = reads_of.get(spec.key.as_str()).and_then(|read| *read);
         rows.push(leg(arrived.round_id, spec, read));
         if read.is_none_or(|read| read.status != ReadStatus::Measured) {
             continue;
         }
-        rows.push(requests(arrived, spec, prompts));
+        let by_prompt = statuses.get(spec.key.as_str()).unwrap_or(&no_statuses);
+        rows.push(requests(arrived.round_id, spec, (by_prompt, prompts)));
         if spec.arm == Arm::Candidate {
-            rows.push(checks(arrived, spec));
+            let found = outcomes.get(spec.key.as_str()).unwrap_or(&no_outcomes);
+            rows.push(checks(arrived.round_id, spec, found));
         }
     }
     rows
@@ -130,33 +149,30 @@ fn leg(round_id: &str, spec: &ReadSpec, read: Option<&ReadRow>) -> AccountRow {
     missing(row, |row| row.name.clone())
 }
 
-fn requests(arrived: &Arrived<'_>, spec: &ReadSpec, prompts: u32) -> AccountRow {
-    let own = arrived.requests.iter().filter(|request| request.read_key == spec.key);
-    let mut by_prompt: BTreeMap<u32, RequestStatus> = BTreeMap::new();
-    for request in own {
-        by_prompt.insert(request.prompt_index, request.status);
-    }
+fn requests(
+    round_id: &str,
+    spec: &ReadSpec,
+    (by_prompt, prompts): (&BTreeMap<u32, RequestStatus>, u32),
+) -> AccountRow {
     let done = by_prompt.values().filter(|status| **status == RequestStatus::Ok).count() as u32;
     let failed = by_prompt.len() as u32 - done;
     let fault = (failed > 0).then_some(Fault::Submission).filter(|_| spec.arm == Arm::Candidate);
     let first_failed = by_prompt.values().find(|status| **status != RequestStatus::Ok);
     let reason = first_failed.map(ToString::to_string);
-    let row = blank(arrived.round_id, AccountKind::Requests, &spec.key, prompts);
+    let row = blank(round_id, AccountKind::Requests, &spec.key, prompts);
     missing(AccountRow { done, failed, fault, reason, ..row }, |_| {
         let first = (0..prompts).find(|prompt| !by_prompt.contains_key(prompt));
         format!("prompt {}", first.unwrap_or(prompts))
     })
 }
 
-fn checks(arrived: &Arrived<'_>, spec: &ReadSpec) -> AccountRow {
-    let own = arrived.verdicts.iter().filter(|verdict| verdict.read_key == spec.key);
-    let found: BTreeMap<Check, CheckOutcome> = own.map(|verdict| (verdict.check, verdict.outcome)).collect();
+fn checks(round_id: &str, spec: &ReadSpec, found: &BTreeMap<Check, CheckOutcome>) -> AccountRow {
     let failed = found.values().filter(|outcome| **outcome == CheckOutcome::Void).count() as u32;
     let done = found.len() as u32 - failed;
     let void = found.iter().find(|(_, outcome)| **outcome == CheckOutcome::Void);
     let fault = void.map(|_| Fault::Infra);
     let reason = void.map(|(check, _)| format!("{check} is void"));
-    let row = blank(arrived.round_id, AccountKind::Checks, &spec.key, Check::ALL.len() as u32);
+    let row = blank(round_id, AccountKind::Checks, &spec.key, Check::ALL.len() as u32);
     missing(AccountRow { done, failed, fault, reason, ..row }, |_| {
         let first = Check::ALL.iter().find(|check| !found.contains_key(check));
         first.map_or_else(String::new, ToString::to_string)
@@ -175,7 +191,7 @@ mod tests {
         submissions: Vec<SubmissionRow>,
         planned: Vec<ReadSpec>,
         reads: Vec<ReadRow>,
-        requests: Vec<RequestRow>,
+        requests: Vec<RequestTimes>,
         verdicts: Vec<VerdictRow>,
     }
 
@@ -194,11 +210,11 @@ mod tests {
             status: ReadStatus::Measured,
             ..ReadRow::default()
         };
-        let request = |key: &str, prompt_index| RequestRow {
+        let request = |key: &str, prompt_index| RequestTimes {
             read_key: key.to_owned(),
             prompt_index,
             status: RequestStatus::Ok,
-            ..RequestRow::default()
+            ..RequestTimes::default()
         };
         let verdict = |check: &Check| VerdictRow {
             read_key: "c".to_owned(),
@@ -219,7 +235,7 @@ mod tests {
         let mut case = whole();
         change(&mut case);
         let planned: Vec<&ReadSpec> = case.planned.iter().collect();
-        let requests: Vec<&RequestRow> = case.requests.iter().collect();
+        let requests: Vec<&RequestTimes> = case.requests.iter().collect();
         let rows = accounts(&Arrived {
             round_id: "r",
             submissions: &case.submissions,

@@ -12,8 +12,8 @@ use super::thresholds::VerifyPolicy;
 use super::verify::{Subject, judge_answers};
 use super::weights::{WeightsPolicy, weights};
 use crate::model::{
-    Arm, CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, ReadStatus, RequestRow, SubmissionRow,
-    TokenRow, VerdictRow, WeightRow,
+    Arm, CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, ReadStatus, RequestRow, RequestTimes,
+    SubmissionRow, TokenRow, VerdictRow, WeightRow,
 };
 
 /// All that is known of a round before it is judged. The rows of one read lie together and in their order.
@@ -94,7 +94,10 @@ pub struct TimedRead<'a> {
 pub fn evaluate(policies: &Policies, evidence: &RoundEvidence<'_>) -> RoundOutcome {
     let measured = measured_reads(evidence);
     let verdicts = verdicts(&policies.verify, evidence.round_id, &measured);
-    let timed: Vec<TimedRead<'_>> = measured.iter().map(MeasuredRead::timed).collect();
+    let times = |read: &MeasuredRead<'_>| read.requests.iter().map(RequestTimes::from).collect();
+    let times: Vec<Vec<RequestTimes>> = measured.iter().map(times).collect();
+    let timed: Vec<TimedRead<'_>> =
+        measured.iter().zip(&times).map(|(read, requests)| read.timed(requests)).collect();
     let decisions = decisions(&policies.score, evidence.round_id, evidence.submissions, &timed);
     let standings = Standings {
         round_id: evidence.round_id,
@@ -172,8 +175,8 @@ pub fn decisions(
 }
 
 impl<'a> MeasuredRead<'a> {
-    const fn timed(&self) -> TimedRead<'a> {
-        let times = ReadTimes { sequence: self.sequence, position: self.position, requests: self.requests };
+    const fn timed(&self, requests: &'a [RequestTimes]) -> TimedRead<'a> {
+        let times = ReadTimes { sequence: self.sequence, position: self.position, requests };
         TimedRead { arm: self.arm, hotkey: self.hotkey, times }
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Component, DecisionOutcome, DecisionRow, RequestRow, RequestStatus};
+use crate::model::{Component, DecisionOutcome, DecisionRow, RequestStatus, RequestTimes};
 use crate::stats::{Sample, TrimmedMean, student_t_quantile};
 
 /// How the speed of a submission is judged.
@@ -93,8 +93,8 @@ pub struct ReadTimes<'a> {
     pub sequence: &'a str,
     /// Position in the order of measurement, from 0.
     pub position: u32,
-    /// The read's rows of `requests`.
-    pub requests: &'a [RequestRow],
+    /// The times of the read's requests.
+    pub requests: &'a [RequestTimes],
 }
 
 /// One submission's reads and all measured baseline reads of the round.

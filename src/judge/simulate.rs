@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::model::{
-    Check, CheckOutcome, DecisionOutcome, RequestFlag, RequestRow, RequestStatus, TokenRow, VerdictRow,
+    Check, CheckOutcome, DecisionOutcome, RequestFlag, RequestRow, RequestStatus, RequestTimes, TokenRow,
+    VerdictRow,
 };
 
 /// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the program's own generator is not compiled for millions of draws
@@ -271,17 +272,19 @@ fn hostile_numbers_do_no_harm() {
 }
 
 /// The requests of one launch: the launch has a factor of its own, and each request has noise.
-fn launch(speedup: f64, noise: f64, dice: &mut Dice) -> Vec<RequestRow> {
+fn launch(speedup: f64, noise: f64, dice: &mut Dice) -> Vec<RequestTimes> {
     let factor = (noise * dice.normal()).exp() / speedup;
     (0..24)
         .map(|prompt_index| {
             let time = |base: f64, dice: &mut Dice| base * factor * (0.02 * dice.normal()).exp();
             let difficulty = 1.0 + f64::from(prompt_index) / 10.0;
-            RequestRow {
+            RequestTimes {
                 ttft_ns: Some(time(2e7 * difficulty, dice) as i64),
                 e2e_ns: Some(time(2e8 * difficulty, dice) as i64),
                 mdt_ns: Some(time(1.1e8 * difficulty, dice)),
-                ..request(prompt_index)
+                prompt_index,
+                status: RequestStatus::Ok,
+                ..RequestTimes::default()
             }
         })
         .collect()
@@ -289,7 +292,7 @@ fn launch(speedup: f64, noise: f64, dice: &mut Dice) -> Vec<RequestRow> {
 
 /// Outcomes of the `score` row for the candidates of one round `B C1 B C2 ... B`.
 fn round(speedups: &[f64], noise: f64, dice: &mut Dice) -> Vec<DecisionOutcome> {
-    let reads: Vec<Vec<RequestRow>> = (0..=2 * speedups.len())
+    let reads: Vec<Vec<RequestTimes>> = (0..=2 * speedups.len())
         .map(|position| launch(if position % 2 == 1 { speedups[position / 2] } else { 1.0 }, noise, dice))
         .collect();
     let times: Vec<ReadTimes<'_>> = (0..)

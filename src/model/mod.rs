@@ -35,7 +35,7 @@ pub use leg::LegSummary;
 pub use outcome::{Conclusion, StepAttemptRow};
 pub use published::PublishedTable;
 pub use read::{Arm, ReadRow, ReadSpec, ReadStatus};
-pub use request::{RequestFlag, RequestRow, RequestStatus, TokenRow};
+pub use request::{RequestFlag, RequestRow, RequestStatus, RequestTimes, TokenRow};
 pub use role::Role;
 pub(crate) use row::row;
 pub use row::{Column, Described};

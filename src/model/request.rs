@@ -132,6 +132,37 @@ row! {
     }
 }
 
+/// What of a request's row its speed is decided by: a sixth of its columns, and none of its texts.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Default))]
+pub struct RequestTimes {
+    /// Key of the read.
+    pub read_key: String,
+    /// Index of the prompt in the round.
+    pub prompt_index: u32,
+    /// How the request ended.
+    pub status: RequestStatus,
+    /// Time to first token, ns; see [`RequestRow::ttft_ns`].
+    pub ttft_ns: Option<i64>,
+    /// End-to-end latency, ns; see [`RequestRow::e2e_ns`].
+    pub e2e_ns: Option<i64>,
+    /// Middle-decode time, ns; see [`RequestRow::mdt_ns`].
+    pub mdt_ns: Option<f64>,
+}
+
+impl From<&RequestRow> for RequestTimes {
+    fn from(row: &RequestRow) -> Self {
+        Self {
+            read_key: row.read_key.clone(),
+            prompt_index: row.prompt_index,
+            status: row.status,
+            ttft_ns: row.ttft_ns,
+            e2e_ns: row.e2e_ns,
+            mdt_ns: row.mdt_ns,
+        }
+    }
+}
+
 row! {
     /// A row of `tokens`: one token of one sealed answer.
     pub struct TokenRow {

@@ -31,7 +31,7 @@ pub use boot::{BootError, BootedServer};
 
 use crate::adapters::shell::ExecError;
 use crate::adapters::store::{RoundDirectory, StoreError};
-use crate::artifact::{ArtifactError, Table, TableContext, layout};
+use crate::artifact::{ArtifactError, Projection, Table, TableContext, layout};
 use crate::measure::InvalidStreams;
 use crate::model::{Fault, Reason, Role, RoundId, Seed};
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
@@ -367,6 +367,16 @@ fn load<T: Table, S: LeavesData>(
     name: &str,
 ) -> Result<Vec<T>, StageError> {
     read_table(context, &format!("{}/{name}", data.attempt()))
+}
+
+/// Reads some columns of the rows that an earlier stage left, from the directory that its handle names.
+fn load_columns<P: Projection, S: LeavesData>(
+    context: &JobContext<'_>,
+    data: &Handle<S>,
+    name: &str,
+) -> Result<Vec<P>, StageError> {
+    let relative = format!("{}/{name}", data.attempt());
+    Ok(crate::artifact::decode(&context.round.kept.read(&relative, MAX_TABLE_BYTES)?)?)
 }
 
 /// Reads rows that this very attempt left, where the round is done again.

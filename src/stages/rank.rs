@@ -3,12 +3,12 @@
 //! Everything it uses is on disk: the requests of each read, the verdicts, the commitments. It measures
 //! nothing, so it can be done again, by anybody, with this policy or another.
 
-use super::{JobContext, StageError, load, write_table};
+use super::{JobContext, StageError, load, load_columns, write_table};
 use crate::judge::round::{TimedRead, decisions};
 use crate::judge::{Arrived, ReadTimes, Standings, accounts, first_missing, leaderboard};
 use crate::model::{
-    CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestRow, Standing, SubmissionRow,
-    VerdictRow,
+    CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestTimes, Standing,
+    SubmissionRow, VerdictRow,
 };
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::rank::{Output, Parameters};
@@ -44,10 +44,10 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
 fn account(
     parameters: &Parameters,
     (submissions, reads, verdicts): (&[SubmissionRow], &[ReadRow], &[VerdictRow]),
-    (requests, context): (&[(&ReadSpec, Vec<RequestRow>)], &JobContext<'_>),
+    (requests, context): (&[(&ReadSpec, Vec<RequestTimes>)], &JobContext<'_>),
 ) -> Result<(), StageError> {
     let planned: Vec<&ReadSpec> = parameters.reads.iter().map(|leg| &leg.matrix.read).collect();
-    let requests: Vec<&RequestRow> = requests.iter().flat_map(|(_, requests)| requests).collect();
+    let requests: Vec<&RequestTimes> = requests.iter().flat_map(|(_, requests)| requests).collect();
     let round_id = context.round.round_id.as_str();
     let rows =
         accounts(&Arrived { round_id, submissions, planned: &planned, reads, requests: &requests, verdicts });
@@ -62,12 +62,12 @@ fn account(
 fn requests_of<'a>(
     legs: &'a [MeasuredLeg],
     context: &JobContext<'_>,
-) -> Result<Vec<(&'a ReadSpec, Vec<RequestRow>)>, StageError> {
+) -> Result<Vec<(&'a ReadSpec, Vec<RequestTimes>)>, StageError> {
     let measured = legs.iter().filter_map(|leg| Some((&leg.matrix.read, leg.outputs.data.as_ref()?)));
-    measured.map(|(read, data)| Ok((read, load(context, data, "requests.parquet")?))).collect()
+    measured.map(|(read, data)| Ok((read, load_columns(context, data, "requests.parquet")?))).collect()
 }
 
-fn timed<'a>(read: &'a ReadSpec, requests: &'a [RequestRow]) -> TimedRead<'a> {
+fn timed<'a>(read: &'a ReadSpec, requests: &'a [RequestTimes]) -> TimedRead<'a> {
     let times = ReadTimes { sequence: &read.sequence, position: read.position, requests };
     TimedRead { arm: read.arm, hotkey: read.hotkey.as_ref().map(Hotkey::as_str), times }
 }

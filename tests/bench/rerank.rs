@@ -11,10 +11,12 @@ use std::time::Instant;
 
 use cacheon::adapters::store::{RoundDirectory, StoreError, list_rounds};
 use cacheon::judge::round::{TimedRead, decisions};
-use cacheon::judge::{RankPolicy, ReadTimes, ScorePolicy, Standings, leaderboard};
+use cacheon::judge::{
+    Arrived, RankPolicy, ReadTimes, ScorePolicy, Standings, accounts, first_missing, leaderboard,
+};
 use cacheon::model::{
-    Arm, Check, CheckOutcome, CommitmentRow, ReadRow, ReadStatus, RequestRow, RequestStatus, SubmissionRow,
-    VerdictRow,
+    Arm, Check, CheckOutcome, CommitmentRow, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus,
+    RequestTimes, SubmissionRow, VerdictRow,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
@@ -71,7 +73,7 @@ fn rank(data_dir: &Path) -> Result<(usize, usize), StoreError> {
         let commitments: Vec<CommitmentRow> = directory.read_table()?;
         let submissions: Vec<SubmissionRow> = directory.read_table()?;
         let reads: Vec<ReadRow> = directory.read_table()?;
-        let requests: Vec<RequestRow> = directory.read_table()?;
+        let requests: Vec<RequestTimes> = directory.read_table()?;
         let verdicts: Vec<VerdictRow> = directory.read_table()?;
         let of = |key: &str| {
             let start = requests.partition_point(|row| row.read_key.as_str() < key);
@@ -95,6 +97,16 @@ fn rank(data_dir: &Path) -> Result<(usize, usize), StoreError> {
             })
             .collect();
         let round_id = round.round_id.as_str();
+        let planned: Vec<ReadSpec> = reads.iter().map(planned).collect();
+        let rows = accounts(&Arrived {
+            round_id,
+            submissions: &submissions,
+            planned: &planned.iter().collect::<Vec<_>>(),
+            reads: &reads,
+            requests: &requests.iter().collect::<Vec<_>>(),
+            verdicts: &verdicts,
+        });
+        assert_eq!(first_missing(&rows), None, "all that was planned is there");
         let decisions = decisions(&ScorePolicy::default(), round_id, &submissions, &timed);
         let standings = Standings {
             round_id,
@@ -110,13 +122,27 @@ fn rank(data_dir: &Path) -> Result<(usize, usize), StoreError> {
     Ok((rounds, places))
 }
 
+/// What was planned of a read that arrived.
+fn planned(read: &ReadRow) -> ReadSpec {
+    ReadSpec {
+        key: read.read_key.clone(),
+        arm: read.arm,
+        hotkey: read.hotkey.as_ref().map(|hotkey| hotkey.parse().expect("a hotkey")),
+        image: read.image.parse().expect("an image"),
+        digest: read.digest.parse().expect("a digest"),
+        position: read.position,
+        sequence: read.sequence.clone(),
+    }
+}
+
 /// Writes and seals the rounds.
 fn make(data_dir: &Path, rounds: u64, submissions: u32) -> Result<(), StoreError> {
     for number in 0..rounds {
         let round_id = format!("rerank-{number:04}");
         let directory = RoundDirectory::create(data_dir, &round_id.parse().expect("a round id"))?;
         let mut drawn = ChaCha8Rng::seed_from_u64(number);
-        let hotkeys: Vec<String> = (0..submissions).map(|index| format!("5{index:047}")).collect();
+        let hotkeys: Vec<String> =
+            (0..submissions).map(|index| format!("5{index:A>47}").replace('0', "B")).collect();
         let mut reads = Vec::new();
         for launch in 0..2 {
             for index in 0..submissions as usize {

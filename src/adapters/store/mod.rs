@@ -23,7 +23,8 @@ use std::time::Duration;
 use rustix::process::{Pid, test_kill_process};
 
 use crate::artifact::{
-    self, ArtifactError, PublishedTable, Replay, RoundFile, SealDifference, Table, TableContext, layout,
+    self, ArtifactError, Projection, PublishedTable, Replay, RoundFile, SealDifference, Table, TableContext,
+    layout,
 };
 use crate::artifact::{Seal, digest, journal as journal_format};
 use crate::model::RoundId;
@@ -460,12 +461,12 @@ impl RoundDirectory {
         Ok(PublishedTable { table: T::NAME.to_owned(), path: relative, digest, rows: rows.len() as u64 })
     }
 
-    /// Reads a table.
+    /// Reads a table, or what a projection takes of it.
     ///
     /// # Errors
     /// When it is absent, damaged, or not this table.
-    pub fn read_table<T: Table>(&self) -> Result<Vec<T>, StoreError> {
-        let relative = layout::table_path(T::NAME);
+    pub fn read_table<P: Projection>(&self) -> Result<Vec<P>, StoreError> {
+        let relative = layout::table_path(P::Row::NAME);
         let bytes = self.read(&relative, MAX_TABLE)?;
         artifact::decode(&bytes).map_err(artifact_error(&self.path.join(&relative)))
     }
