@@ -23,7 +23,7 @@
 //! | 3 | [`adapters`]: engines, shell, processes of jobs, chain, store, query; [`stages`]: the built-in actions |
 //! | 4 | [`job`]: one attempt of one leg; [`round`]: the only event loop |
 //! | beside | `reference`: the embedded reference server, used by the command line only |
-//! | 5 | [`audit`]: a round done again from its files, and compared |
+//! | 5 | [`audit`]: a round done again from its files, and compared; [`ticks`]: scheduled rounds |
 //! | top | [`error`], [`cli`] |
 //!
 //! # Invariants
@@ -59,3 +59,4 @@ pub mod round;
 pub mod schedule;
 pub mod stages;
 pub mod stats;
+pub mod ticks;

@@ -6,12 +6,15 @@
 //! power cut leaves at the end (half a line, zeros, an unwritten block, the last lines once more) is told from damage
 //! in the middle, which is refused: resuming from a history with holes would repeat or skip work.
 //!
+//! The journal of ticks, which stands beside the rounds, has lines of the same form ([`super::TickEvent`]).
+//!
 //! What all lines together come to is [`super::RoundState`]'s business.
 
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -27,16 +30,33 @@ const CRC_KEY: &str = ",\"crc\":\"";
 /// Number of digits of the checksum.
 const CRC_DIGITS: usize = 16;
 
+/// What the lines of a journal say, beside their numbers and times.
+pub trait Event: Serialize + DeserializeOwned {
+    /// The version of the journals that this program writes; it reads them and older ones.
+    const SCHEMA: FormatVersion;
+
+    /// Whether a journal begins with this event, which says the format's version.
+    fn begins(&self) -> bool;
+}
+
+impl Event for JournalEvent {
+    const SCHEMA: FormatVersion = SCHEMA;
+
+    fn begins(&self) -> bool {
+        matches!(self, Self::RoundStarted(_))
+    }
+}
+
 /// One line of the journal: the event with its number and wall time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JournalLine {
+pub struct JournalLine<E = JournalEvent> {
     /// Number of the line, from 0, without gaps.
     pub seq: u64,
     /// Wall time at which the event happened.
     pub at: Timestamp,
     /// What happened.
     #[serde(flatten)]
-    pub event: JournalEvent,
+    pub event: E,
 }
 
 /// What a round is, as the first line of its journal says.
@@ -306,11 +326,11 @@ fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
 
 /// What a journal says, as far as it is whole.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Replay {
-    /// Version of the journal's format, as its first line says; [`SCHEMA`] if there is no line yet.
+pub struct Replay<E = JournalEvent> {
+    /// Version of the journal's format, as its first line says; [`Event::SCHEMA`] if there is no line yet.
     pub schema: FormatVersion,
     /// The whole lines, numbered from 0.
-    pub lines: Vec<JournalLine>,
+    pub lines: Vec<JournalLine<E>>,
     /// Number of bytes in whole lines: a writer cuts the file to this length before it goes on.
     pub valid_bytes: usize,
     /// What stands after the whole lines.
@@ -345,12 +365,12 @@ pub enum Tail {
 /// # Errors
 /// When the event cannot be written as JSON, is nested too deeply to be read again, or is the first and does not
 /// say the format's version.
-pub fn encode_line(line: &JournalLine) -> Result<Vec<u8>, ArtifactError> {
-    if line.seq == 0 && !matches!(line.event, JournalEvent::RoundStarted(_)) {
-        return Err(ArtifactError::JournalEvent { why: "the first line of a journal is the round's start" });
+pub fn encode_line<E: Event>(line: &JournalLine<E>) -> Result<Vec<u8>, ArtifactError> {
+    if line.seq == 0 && !line.event.begins() {
+        return Err(ArtifactError::JournalEvent { why: "the first line of a journal is its start" });
     }
     let mut json = serde_json::to_string(line).map_err(ArtifactError::JournalWrite)?;
-    event_of(json.as_bytes()).map_err(|why| ArtifactError::JournalEvent { why })?;
+    event_of::<E>(json.as_bytes()).map_err(|why| ArtifactError::JournalEvent { why })?;
     let crc = checksum(json.as_bytes());
     json.pop();
     json.push_str(CRC_KEY);
@@ -363,14 +383,14 @@ pub fn encode_line(line: &JournalLine) -> Result<Vec<u8>, ArtifactError> {
 /// Reads a journal that may have been cut short.
 ///
 /// # Errors
-/// When its format is newer than [`SCHEMA`], a line is damaged and whole ones follow, or the numbers have a gap or
+/// When its format is newer than [`Event::SCHEMA`], a line is damaged and whole ones follow, or the numbers have a gap or
 /// repeat themselves otherwise than in [`Tail::Doubled`].
-pub fn replay(bytes: &[u8]) -> Result<Replay, ArtifactError> {
-    let schema = schema_of(bytes);
-    if schema > SCHEMA {
-        return Err(ArtifactError::JournalVersion { found: schema, expected: SCHEMA });
+pub fn replay<E: Event>(bytes: &[u8]) -> Result<Replay<E>, ArtifactError> {
+    let schema = schema_of(bytes, E::SCHEMA);
+    if schema > E::SCHEMA {
+        return Err(ArtifactError::JournalVersion { found: schema, expected: E::SCHEMA });
     }
-    let mut lines: Vec<JournalLine> = Vec::new();
+    let mut lines: Vec<JournalLine<E>> = Vec::new();
     let mut valid_bytes = 0;
     let mut rest = bytes;
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -386,7 +406,7 @@ pub fn replay(bytes: &[u8]) -> Result<Replay, ArtifactError> {
                     why: "its number is out of order",
                 });
             }
-            Err(why) if has_whole_line(&rest[end + 1..]) => {
+            Err(why) if has_whole_line::<E>(&rest[end + 1..]) => {
                 return Err(ArtifactError::JournalDamaged { line: number, why });
             }
             Err(_) => break,
@@ -409,14 +429,14 @@ fn is_doubled(whole: &[u8], rest: &[u8]) -> bool {
     written > 0 && starts.any(|at| whole[at..].starts_with(&rest[..written]))
 }
 
-fn has_whole_line(bytes: &[u8]) -> bool {
+fn has_whole_line<E: Event>(bytes: &[u8]) -> bool {
     bytes
         .split_inclusive(|byte| *byte == b'\n')
-        .any(|line| line.ends_with(b"\n") && decode_line(&line[..line.len() - 1]).is_ok())
+        .any(|line| line.ends_with(b"\n") && decode_line::<E>(&line[..line.len() - 1]).is_ok())
 }
 
 /// The version that the first line says, whatever else stands there.
-fn schema_of(bytes: &[u8]) -> FormatVersion {
+fn schema_of(bytes: &[u8], current: FormatVersion) -> FormatVersion {
     #[derive(Deserialize)]
     struct Version {
         #[serde(default = "FormatVersion::first")]
@@ -425,15 +445,15 @@ fn schema_of(bytes: &[u8]) -> FormatVersion {
     let first = bytes.split_inclusive(|byte| *byte == b'\n').next().and_then(|line| line.strip_suffix(b"\n"));
     let json = first.and_then(|line| checked_json(line).ok());
     json.and_then(|json| serde_json::from_slice::<Version>(&json).ok())
-        .map_or(SCHEMA, |version| version.schema)
+        .map_or(current, |version| version.schema)
 }
 
 /// Reads one line without its end, or says what is wrong with it.
-fn decode_line(line: &[u8]) -> Result<JournalLine, &'static str> {
+fn decode_line<E: Event>(line: &[u8]) -> Result<JournalLine<E>, &'static str> {
     event_of(&checked_json(line)?)
 }
 
-fn event_of(json: &[u8]) -> Result<JournalLine, &'static str> {
+fn event_of<E: Event>(json: &[u8]) -> Result<JournalLine<E>, &'static str> {
     serde_json::from_slice(json).map_err(|_| "not an event of this version")
 }
 
@@ -539,10 +559,10 @@ mod tests {
     #[test]
     fn a_whole_journal() {
         let bytes = journal();
-        let replay = replay(&bytes).expect("whole");
+        let replay = replay::<JournalEvent>(&bytes).expect("whole");
         assert_eq!(replay.lines, lines());
         assert_eq!((replay.valid_bytes, replay.tail), (bytes.len(), Tail::Clean));
-        assert!(super::replay(b"").expect("empty").lines.is_empty());
+        assert!(super::replay::<JournalEvent>(b"").expect("empty").lines.is_empty());
     }
 
     #[test]
@@ -550,7 +570,8 @@ mod tests {
         let bytes = journal();
         for cut in 0..bytes.len() {
             let whole = bytes[..cut].split(|byte| *byte == b'\n').count() - 1;
-            let replay = replay(&bytes[..cut]).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+            let replay =
+                replay::<JournalEvent>(&bytes[..cut]).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
             assert_eq!(replay.lines.len(), whole, "cut at {cut}");
             let torn = cut - replay.valid_bytes;
             let expected = if torn == 0 { Tail::Clean } else { Tail::Torn { bytes: torn } };
@@ -564,7 +585,7 @@ mod tests {
         for cut in [bytes.len(), bytes.len() - 1, bytes.len() - 30] {
             let mut torn = bytes[..cut].to_vec();
             torn.extend([0; 4096]);
-            let replay = replay(&torn).expect("a torn tail");
+            let replay = replay::<JournalEvent>(&torn).expect("a torn tail");
             assert_eq!(replay.lines.len(), lines().len() - usize::from(cut < bytes.len()));
             assert_eq!(matches!(replay.tail, Tail::Zeros { bytes: 4096 }), cut == bytes.len());
         }
@@ -578,7 +599,8 @@ mod tests {
             // Written again from any line on, and cut anywhere.
             for end in (start + 1..bytes.len()).step_by(7).chain([bytes.len()]) {
                 let doubled = [&bytes[..], &bytes[start..end]].concat();
-                let replay = replay(&doubled).unwrap_or_else(|error| panic!("{start} to {end}: {error}"));
+                let replay = replay::<JournalEvent>(&doubled)
+                    .unwrap_or_else(|error| panic!("{start} to {end}: {error}"));
                 assert_eq!((replay.lines.len(), replay.valid_bytes), (lines().len(), bytes.len()));
                 let has_line = bytes[start..end].contains(&b'\n');
                 let tail = doubled.len() - bytes.len();
@@ -587,7 +609,10 @@ mod tests {
                 assert_eq!(replay.tail, expected, "{start} to {end}");
             }
             let zeros = [&bytes[..], &bytes[start..], &[0; 4096]].concat();
-            assert!(matches!(replay(&zeros).expect("doubled").tail, Tail::Doubled { .. }), "{start}");
+            assert!(
+                matches!(replay::<JournalEvent>(&zeros).expect("doubled").tail, Tail::Doubled { .. }),
+                "{start}"
+            );
         }
     }
 
@@ -597,7 +622,7 @@ mod tests {
             let encoded: Vec<Vec<u8>> =
                 lines().iter().map(|line| encode_line(line).expect("encodes")).collect();
             let bytes: Vec<u8> = order.iter().flat_map(|index| encoded[*index].clone()).collect();
-            let error = replay(&bytes).expect_err(what).to_string();
+            let error = replay::<JournalEvent>(&bytes).expect_err(what).to_string();
             assert!(error.contains("out of order"), "{what}: {error}");
         };
         check(&[0, 1, 1, 2], "in the middle");
@@ -606,12 +631,12 @@ mod tests {
         check(&[0, 1, 2, 1, 1], "not in their order");
         let other = encode_line(&line(1, JournalEvent::JobStarted { job: "other".to_owned() }));
         let bytes = [&journal()[..], &other.expect("encodes")].concat();
-        assert!(replay(&bytes).expect_err("another").to_string().contains("out of order"));
+        assert!(replay::<JournalEvent>(&bytes).expect_err("another").to_string().contains("out of order"));
         // A repetition that is flipped somewhere is no line at all: as good as torn, and nothing of it counts.
         let mut flipped = [&journal()[..], &encode_line(&lines()[13]).expect("encodes")].concat();
         let at = journal().len() + 10;
         flipped[at] ^= 1;
-        let replay = replay(&flipped).expect("torn");
+        let replay = replay::<JournalEvent>(&flipped).expect("torn");
         assert!(matches!(replay.tail, Tail::Torn { .. }), "{:?}", replay.tail);
         assert_eq!(replay.lines.len(), lines().len());
     }
@@ -621,7 +646,7 @@ mod tests {
         let mut bytes = journal();
         let end = bytes.len();
         bytes[end - 40..end - 30].fill(0);
-        let replay = replay(&bytes).expect("a torn tail");
+        let replay = replay::<JournalEvent>(&bytes).expect("a torn tail");
         assert_eq!(replay.lines.len(), lines().len() - 1);
         assert_eq!(replay.tail, Tail::Torn { bytes: end - replay.valid_bytes });
     }
@@ -633,7 +658,7 @@ mod tests {
         for offset in 0..last {
             let mut damaged = bytes.clone();
             damaged[offset] ^= 1;
-            let error = replay(&damaged).expect_err("a damaged line");
+            let error = replay::<JournalEvent>(&damaged).expect_err("a damaged line");
             let line = bytes[..offset].split(|byte| *byte == b'\n').count();
             assert!(error.to_string().contains(&format!("line {line} ")), "byte {offset}: {error}");
         }
@@ -650,7 +675,7 @@ mod tests {
         };
         assert!(encode_line(&line(1, event)).is_err());
         let error = encode_line(&line(0, JournalEvent::JobStarted { job: "first".to_owned() }));
-        assert!(error.expect_err("no version").to_string().contains("the round's start"));
+        assert!(error.expect_err("no version").to_string().contains("is its start"));
     }
 
     #[test]
@@ -658,7 +683,7 @@ mod tests {
         let lines = lines();
         let bytes: Vec<u8> =
             [&lines[0], &lines[2]].into_iter().flat_map(|line| encode_line(line).expect("encodes")).collect();
-        assert!(replay(&bytes).expect_err("a gap").to_string().contains("line 2 "));
+        assert!(replay::<JournalEvent>(&bytes).expect_err("a gap").to_string().contains("line 2 "));
     }
 
     /// The lines of version 1 say the same, and say no version.
@@ -685,8 +710,9 @@ mod tests {
             let json = format!("{{\"seq\":0,\"event\":\"born\",\"schema\":{schema}}}");
             let crc = checksum(json.as_bytes());
             let line = format!("{},\"crc\":\"{crc}\"}}\n", json.trim_end_matches('}'));
-            let found =
-                replay(line.as_bytes()).map(|replay| replay.lines.len()).map_err(|error| error.to_string());
+            let found = replay::<JournalEvent>(line.as_bytes())
+                .map(|replay| replay.lines.len())
+                .map_err(|error| error.to_string());
             match expected {
                 Some(words) => assert!(found.clone().is_err_and(|error| error.contains(words)), "{found:?}"),
                 // Of this version, but not an event of it: half a line for all we know.

@@ -32,6 +32,8 @@ const RAW_STREAMS: [&str; 2] = ["streams.parquet", "exchanges.parquet"];
 pub const QUERY_CACHE_FILE: &str = "query-cache.json";
 /// The directory of all rounds, below the data directory.
 pub const ROUNDS_DIR: &str = "rounds";
+/// Directory of what the schedules' ticks came to, beside that of the rounds: their journal and its lock.
+pub const TICKS_DIR: &str = "ticks";
 /// Longest name that is written out, in bytes; longer ones are cut and told apart by a digest.
 const NAME_BYTES: usize = 100;
 

@@ -23,6 +23,7 @@ mod row;
 pub mod seal;
 mod table;
 mod table_writer;
+mod tick_journal;
 mod version;
 
 pub use compare::CellDifference;
@@ -43,4 +44,5 @@ pub use row::{Projection, Table};
 pub use seal::{Seal, SealDifference, SealEntry};
 pub use table::{ColumnInfo, TABLE_NAMES, TableInfo, difference, encode_empty, inspect, rewrite, tables};
 pub use table_writer::TableWriter;
+pub use tick_journal::{TickEvent, jitter_of, round_of, tick_rows};
 pub use version::FormatVersion;

@@ -23,6 +23,7 @@ mod rerun;
 mod resume;
 mod rounds;
 mod run;
+mod schedule;
 mod show;
 mod signals;
 mod watch;
@@ -81,6 +82,9 @@ enum Command {
     Export(export::Arguments),
     /// Unpacks a round that `export` wrote, and checks every file of it.
     Import(import::Arguments),
+    /// Starts rounds at the times that their pipelines say.
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Stops a round that runs now, and waits until it has ended.
     Cancel(cancel::Arguments),
     /// Finds the mistakes in pipelines and runners before anything runs.
@@ -171,6 +175,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Export(arguments) => export::run(arguments, &session).await,
         Command::Import(arguments) => import::run(arguments, &session).await,
         Command::Cancel(arguments) => cancel::run(&arguments, &session).await,
+        Command::Schedule(command) => schedule::run(command, &session).await,
         Command::Job(arguments) => job::run(arguments, &session).await,
         Command::Lint(arguments) => lint::run(&arguments, &session),
         Command::Plan(arguments) => plan::run(&arguments, &session),

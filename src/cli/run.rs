@@ -33,13 +33,18 @@ pub(super) struct Arguments {
     /// Folder of runner files.
     #[arg(long, value_name = "DIR", default_value = "runners")]
     runners: PathBuf,
+    /// What the pipeline's file is called, where another one holds its text; how schedules start rounds.
+    #[arg(long, value_name = "PATH", hide = true)]
+    called: Option<PathBuf>,
     /// Print the round's result as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitCode, Error> {
-    let pipeline = load_pipeline(&arguments.pipeline, session)?;
+    let called = arguments.called.as_ref().unwrap_or(&arguments.pipeline);
+    let text = read_source(&arguments.pipeline)?;
+    let pipeline = parse_pipeline(&Source::new(&called.to_string_lossy(), &text.text), session)?;
     let runners = load_runners(&arguments.runners, session)?;
     let inputs = bind(&pipeline, &arguments.inputs)?;
     let random = random_bytes()?;
@@ -73,14 +78,17 @@ pub(super) fn round_runner(spec: RunnerSpec, source: Source, program: &Path) -> 
 
 /// Reads and checks a pipeline; warnings are said, errors end.
 pub(super) fn load_pipeline(path: &Path, session: &Session) -> Result<Pipeline, Error> {
-    let source = read_source(path)?;
-    let parsed = Pipeline::parse(&source).map_err(|errors| {
+    parse_pipeline(&read_source(path)?, session)
+}
+
+fn parse_pipeline(source: &Source, session: &Session) -> Result<Pipeline, Error> {
+    let parsed = Pipeline::parse(source).map_err(|errors| {
         let count = errors.items.len();
         let rendered = errors.render(session.diagnostics());
         let plural = if count == 1 { "" } else { "s" };
         Error::Invalid(format!(
             "{rendered}\nerror: `{}` has {count} finding{plural}; nothing ran",
-            path.display()
+            source.path
         ))
     })?;
     if parsed.warnings.items.iter().any(|item| item.severity != crate::pipeline::diagnostic::Severity::Note) {
@@ -133,14 +141,7 @@ pub(super) fn default_round_id(
     now: jiff::Timestamp,
     random: &[u8; 32],
 ) -> Result<RoundId, Error> {
-    let name: String = pipeline
-        .to_ascii_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
-        .take(32)
-        .collect();
-    let name = name.trim_matches('-');
-    let name = if name.is_empty() { "round" } else { name };
+    let name = RoundId::readable(pipeline);
     let time = now.strftime("%Y%m%dt%H%M%Sz");
     format!("{name}-{time}-{}", hex::encode(&random[30..]))
         .parse()

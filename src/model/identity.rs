@@ -133,6 +133,20 @@ identity!(
     }
 );
 
+impl RoundId {
+    /// The beginning of a round's id by which a person knows its pipeline: at most 32 characters of its name.
+    pub fn readable(pipeline: &str) -> String {
+        let name: String = pipeline
+            .to_ascii_lowercase()
+            .chars()
+            .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+            .take(32)
+            .collect();
+        let name = name.trim_matches('-');
+        if name.is_empty() { "round".to_owned() } else { name.to_owned() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,7 @@ mod role;
 mod row;
 mod seed;
 mod standing;
+mod tick;
 mod verdict;
 mod word;
 
@@ -41,6 +42,7 @@ pub(crate) use row::row;
 pub use row::{Column, Described};
 pub use seed::Seed;
 pub use standing::{Component, DecisionOutcome, DecisionRow, LeaderboardRow, Standing, WeightRow};
+pub use tick::{ScheduleId, TickId, TickOutcome, TickReason, TickRow};
 pub use verdict::{Check, CheckOutcome, VerdictRow};
 use word::words;
 pub use word::{UnknownWord, Word};

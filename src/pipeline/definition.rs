@@ -74,6 +74,21 @@ pub struct Schedule {
     pub span: Span,
 }
 
+impl Schedule {
+    /// A schedule with nothing said but its instants.
+    pub fn plain(cron: Cron, timezone: TimeZone) -> Self {
+        Self {
+            cron,
+            timezone,
+            overlap: Overlap::default(),
+            catch_up: CatchUp::default(),
+            deadline: None,
+            jitter: Duration::ZERO,
+            span: Span::new(0, 0),
+        }
+    }
+}
+
 /// What happens to a tick while a round of the same pipeline runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overlap {

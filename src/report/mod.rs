@@ -14,6 +14,7 @@ mod removal;
 mod rounds;
 mod summary;
 pub mod text;
+mod ticks;
 
 pub use audit::{AuditReport, Difference, audit_json, audit_text};
 pub use carried::{Carried, export_json, import_json};
@@ -29,3 +30,4 @@ pub use rounds::{
 };
 pub use summary::{SummaryInput, summary_markdown};
 pub use text::{Paint, TextStyle};
+pub use ticks::{meaning, tick_line};

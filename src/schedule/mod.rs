@@ -14,6 +14,7 @@ mod rerun;
 mod scheduler;
 #[cfg(test)]
 mod tests;
+pub mod timetable;
 
 pub use event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
 pub use explain::{Explained, Explanation, PathDifference, explain};

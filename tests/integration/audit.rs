@@ -86,7 +86,7 @@ impl Rounds {
     fn changed(&self, change: impl FnOnce(&mut Vec<JournalEvent>)) -> (u64, Value) {
         let path = self.round().join("journal.jsonl");
         let original = std::fs::read(&path).expect("reads");
-        let lines = replay(&original).expect("replays").lines;
+        let lines = replay::<JournalEvent>(&original).expect("replays").lines;
         let mut events: Vec<JournalEvent> = lines.iter().map(|line| line.event.clone()).collect();
         change(&mut events);
         let at = |index: usize| lines[index.min(lines.len() - 1)].at;

@@ -174,7 +174,11 @@ fn a_clock_before_what_was_written() {
     assert_eq!(place.run(&["run", "p.yml", "--round", "r"]).status.code(), Some(0));
     let path = place.round("r").join("journal.jsonl");
     let bytes = fs::read(&path).expect("reads");
-    let last = cacheon::artifact::journal::replay(&bytes).expect("whole").lines.pop().expect("a line");
+    let last = cacheon::artifact::journal::replay::<JournalEvent>(&bytes)
+        .expect("whole")
+        .lines
+        .pop()
+        .expect("a line");
     let at = "2999-01-01T00:00:00Z".parse().expect("a time");
     let line = cacheon::artifact::JournalLine { seq: last.seq + 1, at, ..last };
     let more = cacheon::artifact::journal::encode_line(&line).expect("encodes");

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("serve", 4),
     ("reference", 4),
     ("audit", 5),
+    ("ticks", 5),
     ("error", 5),
     ("cli", 6),
     ("lib", 7),
@@ -43,6 +44,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("report", "stats"),
     ("report", "artifact"), // tables by name
     ("stages", "adapters"),
+    ("ticks", "error"), // what could not be looked at is what the program ends with
     ("audit", "error"), // what could not be checked is what the program ends with
     ("round", "error"), // an error of the round is what the program ends with
 ];

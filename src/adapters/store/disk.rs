@@ -193,6 +193,18 @@ pub(super) fn remove_file(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+/// Waits until a lock is free, and takes it.
+pub(super) fn wait_for_lock(file: &File, path: &Path) -> io::Result<()> {
+    pass(Operation::Lock, path)?;
+    Ok(rustix::fs::flock(file, FlockOperation::LockExclusive)?)
+}
+
+/// The size of a file, in bytes.
+pub(super) fn len(path: &Path) -> io::Result<u64> {
+    pass(Operation::Read, path)?;
+    fs::symlink_metadata(path).map(|metadata| metadata.len())
+}
+
 /// Takes a lock on an open file, without waiting; false if another process has it.
 pub(super) fn lock(file: &File, path: &Path) -> io::Result<bool> {
     pass(Operation::Lock, path)?;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::{StoreError, artifact_error, disk, io_error, whole};
-use crate::artifact::journal::encode_line;
-use crate::artifact::{JournalEvent, JournalLine, Replay};
+use crate::artifact::journal::{Event, encode_line};
+use crate::artifact::{JournalLine, Replay};
 
 /// What a journal is written to: a file, or in tests one that remembers and fails.
 pub(crate) trait JournalFile: std::fmt::Debug + Send {
@@ -60,7 +60,7 @@ pub struct JournalWriter {
 
 impl JournalWriter {
     /// Cuts the file to its whole lines and goes on after them.
-    pub(super) fn open(path: PathBuf, replay: &Replay) -> Result<Self, StoreError> {
+    pub(super) fn open<E>(path: PathBuf, replay: &Replay<E>) -> Result<Self, StoreError> {
         let file = disk::open_or_create(&path).map_err(io_error("open", &path))?;
         let mut file = OnDisk { file, path: path.clone() };
         let valid_bytes = replay.valid_bytes as u64;
@@ -83,17 +83,30 @@ impl JournalWriter {
         Self { file: wrap(self.file), ..self }
     }
 
+    /// Number of bytes of the whole lines.
+    pub(super) const fn valid_bytes(&self) -> u64 {
+        self.valid_bytes
+    }
+
+    /// Whether an append failed and could not be undone.
+    pub(super) const fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     /// Appends events, each with the time at which it happened, and waits once until all are on disk.
     ///
     /// # Errors
     /// When an event is no line of a journal, or the disk refuses. All lines are then taken back; if even that
     /// fails, the writer takes no more.
-    pub fn append(&mut self, events: Vec<(Timestamp, JournalEvent)>) -> Result<Vec<JournalLine>, StoreError> {
+    pub fn append<E: Event>(
+        &mut self,
+        events: Vec<(Timestamp, E)>,
+    ) -> Result<Vec<JournalLine<E>>, StoreError> {
         if self.is_broken {
             return Err(StoreError::JournalBroken { path: self.path.clone() });
         }
         let number = |(seq, (at, event))| JournalLine { seq, at, event };
-        let lines: Vec<JournalLine> = (self.next_seq..).zip(events).map(number).collect();
+        let lines: Vec<JournalLine<E>> = (self.next_seq..).zip(events).map(number).collect();
         let mut bytes = Vec::new();
         for line in &lines {
             bytes.extend(encode_line(line).map_err(artifact_error(&self.path))?);

@@ -13,6 +13,7 @@ mod journal;
 mod removal;
 mod rounds;
 mod seal;
+mod ticks;
 mod whole;
 
 use std::fs::File;
@@ -41,6 +42,7 @@ pub(super) use removal::leftovers;
 pub use removal::{plan_removal, remove};
 pub(super) use rounds::directories;
 pub use rounds::{list_rounds, round_detail};
+pub use ticks::{TickJournal, TickTurn, read_ticks};
 pub use whole::{Existing, PartialFile};
 
 /// How often a lock is tried whose holder is not known yet.
@@ -296,7 +298,10 @@ impl RoundDirectory {
     }
 
     /// Whether a process holds the round, found without writing anything; in the way of others for a moment.
-    fn is_held(&self) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    /// When the lock cannot be tried.
+    pub fn is_held(&self) -> Result<bool, StoreError> {
         let path = self.path.join(layout::LOCK_FILE);
         let file = match disk::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

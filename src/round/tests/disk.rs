@@ -233,7 +233,7 @@ fn a_journal_cut_at_any_byte_is_the_beginning_of_itself_and_goes_on_to_the_same_
     }
     for cut in (0..=bytes.len()).step_by(bytes.len() / 15) {
         let torn = &bytes[..cut];
-        let whole_lines = &bytes[..journal::replay(torn).unwrap().valid_bytes];
+        let whole_lines = &bytes[..journal::replay::<JournalEvent>(torn).unwrap().valid_bytes];
         let starts: Vec<usize> =
             (0..whole_lines.len()).filter(|at| *at == 0 || whole_lines[at - 1] == b'\n').collect();
         let last = starts.iter().rev().nth(1).map_or(&[] as &[u8], |at| &whole_lines[*at..]);

@@ -1,0 +1,102 @@
+//! `cacheon schedule daemon`: looks after schedules until it is told to stop.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{GRACE, Rounds, say_look};
+use crate::cli::{Session, say};
+use crate::error::{Error, ExitCode};
+use crate::report::text::error_chain;
+use crate::ticks::Keeper;
+
+/// How long it never goes without looking: a changed file, a changed clock and a round of somebody else's are seen then.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The least time between two looks.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Starts each pipeline of the folder at the instants of its `on.schedule`. Files are read again when they change; one that
+is broken keeps its last good version in force. A round that was left unfinished is taken up before the next one
+starts. What became of every tick is in the journal of ticks: `cacheon query \"SELECT * FROM ticks\"`.
+
+Several daemons and `schedule tick` may look after one data directory: each tick starts one round.
+
+The first Ctrl-C or SIGTERM lets the running rounds stop gently, and the daemon ends with them; a second one kills what they
+run. They are taken up when the daemon runs again.")]
+pub(in crate::cli) struct Arguments {
+    #[command(flatten)]
+    rounds: Rounds,
+    /// Lets the clock run this many times as fast, to rehearse a schedule.
+    #[arg(long, value_name = "RATE", default_value_t = 1, hide = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    rehearse: u16,
+}
+
+pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
+    let (began, started) = (Instant::now(), Timestamp::now());
+    let rate = i32::from(arguments.rehearse);
+    let now = || {
+        let elapsed = SignedDuration::try_from(began.elapsed()).unwrap_or_default();
+        // Where the clock is not rehearsed, it is the machine's, whatever that does.
+        if rate == 1 {
+            Timestamp::now()
+        } else {
+            started.saturating_add(elapsed * rate).unwrap_or(Timestamp::MAX)
+        }
+    };
+    let mut settings = arguments.rounds.settings(started, session)?;
+    (settings.grace, settings.is_printing) = (GRACE * rate, false);
+    let mut keeper = Keeper::new(settings);
+    let failed = |source| Error::Machine { attempted: "listen for signals", source };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let (mut is_stopping, mut has_begun) = (false, false);
+    let mut trouble = String::new();
+    loop {
+        if is_stopping && !keeper.has_children() {
+            return Ok(ExitCode::Interrupted);
+        }
+        if !is_stopping {
+            match keeper.look(now()) {
+                Ok(look) => {
+                    say_look(&look);
+                    trouble.clear();
+                }
+                // What is wrong at the beginning is for whoever starts it; later it may pass, and is said once.
+                Err(error) if !has_begun => return Err(error),
+                Err(error) => {
+                    let found = error_chain(&error);
+                    if found != trouble {
+                        say(&format!("cannot look after the schedules for now: {found}"));
+                    }
+                    trouble = found;
+                }
+            }
+            if !has_begun {
+                has_begun = true;
+                let count = keeper.pipelines().len();
+                let next = keeper.next_look(now()).map_or("none".to_owned(), |at| at.to_string());
+                say(&format!("looking after {count} scheduled pipelines; next tick: {next}"));
+            }
+        }
+        let due = keeper.next_look(now()).map(|at| at.duration_since(now()) / rate);
+        let due = due.map_or(LOOK, |wait| Duration::try_from(wait).unwrap_or_default());
+        let wait = if trouble.is_empty() { due.clamp(SHORTEST, LOOK) } else { LOOK };
+        tokio::select! {
+            _ = keeper.child_ended() => {}
+            () = tokio::time::sleep(wait) => {}
+            _ = interrupt.recv() => is_stopping = stop(&keeper),
+            _ = terminate.recv() => is_stopping = stop(&keeper),
+        }
+    }
+}
+
+fn stop(keeper: &Keeper) -> bool {
+    say("stopping: the running rounds are asked to stop, and are taken up the next time");
+    keeper.stop();
+    true
+}

@@ -1,0 +1,199 @@
+//! L5, scheduled rounds: looks at the schedules, lets the timetable decide, and does what it says.
+//!
+//! A look is a turn at the journal of ticks: the pipelines are read, their rounds are seen on disk, the lines that
+//! [`Timetable::decide`] gives are written, and what follows from them is done: a round is a process of its own,
+//! `cacheon run`, and goes on if this one dies. Two that look after the same schedules take turns, so each tick is
+//! decided once; and if one dies between a line and its deed, the next look finds a round that has not begun.
+
+mod pipelines;
+mod rounds;
+
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::adapters::doctor;
+use crate::adapters::store::{StoreError, TickJournal};
+use crate::artifact::TickEvent;
+use crate::error::Error;
+use crate::model::RoundId;
+use crate::report::doctor::Severity;
+use crate::report::doctor::checks::{check_data, check_disk};
+use crate::schedule::timetable::{Lane, Scheduled, Sight, Timetable};
+
+use pipelines::Pipelines;
+pub use pipelines::{ScheduledPipeline, Scope};
+pub use rounds::ChildEnd;
+use rounds::Rounds;
+
+/// What scheduled rounds are made with.
+#[derive(Debug, Clone)]
+pub struct KeeperSettings {
+    /// Which pipelines are looked after.
+    pub scope: Scope,
+    /// The data directory, absolute.
+    pub data_dir: PathBuf,
+    /// Folder of runner files.
+    pub runners: PathBuf,
+    /// This program.
+    pub program: PathBuf,
+    /// The instant after which the ticks of a schedule count that was never seen before.
+    pub from: Timestamp,
+    /// How long somebody else who wrote that a round starts has to start it.
+    pub grace: SignedDuration,
+    /// Whether the rounds print their leaderboards.
+    pub is_printing: bool,
+}
+
+/// Looks after the schedules of some pipelines.
+#[derive(Debug)]
+pub struct Keeper {
+    settings: KeeperSettings,
+    journal: TickJournal,
+    pipelines: Pipelines,
+    rounds: Rounds,
+}
+
+/// What one look came to.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// What was decided, in order.
+    pub decided: Vec<TickEvent>,
+    /// Pipelines that are broken, or well again: what to tell a person.
+    pub notes: Vec<String>,
+}
+
+impl Keeper {
+    /// Begins to look after schedules; nothing is read yet.
+    pub fn new(settings: KeeperSettings) -> Self {
+        let journal = TickJournal::of(&settings.data_dir);
+        let rounds = Rounds::new(&settings);
+        Self { pipelines: Pipelines::default(), journal, rounds, settings }
+    }
+
+    /// Looks once: decides what became due, and does it.
+    ///
+    /// # Errors
+    /// When the pipelines or the journal cannot be read, or the disk refuses a line: then nothing was done.
+    pub fn look(&mut self, now: Timestamp) -> Result<Look, Error> {
+        // A schedule that appears while somebody looks counts from then on.
+        let is_first = !self.pipelines.has_read();
+        let before = self.pipelines.known().to_vec();
+        let notes = self.pipelines.read(&self.settings.scope, &self.journal)?;
+        let mut look = Look { decided: Vec::new(), notes };
+        let mut turn = self.journal.turn()?;
+        let mut timetable = Timetable::of(turn.lines());
+        let gone: Vec<ScheduledPipeline> = timetable
+            .lanes()
+            .iter()
+            .filter(|(name, lane)| is_gone(name, lane, &self.pipelines, &self.settings.scope))
+            .map(|(name, lane)| ScheduledPipeline::gone(name, &lane.path))
+            .collect();
+        // What was due before a file changed is decided by what it said then.
+        let changed = before.iter().filter(|old| self.pipelines.has_changed(old));
+        let known = self.pipelines.known();
+        for pipeline in changed.chain(known).chain(&gone) {
+            let scheduled = Scheduled {
+                name: &pipeline.name,
+                path: &pipeline.path,
+                schedules: &pipeline.schedules,
+                from: if is_first { self.settings.from } else { now },
+            };
+            let open = timetable.lanes().get(&pipeline.name).and_then(|lane| lane.open.as_ref());
+            let round = open.map(|open| self.rounds.sight(open, now));
+            let mut sight = Sight { round, ..Sight::default() };
+            let mut events = timetable.decide(now, &scheduled, &sight);
+            let starts = |event: &TickEvent| {
+                matches!(event, TickEvent::TickFired { .. } | TickEvent::RoundTakenUp { .. })
+            };
+            if events.iter().any(starts) {
+                sight.machine = unfit(&self.settings.data_dir);
+                if sight.machine.is_some() {
+                    events = timetable.decide(now, &scheduled, &sight);
+                }
+            }
+            turn.append(now, &events)?;
+            for event in events {
+                timetable.apply(now, &event);
+                if let Err(error) = self.rounds.act(&event, pipeline) {
+                    look.notes.push(error.to_string());
+                }
+                look.decided.push(event);
+            }
+        }
+        Ok(look)
+    }
+
+    /// When to look again at the latest, if nothing happens before.
+    pub fn next_look(&self, now: Timestamp) -> Option<Timestamp> {
+        let timetable = Timetable::of(self.journal.lines());
+        let next = |pipeline: &ScheduledPipeline| {
+            let scheduled = Scheduled {
+                name: &pipeline.name,
+                path: &pipeline.path,
+                schedules: &pipeline.schedules,
+                from: now,
+            };
+            timetable.next_look(now, &scheduled)
+        };
+        self.pipelines.known().iter().filter_map(next).min()
+    }
+
+    /// The pipelines that are looked after, as they were read last.
+    pub fn pipelines(&self) -> &[ScheduledPipeline] {
+        self.pipelines.known()
+    }
+
+    /// Whether a round of ours runs, or somebody else's that its pipeline's schedule waits for.
+    pub fn has_children(&self) -> bool {
+        self.rounds.has_children()
+    }
+
+    /// Waits until a round that this process started has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing; it can be called again. It never ends while no round runs.
+    pub async fn child_ended(&mut self) -> ChildEnd {
+        self.rounds.child_ended().await
+    }
+
+    /// Tells all rounds that this process started to stop; they can be taken up again.
+    pub fn stop(&self) {
+        self.rounds.stop();
+    }
+
+    /// Marks a round that a tick started as one that is not to be taken up again.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or the disk refuses the line.
+    pub fn cancelled(data_dir: &Path, round_id: &RoundId, now: Timestamp) -> Result<(), StoreError> {
+        let mut journal = TickJournal::of(data_dir);
+        if !journal.directory().exists() {
+            return Ok(());
+        }
+        let mut turn = journal.turn()?;
+        let timetable = Timetable::of(turn.lines());
+        let is_open = |lane: &Lane| {
+            lane.open.as_ref().is_some_and(|open| open.round_id == *round_id && !open.is_cancelled)
+        };
+        if timetable.lanes().values().any(is_open) {
+            turn.append(now, &[TickEvent::RoundCancelled { round_id: round_id.clone(), tick: None }])?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a pipeline is in the journal, ours to look after, and no longer in its file.
+fn is_gone(name: &str, lane: &Lane, pipelines: &Pipelines, scope: &Scope) -> bool {
+    let is_here = pipelines.known().iter().any(|pipeline| pipeline.name == name);
+    let has_something = !lane.handled.is_empty() || lane.open.is_some() || !lane.waiting.is_empty();
+    !is_here && has_something && scope.contains(&lane.path) && !pipelines.is_broken(&lane.path)
+}
+
+/// What is wrong with this machine, if no round should start on it now.
+fn unfit(data_dir: &Path) -> Option<String> {
+    let mut findings = check_data(&doctor::data(data_dir));
+    findings.extend(doctor::disk(data_dir).into_iter().flat_map(|disk| check_disk(disk, "")));
+    let problem = findings.into_iter().find(|finding| finding.severity == Severity::Problem)?;
+    Some(problem.found)
+}
