@@ -23,6 +23,7 @@ mod rerun;
 mod resume;
 mod rounds;
 mod run;
+mod schedule;
 mod show;
 mod signals;
 mod watch;
@@ -87,6 +88,9 @@ enum Command {
     Lint(lint::Arguments),
     /// Shows what a pipeline would do, in which order, without doing it.
     Plan(plan::Arguments),
+    /// Says when rounds start by themselves.
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Lists the rounds in the data directory.
     Rounds(rounds::Arguments),
     /// Shows one round: its jobs, its leaderboard, each verdict's reason.
@@ -174,6 +178,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Job(arguments) => job::run(arguments, &session).await,
         Command::Lint(arguments) => lint::run(&arguments, &session),
         Command::Plan(arguments) => plan::run(&arguments, &session),
+        Command::Schedule(command) => schedule::run(&command, &session),
         Command::Rounds(arguments) => rounds::run(&arguments, &session),
         Command::Show(arguments) => show::run(&arguments, &session),
         Command::Doctor(arguments) => doctor::run(&arguments, &session).await,
