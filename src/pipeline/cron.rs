@@ -2,7 +2,7 @@
 //!
 //! Own code, because no crate has the arena's meaning: two day fields are joined by Vixie's rule, a local time that a
 //! clock change skips is made up for at once, and one that a clock change repeats fires once. A line is five sets of
-//! bits; [`field`] reads them, [`instants`] walks over them, [`times`] says them in words.
+//! bits; `field` reads them, `instants` walks over them, `times` says them in words.
 //!
 //! Absent on purpose: seconds, years, nicknames, and the extensions `L`, `W`, `#` and `?`. No clock is read here.
 

@@ -35,7 +35,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "LINE", allow_hyphen_values = true)]
     cron: Option<String>,
     /// IANA name of the time zone of `--cron`; UTC where none is given.
-    #[arg(long, value_name = "ZONE", requires = "cron")]
+    #[arg(long, value_name = "ZONE", requires = "cron", conflicts_with = "pipeline")]
     timezone: Option<String>,
     /// Instant after which to look, such as 2026-03-01T00:00Z; now where none is given.
     #[arg(long, value_name = "INSTANT")]
