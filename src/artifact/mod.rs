@@ -42,7 +42,10 @@ pub use round_state::{
 };
 pub use row::{Projection, Table};
 pub use seal::{Seal, SealDifference, SealEntry};
-pub use table::{ColumnInfo, TABLE_NAMES, TableInfo, difference, encode_empty, inspect, rewrite, tables};
+pub use table::{
+    ColumnInfo, TABLE_NAMES, TABLES_BESIDE, TableInfo, difference, encode_empty, inspect, rewrite, tables,
+    tables_beside,
+};
 pub use table_writer::TableWriter;
 pub use tick_journal::{TickEvent, jitter_of, round_of, tick_rows};
 pub use version::FormatVersion;

@@ -20,7 +20,8 @@ use super::parquet_file::rewrite_as;
 use super::{ArtifactError, FormatVersion, Table, TableContext, encode};
 use crate::model::{
     AccountRow, Column, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestRow,
-    RequestTimes, RoundId, StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
+    RequestTimes, RoundId, StepAttemptRow, StreamRow, SubmissionRow, TickRow, TokenRow, VerdictRow,
+    WeightRow,
 };
 
 /// What the public may know of a table without reading a file of it.
@@ -128,10 +129,24 @@ fn values<R: Table, C: Cell>(
     Ok(cells.ok_or(ArtifactError::NullValue { table, column })?.into_iter())
 }
 
-/// Makes a row struct a table.
+/// Makes a row struct a table, of a round or beside the rounds.
 macro_rules! table {
+    ($row:ident = $name:literal v $major:literal by ($($key:ident),+) $($columns:tt)+) => {
+        table! {
+            @ [fn set_round(&mut self, round_id: &str) {
+                if self.round_id != round_id {
+                    round_id.clone_into(&mut self.round_id);
+                }
+            }]
+            $row = $name v $major by (round_id, $($key),+) $($columns)+
+        }
+    };
+    ($row:ident = $name:literal v $major:literal beside the rounds by ($($key:ident),+) $($columns:tt)+) => {
+        table! { @ [fn set_round(&mut self, _: &str) {}] $row = $name v $major by ($($key),+) $($columns)+ }
+    };
     (
-        $row:ident = $name:literal v $major:literal by ($($key:ident),+) { $($column:ident),+ $(,)? }
+        @ [$($set_round:tt)+]
+        $row:ident = $name:literal v $major:literal by ($first:ident $(, $key:ident)*) { $($column:ident),+ $(,)? }
         $( + { $($added:ident),+ $(,)? } )*
     ) => {
         impl $crate::artifact::Table for $row {
@@ -147,14 +162,10 @@ macro_rules! table {
             }
 
             fn compare(left: &Self, right: &Self) -> Ordering {
-                left.round_id.cmp(&right.round_id)$( .then_with(|| left.$key.order(&right.$key)) )+
+                left.$first.order(&right.$first)$( .then_with(|| left.$key.order(&right.$key)) )*
             }
 
-            fn set_round(&mut self, round_id: &str) {
-                if self.round_id != round_id {
-                    round_id.clone_into(&mut self.round_id);
-                }
-            }
+            $($set_round)+
 
             fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError> {
                 let columns = vec![
@@ -234,6 +245,22 @@ drawn! {
     StreamRow { round_id, read_key, prompt_index, sequence, at_ns, bytes }
 }
 
+// What lies beside the rounds.
+table! {
+    TickRow = "ticks" v 1 beside the rounds by (nominal_at_us, pipeline, cron, timezone) {
+        pipeline, cron, timezone, nominal_at_us, scheduled_at_us, outcome, reason, detail, decided_at_us, ticks,
+        round_id, resumes, ended_at_us, exit_code,
+    }
+}
+
+/// Names of the tables that lie beside the rounds, and are none of a round.
+pub const TABLES_BESIDE: [&str; 1] = [TickRow::NAME];
+
+/// The tables that lie beside the rounds with their schemas, in the order of [`TABLES_BESIDE`].
+pub fn tables_beside() -> Vec<TableInfo> {
+    vec![TableInfo::of::<TickRow>()]
+}
+
 /// Lists the published tables, and what is made of all of them.
 macro_rules! tables {
     ($(
@@ -261,6 +288,7 @@ macro_rules! tables {
         pub fn encode_empty(table: &str, context: &TableContext<'_>) -> Option<Result<Vec<u8>, ArtifactError>> {
             match table {
                 $( $name => Some(encode::<$row>(&[], context)), )+
+                <TickRow as Table>::NAME => Some(encode::<TickRow>(&[], context)),
                 _ => None,
             }
         }

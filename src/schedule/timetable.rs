@@ -360,7 +360,6 @@ impl Decision {
         // A clock that was set back must not make it wait for hours.
         let may_resume = self.now >= open.resume_at() || self.now < open.started;
         match seen {
-            RoundSight::Running => {}
             RoundSight::Ended { exit_code } => {
                 self.say(TickEvent::TickEnded { round_id, exit_code, detail: None });
             }
@@ -376,7 +375,7 @@ impl Decision {
             RoundSight::Absent | RoundSight::Unfinished if may_resume && sight.machine.is_none() => {
                 self.say(TickEvent::RoundTakenUp { round_id, resumes: open.resumes + 1 });
             }
-            RoundSight::Absent | RoundSight::Unfinished => {}
+            RoundSight::Running | RoundSight::Absent | RoundSight::Unfinished => {}
         }
     }
 

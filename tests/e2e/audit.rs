@@ -80,7 +80,7 @@ impl Copies {
     fn journal(&self, change: impl FnOnce(&mut Vec<JournalEvent>)) -> Value {
         self.found(|round| {
             let path = round.join("journal.jsonl");
-            let lines = replay(&std::fs::read(&path).expect("reads")).expect("replays").lines;
+            let lines = replay::<JournalEvent>(&std::fs::read(&path).expect("reads")).expect("replays").lines;
             let mut events: Vec<JournalEvent> = lines.iter().map(|line| line.event.clone()).collect();
             change(&mut events);
             let line = |(line, event): (_, JournalEvent)| {

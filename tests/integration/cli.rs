@@ -306,6 +306,7 @@ fn every_verb_has_a_help_text() {
         "explain",
         "lint",
         "plan",
+        "schedule",
         "rounds",
         "show",
         "query",

@@ -174,7 +174,7 @@ fn a_clock_before_what_was_written() {
     assert_eq!(place.run(&["run", "p.yml", "--round", "r"]).status.code(), Some(0));
     let path = place.round("r").join("journal.jsonl");
     let bytes = fs::read(&path).expect("reads");
-    let last = cacheon::artifact::journal::replay::<JournalEvent>(&bytes)
+    let last = cacheon::artifact::journal::replay::<cacheon::artifact::JournalEvent>(&bytes)
         .expect("whole")
         .lines
         .pop()

@@ -13,4 +13,5 @@ mod process;
 #[cfg(feature = "reference")]
 mod reference;
 mod rerun;
+mod schedule_next;
 mod shipped;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::table::empty;
+use super::table::{empty, ticks};
 use super::warnings::Warnings;
 use super::{QueryError, store};
 use crate::adapters::store::RoundDirectory;
@@ -33,7 +33,15 @@ pub fn list(data_dir: &Path) -> Result<QueryResult, QueryError> {
         }
         vec![json!(table.name), json!(table.version), json!(files), json!(rows), json!(table.about)]
     };
-    let rows = artifact::tables().into_iter().map(&mut count).collect();
+    let mut rows: Vec<Vec<Value>> = artifact::tables().into_iter().map(&mut count).collect();
+    for table in artifact::tables_beside() {
+        let count = ticks(data_dir).map(|rows| rows.len());
+        let count = count.unwrap_or_else(|why| {
+            warnings.add(format!("`{}` is left out: {}", table.name, error_chain(&why)));
+            0
+        });
+        rows.push(vec![json!(table.name), json!(table.version), json!(0), json!(count), json!(table.about)]);
+    }
     let columns =
         [("table", "str"), ("version", "str"), ("rounds", "u64"), ("rows", "u64"), ("meaning", "str")];
     Ok(result(&columns, rows, warnings.told()))
@@ -53,7 +61,9 @@ fn rows_of(table: &str, round: &RoundDirectory) -> Result<Option<u64>, String> {
 /// # Errors
 /// When there is no such table.
 pub fn schema(table: &str) -> Result<QueryResult, QueryError> {
-    let Some(info) = artifact::tables().into_iter().find(|info| info.name == table) else {
+    let Some(info) =
+        artifact::tables().into_iter().chain(artifact::tables_beside()).find(|info| info.name == table)
+    else {
         return Err(QueryError::UnknownTable { name: table.to_owned() });
     };
     let empty = empty(info.name)?;

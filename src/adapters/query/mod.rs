@@ -22,12 +22,12 @@ use polars::prelude::{Engine, IdxSize, PolarsError};
 use polars::sql::SQLContext;
 
 use super::store::{self, StoreError};
-use crate::artifact::{ArtifactError, TABLE_NAMES};
+use crate::artifact::{ArtifactError, TABLE_NAMES, TABLES_BESIDE};
 use crate::report::QueryResult;
 
 pub use describe::{list, schema};
 use digests::Digests;
-use table::{QueriedRound, Tables};
+use table::{QueriedRound, Tables, beside};
 use warnings::Warnings;
 
 /// Size of the stack of the thread that parses, plans and asks: the engine recurses over the statement.
@@ -57,13 +57,13 @@ pub enum QueryError {
     )]
     NotReading,
     /// The statement calls a function that opens a file.
-    #[error("`{name}` is not allowed: a query reads the tables of the rounds ({})", TABLE_NAMES.join(", "))]
+    #[error("`{name}` is not allowed: a query reads the tables of the rounds ({})", table_names().join(", "))]
     TableFunction {
         /// Name of the function.
         name: String,
     },
     /// The statement names a table that does not exist.
-    #[error("there is no table `{name}`; the tables are {}", TABLE_NAMES.join(", "))]
+    #[error("there is no table `{name}`; the tables are {}", table_names().join(", "))]
     UnknownTable {
         /// Name of the table.
         name: String,
@@ -106,6 +106,11 @@ pub fn query(data_dir: &Path, sql: &str, limits: QueryLimits) -> Result<QueryRes
     })
 }
 
+/// Names of all tables: those of the rounds, and those beside them.
+fn table_names() -> Vec<&'static str> {
+    TABLE_NAMES.into_iter().chain(TABLES_BESIDE).collect()
+}
+
 fn answer(data_dir: &Path, sql: &str, limits: QueryLimits) -> Result<QueryResult, QueryError> {
     let named = sql::tables_named(sql)?;
     let mut warnings = Warnings::default();
@@ -119,6 +124,9 @@ fn answer(data_dir: &Path, sql: &str, limits: QueryLimits) -> Result<QueryResult
     };
     for table in TABLE_NAMES.into_iter().filter(|table| is_show || named.iter().any(|name| name == table)) {
         context.register(table, tables.frame(table, &mut warnings)?);
+    }
+    for table in TABLES_BESIDE.into_iter().filter(|table| is_show || named.iter().any(|name| name == table)) {
+        context.register(table, beside(table, data_dir, &mut warnings)?);
     }
     tables.digests.save();
     let explain = |error: PolarsError| sql::explain(error, &named);

@@ -66,7 +66,7 @@ fn leading_words(sql: &str) -> Vec<String> {
 pub(super) fn explain(error: PolarsError, named: &[String]) -> QueryError {
     let message = error.to_string();
     let is_unknown = |name: &&String| {
-        !crate::artifact::TABLE_NAMES.contains(&name.as_str())
+        !super::table_names().contains(&name.as_str())
             && message.contains(&format!("relation '{name}' was not found"))
     };
     match named.iter().find(is_unknown) {

@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io::Cursor;
+use std::path::Path;
 
 use polars::io::HiveOptions;
 use polars::prelude::{
@@ -19,10 +20,11 @@ use polars::prelude::{
 use super::QueryError;
 use super::digests::Digests;
 use super::warnings::Warnings;
-use crate::adapters::store::{RoundDirectory, StoreError};
+use crate::adapters::store::{RoundDirectory, StoreError, read_ticks};
 use crate::artifact::{
     self, ArtifactError, Seal, SealDifference, SealEntry, TABLE_NAMES, TableContext, TableFooter, layout,
 };
+use crate::model::TickRow;
 use crate::report::text::error_chain;
 
 /// A round, with what its seal says of its tables if it has one.
@@ -130,6 +132,29 @@ impl Tables {
         }
         concat(frames, UnionArgs::default()).map_err(QueryError::Sql)
     }
+}
+
+/// A table that lies beside the rounds.
+pub(super) fn beside(
+    table: &'static str,
+    data_dir: &Path,
+    warnings: &mut Warnings,
+) -> Result<LazyFrame, QueryError> {
+    let rows = ticks(data_dir).unwrap_or_else(|why| {
+        warnings.add(format!("`{table}` is left out: {}", error_chain(&why)));
+        Vec::new()
+    });
+    if rows.is_empty() {
+        return Ok(empty(table)?.lazy());
+    }
+    let nowhere = "none".parse().expect("a round id");
+    let bytes = artifact::encode(&rows, &TableContext { round_id: &nowhere })?;
+    Ok(parse(bytes).map_err(QueryError::Sql)?.lazy())
+}
+
+/// What became of every tick.
+pub(super) fn ticks(data_dir: &Path) -> Result<Vec<TickRow>, StoreError> {
+    Ok(artifact::tick_rows(&read_ticks(data_dir)?))
 }
 
 /// The table without rows: it says what its columns must be.

@@ -1,6 +1,7 @@
 //! `cacheon schedule`: rounds at the times that their pipelines say.
 
 mod daemon;
+mod next;
 mod tick;
 
 use std::path::{Path, PathBuf};
@@ -17,11 +18,14 @@ pub(super) enum Command {
     Daemon(daemon::Arguments),
     /// Does what is due now, once: for a crontab line or a timer.
     Tick(tick::Arguments),
+    /// Shows the next instants of a pipeline's schedules, or of a cron line.
+    Next(next::Arguments),
 }
 
 pub(super) async fn run(command: Command, session: &Session) -> Result<ExitCode, Error> {
     match command {
         Command::Daemon(arguments) => daemon::run(&arguments, session).await,
+        Command::Next(arguments) => next::run(&arguments, session),
         Command::Tick(arguments) => tick::run(&arguments, session).await,
     }
 }

@@ -84,6 +84,6 @@ fn tell(decided: &[TickEvent], is_json: bool) -> Result<(), Error> {
     if !is_json {
         return Ok(());
     }
-    let lines: String = decided.iter().map(|event| format!("{}\n", json!(event))).collect();
-    print(&lines)
+    let lines: Vec<String> = decided.iter().map(|event| json!(event).to_string() + "\n").collect();
+    print(&lines.concat())
 }

@@ -22,6 +22,7 @@ const READ: Fate = Effect("src/pipeline/parse/tests.rs", "a_round_is_read_whole"
 const RETRIED: Fate =
     Effect("src/job/tests.rs", "a_step_is_tried_again_by_fault_and_no_more_often_than_told");
 const SCHEDULED: &str = "src/schedule/tests.rs";
+const TICKS: &str = "src/schedule/timetable/tests.rs";
 const STEPS: &str = "src/job/tests.rs";
 
 const KEYS: &[(&str, &str, Fate)] = &[
@@ -32,7 +33,25 @@ const KEYS: &[(&str, &str, Fate)] = &[
     ("pipeline", "defaults", Effect(STEPS, "a_job_that_takes_too_long_ends")),
     ("pipeline", "concurrency", Refused("concurrency: x\njobs: {a: {steps: [{run: echo}]}}\n")),
     ("pipeline", "jobs", PLANS),
-    ("on", "schedule", Refused("on: {schedule: [{cron: '0 0 * * *'}]}\njobs: {a: {steps: [{run: echo}]}}\n")),
+    ("on", "schedule", Effect(TICKS, "a_tick_fires_once_in_its_minute")),
+    ("schedule", "cron", Effect(TICKS, "a_tick_fires_once_in_its_minute")),
+    (
+        "schedule",
+        "timezone",
+        Effect(TICKS, "ten_thousand_ticks_under_crashes_and_clock_jumps_are_each_explained"),
+    ),
+    (
+        "schedule",
+        "overlap",
+        Effect(TICKS, "a_running_round_lets_the_next_tick_be_skipped_wait_or_take_its_place"),
+    ),
+    ("schedule", "catch-up", Effect(TICKS, "missed_ticks_are_made_up_for_as_the_schedule_says")),
+    (
+        "schedule",
+        "deadline",
+        Effect(TICKS, "a_round_is_not_taken_up_after_its_deadline_or_when_it_was_cancelled"),
+    ),
+    ("schedule", "jitter", Effect(TICKS, "jitter_is_the_ticks_own")),
     ("on", "dispatch", PLANS),
     ("on", "workflow_dispatch", Effect("src/pipeline/parse/tests.rs", "triggers")),
     ("dispatch", "inputs", PLANS),
@@ -153,7 +172,7 @@ pub(super) fn kind(what: &str) -> String {
 
 /// Keys below a key that is refused: their effect comes with it.
 fn is_below_refused(mapping: &str) -> bool {
-    ["schedule", "concurrency", "machine"].contains(&mapping)
+    ["concurrency", "machine"].contains(&mapping)
 }
 
 #[test]

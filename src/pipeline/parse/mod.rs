@@ -10,8 +10,9 @@ mod trigger;
 
 use decoder::{Decoder, Fields, Slot};
 
-use super::definition::{Defaults, Env, Flag, Pipeline, Shell};
-use super::diagnostic::{Diagnostics, Parsed};
+use super::code::Code;
+use super::definition::{Defaults, Env, Flag, Pipeline, Schedule, Shell};
+use super::diagnostic::{Diagnostic, Diagnostics, Parsed};
 use super::source::{Source, Span};
 use super::{lint, yaml};
 
@@ -21,18 +22,42 @@ impl Pipeline {
     /// # Errors
     /// Everything that is wrong with the file, warnings included, in the order of their spans.
     pub fn parse(source: &Source) -> Result<Parsed<Self>, Diagnostics> {
-        let node = yaml::parse(source).map_err(|found| Diagnostics::new(source, found))?;
-        let mut decoder = Decoder::new(source);
-        let pipeline = pipeline(&mut decoder, &node);
-        let mut findings = decoder.findings;
-        if let Some(pipeline) = &pipeline {
-            findings.extend(lint::findings(pipeline));
-        }
-        let findings = Diagnostics::new(source, findings);
-        match pipeline {
-            Some(value) if !findings.has_errors() => Ok(Parsed { value, warnings: findings }),
-            _ => Err(findings),
-        }
+        let (pipeline, findings) = read(source)?;
+        checked(pipeline, findings)
+    }
+
+    /// Reads the schedules of a pipeline, to say what they mean: that no round starts by them yet is no error here.
+    ///
+    /// # Errors
+    /// Everything else that is wrong with the file, as [`Pipeline::parse`] says it.
+    pub fn parse_schedules(source: &Source) -> Result<Parsed<Vec<Schedule>>, Diagnostics> {
+        let (pipeline, mut findings) = read(source)?;
+        let is_refusal = |found: &Diagnostic| {
+            let key = source.slice(found.span).trim_matches(['"', '\'']);
+            found.code == Code::Unsupported && key == "schedule"
+        };
+        findings.items.retain(|found| !is_refusal(found));
+        checked(pipeline.map(|pipeline| pipeline.schedules), findings)
+    }
+}
+
+/// What can be read of a pipeline, and everything there is to say about it.
+fn read(source: &Source) -> Result<(Option<Pipeline>, Diagnostics), Diagnostics> {
+    let node = yaml::parse(source).map_err(|found| Diagnostics::new(source, found))?;
+    let mut decoder = Decoder::new(source);
+    let pipeline = pipeline(&mut decoder, &node);
+    let mut findings = decoder.findings;
+    if let Some(pipeline) = &pipeline {
+        findings.extend(lint::findings(pipeline));
+    }
+    Ok((pipeline, Diagnostics::new(source, findings)))
+}
+
+/// What was read, unless an error was found in it.
+fn checked<T>(read: Option<T>, findings: Diagnostics) -> Result<Parsed<T>, Diagnostics> {
+    match read {
+        Some(value) if !findings.has_errors() => Ok(Parsed { value, warnings: findings }),
+        _ => Err(findings),
     }
 }
 

@@ -26,8 +26,7 @@ pub(super) fn triggers(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Triggers {
         return triggers;
     }
     let Some(mut fields) = decoder.fields(slot.node, "`on`", slot.key.span) else { return triggers };
-    let why = "rounds start by `cacheon run` only; let cron run that";
-    if let Some(schedule) = fields.take_planned("schedule", why, decoder) {
+    if let Some(schedule) = fields.take("schedule") {
         for item in decoder.items(schedule) {
             triggers.schedules.extend(one_schedule(decoder, item, schedule.key.span));
         }
