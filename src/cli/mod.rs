@@ -88,7 +88,7 @@ enum Command {
     Lint(lint::Arguments),
     /// Shows what a pipeline would do, in which order, without doing it.
     Plan(plan::Arguments),
-    /// Says when rounds start by themselves.
+    /// Shows when the schedules of pipelines fire.
     #[command(subcommand)]
     Schedule(schedule::Command),
     /// Lists the rounds in the data directory.

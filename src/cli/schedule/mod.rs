@@ -1,4 +1,4 @@
-//! `cacheon schedule`: when rounds start by themselves.
+//! `cacheon schedule`: when the schedules of pipelines fire.
 
 mod next;
 
