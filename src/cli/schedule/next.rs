@@ -165,14 +165,14 @@ fn lines(arguments: &Arguments, session: &Session) -> Result<Vec<Line>, Error> {
     let Some(path) = &arguments.pipeline else {
         return line(arguments).map(|line| vec![line]).map_err(invalid);
     };
-    let parsed = Pipeline::parse_schedules(&read_source(path)?).map_err(invalid)?;
+    let parsed = Pipeline::parse(&read_source(path)?).map_err(invalid)?;
     if parsed.warnings.items.iter().any(|item| item.severity != Severity::Note) {
         say(&parsed.warnings.render(session.diagnostics()));
     }
-    if parsed.value.is_empty() {
+    if parsed.value.schedules.is_empty() {
         return Err(Error::Usage(format!("`{}` has no `on.schedule`", path.display())));
     }
-    let schedules = parsed.value.into_iter();
+    let schedules = parsed.value.schedules.into_iter();
     Ok(schedules.map(|schedule| Line { cron: schedule.cron, zone: schedule.timezone }).collect())
 }
 
