@@ -13,8 +13,8 @@ use crate::report::query_output::{JsonLayout, to_csv, to_json, to_table};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Tables: commitments, submissions, reads, requests, tokens, verdicts, decisions, leaderboard, weights,
-step_attempts; each holds the rows of all rounds, told apart by `round_id`. Without ORDER BY, rows come in no
-particular order.
+step_attempts, accounts; each holds the rows of all rounds, told apart by `round_id`. Beside them `ticks`:
+every instant of every schedule and what became of it. Without ORDER BY, rows come in no particular order.
 
 Examples:
   cacheon query --schema requests

@@ -67,10 +67,9 @@ impl Rounds {
             // Our own process could not begin it, and nobody else did.
             (RoundSight::Absent, Some(exit_code)) => RoundSight::Ended { exit_code: *exit_code },
             (RoundSight::Absent | RoundSight::Unfinished, None) => {
-                let since = now.duration_since(open.started);
-                // Whoever wrote that it starts may be about to start it.
-                let is_fresh = since >= SignedDuration::ZERO && since < self.grace;
-                if is_fresh { RoundSight::Running } else { seen }
+                // Whoever wrote that it starts may be about to start it. Their clock may be a little ahead of ours.
+                let since = now.duration_since(open.started).abs();
+                if since < self.grace { RoundSight::Running } else { seen }
             }
             _ => seen,
         }

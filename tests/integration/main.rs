@@ -13,5 +13,6 @@ mod process;
 #[cfg(feature = "reference")]
 mod reference;
 mod rerun;
+mod schedule;
 mod schedule_next;
 mod shipped;

@@ -1,9 +1,9 @@
 //! `cacheon schedule daemon`: looks after schedules until it is told to stop.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{GRACE, Rounds, say_look};
@@ -31,24 +31,22 @@ run. They are taken up when the daemon runs again.")]
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     rounds: Rounds,
-    /// Lets the clock run this many times as fast, to rehearse a schedule.
-    #[arg(long, value_name = "RATE", default_value_t = 1, hide = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
-    rehearse: u16,
+    /// Rehearses: the clock runs `--rate` times as fast from this instant on.
+    #[arg(long, value_name = "INSTANT", hide = true)]
+    rehearse: Option<Timestamp>,
+    /// How fast the clock of a rehearsal runs.
+    #[arg(long, value_name = "RATE", default_value_t = 60, hide = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    rate: u16,
 }
 
 pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
-    let (began, started) = (Instant::now(), Timestamp::now());
-    let rate = i32::from(arguments.rehearse);
+    let rate = if arguments.rehearse.is_some() { i32::from(arguments.rate) } else { 1 };
     let now = || {
-        let elapsed = SignedDuration::try_from(began.elapsed()).unwrap_or_default();
-        // Where the clock is not rehearsed, it is the machine's, whatever that does.
-        if rate == 1 {
-            Timestamp::now()
-        } else {
-            started.saturating_add(elapsed * rate).unwrap_or(Timestamp::MAX)
-        }
+        let now = Timestamp::now();
+        let Some(since) = arguments.rehearse else { return now };
+        since.saturating_add(now.duration_since(since) * rate).unwrap_or(Timestamp::MAX)
     };
-    let mut settings = arguments.rounds.settings(started, session)?;
+    let mut settings = arguments.rounds.settings(now(), session)?;
     (settings.grace, settings.is_printing) = (GRACE * rate, false);
     let mut keeper = Keeper::new(settings);
     let failed = |source| Error::Machine { attempted: "listen for signals", source };
