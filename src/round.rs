@@ -24,7 +24,7 @@ use crate::artifact::{
     TakenLeg, digest, journal, layout,
 };
 use crate::error::{Error, ExitCode};
-use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, Seed};
+use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, RoundTick, Seed};
 use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::definition::{Job, Pipeline, StepAction};
 use crate::pipeline::expr::{ExprError, Object, Status, Value};
@@ -46,6 +46,8 @@ pub struct RoundSettings {
     pub pipeline: Arc<Pipeline>,
     /// Inputs, defaults filled in.
     pub inputs: Map<String, Json>,
+    /// The tick that starts the round, where a schedule does.
+    pub tick: Option<RoundTick>,
     /// The runners there are.
     pub runners: Vec<RoundRunner>,
     /// Runs the jobs that are on no runner.
@@ -247,6 +249,7 @@ fn round_file(settings: &RoundSettings) -> RoundFile {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         tool_digest: file_digest(&settings.program),
         started_at: (settings.now)().to_string(),
+        tick: settings.tick.clone(),
         parent: None,
     }
 }
@@ -304,10 +307,19 @@ fn check_models(began: &RoundFile, now: &RoundFile) -> Result<(), Error> {
 
 /// The contexts that stay the same for the whole round.
 pub(crate) fn contexts_of(settings: &RoundSettings) -> Result<KnownContexts, Error> {
-    let run = Object::new().with("id", settings.round_id.as_str()).with("trigger", "dispatch");
-    let known = KnownContexts::default()
+    let trigger = if settings.tick.is_some() { "schedule" } else { "dispatch" };
+    let run = Object::new().with("id", settings.round_id.as_str()).with("trigger", trigger);
+    let mut known = KnownContexts::default()
         .with(ContextName::Inputs, Value::from(Json::Object(settings.inputs.clone())))
         .with(ContextName::Run, run);
+    if let Some(RoundTick { tick, scheduled }) = &settings.tick {
+        let context = Object::new()
+            .with("cron", tick.schedule.cron.as_str())
+            .with("timezone", tick.schedule.timezone.as_str())
+            .with("at", tick.nominal.to_string())
+            .with("scheduled", scheduled.to_string());
+        known = known.with(ContextName::Tick, context);
+    }
     let env = settings.pipeline.env(&known).map_err(|error| unstartable(settings, &error))?;
     Ok(known.with(ContextName::Env, env))
 }

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::adapters::doctor;
-use crate::adapters::store::{StoreError, TickJournal};
+use crate::adapters::store::{StoreError, TickJournal, read_ticks};
 use crate::artifact::TickEvent;
 use crate::error::Error;
 use crate::model::RoundId;
 use crate::report::doctor::Severity;
-use crate::report::doctor::checks::{check_data, check_disk};
+use crate::report::doctor::checks::{RunnerFacts, check_data, check_disk, check_runner};
 use crate::schedule::timetable::{Lane, Scheduled, Sight, Timetable};
 
 use pipelines::Pipelines;
@@ -75,11 +75,14 @@ impl Keeper {
     ///
     /// # Errors
     /// When the pipelines or the journal cannot be read, or the disk refuses a line: then nothing was done.
-    pub fn look(&mut self, now: Timestamp) -> Result<Look, Error> {
+    pub async fn look(&mut self, now: Timestamp) -> Result<Look, Error> {
         // A schedule that appears while somebody looks counts from then on.
         let is_first = !self.pipelines.has_read();
         let before = self.pipelines.known().to_vec();
         let notes = self.pipelines.read(&self.settings.scope, &self.journal)?;
+        for pipeline in self.pipelines.known().iter().filter(|pipeline| pipeline.broken.is_none()) {
+            self.journal.keep_pipeline(&pipeline.path, &pipeline.text)?;
+        }
         let mut look = Look { decided: Vec::new(), notes };
         let mut turn = self.journal.turn()?;
         let mut timetable = Timetable::of(turn.lines());
@@ -107,7 +110,7 @@ impl Keeper {
                 matches!(event, TickEvent::TickFired { .. } | TickEvent::RoundTakenUp { .. })
             };
             if events.iter().any(starts) {
-                sight.machine = unfit(&self.settings.data_dir);
+                sight.machine = unfit(&self.settings, pipeline).await;
                 if sight.machine.is_some() {
                     events = timetable.decide(now, &scheduled, &sight);
                 }
@@ -115,13 +118,23 @@ impl Keeper {
             turn.append(now, &events)?;
             for event in events {
                 timetable.apply(now, &event);
-                if let Err(error) = self.rounds.act(&event, pipeline) {
+                let open = timetable.lanes().get(&pipeline.name).and_then(|lane| lane.open.as_ref());
+                if let Err(error) = self.rounds.act(&event, open, pipeline) {
                     look.notes.push(error.to_string());
                 }
                 look.decided.push(event);
             }
         }
         Ok(look)
+    }
+
+    /// What the journal of ticks comes to and what is wrong with the pipelines, without a turn and without a trace.
+    ///
+    /// # Errors
+    /// When the pipelines or the journal cannot be read.
+    pub fn peek(&mut self) -> Result<(Timetable, Vec<String>), Error> {
+        let notes = self.pipelines.read(&self.settings.scope, &self.journal)?;
+        Ok((Timetable::of(&read_ticks(&self.settings.data_dir)?), notes))
     }
 
     /// When to look again at the latest, if nothing happens before.
@@ -190,10 +203,16 @@ fn is_gone(name: &str, lane: &Lane, pipelines: &Pipelines, scope: &Scope) -> boo
     !is_here && has_something && scope.contains(&lane.path) && !pipelines.is_broken(&lane.path)
 }
 
-/// What is wrong with this machine, if no round should start on it now.
-fn unfit(data_dir: &Path) -> Option<String> {
-    let mut findings = check_data(&doctor::data(data_dir));
-    findings.extend(doctor::disk(data_dir).into_iter().flat_map(|disk| check_disk(disk, "")));
+/// What is wrong with this machine, if no round of the pipeline should start on it now.
+async fn unfit(settings: &KeeperSettings, pipeline: &ScheduledPipeline) -> Option<String> {
+    let mut findings = check_data(&doctor::data(&settings.data_dir));
+    findings.extend(doctor::disk(&settings.data_dir).into_iter().flat_map(|disk| check_disk(disk, "")));
+    let is_asked_for = |runner: &&RunnerFacts| {
+        let has = |label: &String| runner.labels.contains(label);
+        pipeline.labels.iter().any(|labels| labels.iter().all(has))
+    };
+    let runners = doctor::runners(&settings.runners, &settings.program).await;
+    findings.extend(runners.iter().filter(is_asked_for).flat_map(check_runner));
     let problem = findings.into_iter().find(|finding| finding.severity == Severity::Problem)?;
     Some(problem.found)
 }

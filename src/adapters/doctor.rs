@@ -98,14 +98,15 @@ pub async fn runners(folder: &Path, program: &Path) -> Vec<RunnerFacts> {
     paths.sort();
     let mut facts = Vec::new();
     for path in paths {
-        let found = match parse(&path) {
-            Ok(spec) => Ok(RunnerFound {
-                model: spec.model_dir.as_deref().map(model),
-                engine: engine(&spec, program).await,
-            }),
-            Err(why) => Err(why),
+        let (labels, found) = match parse(&path) {
+            Ok(spec) => {
+                let model = spec.model_dir.as_deref().map(model);
+                let engine = engine(&spec, program).await;
+                (spec.labels, Ok(RunnerFound { model, engine }))
+            }
+            Err(why) => (Vec::new(), Err(why)),
         };
-        facts.push(RunnerFacts { path: path.display().to_string(), found });
+        facts.push(RunnerFacts { path: path.display().to_string(), labels, found });
     }
     facts
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ArtifactError, FormatVersion, digest};
-use crate::model::{Digest, RoundId};
+use crate::model::{Digest, RoundId, RoundTick};
 use crate::pipeline::{RunnerSpec, Source};
 
 /// What a round was made of. With the same program and images, this is enough to run it again.
@@ -36,6 +36,9 @@ pub struct RoundFile {
     pub tool_digest: Option<Digest>,
     /// Wall time of the round's start, RFC 3339.
     pub started_at: String,
+    /// The tick that started the round, where a schedule did. Since version 2.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tick: Option<RoundTick>,
     /// The round this one was made from, where it is a rerun. Since version 2.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentRound>,
@@ -148,6 +151,7 @@ impl From<First> for RoundFile {
             tool_version: first.tool_version,
             tool_digest: first.tool_digest,
             started_at: first.started_at,
+            tick: None,
             parent: None,
         }
     }
@@ -155,7 +159,7 @@ impl From<First> for RoundFile {
 
 impl RoundFile {
     /// The version of the file that this program writes; it reads this one and older ones.
-    pub const SCHEMA: FormatVersion = FormatVersion::new(2, 1);
+    pub const SCHEMA: FormatVersion = FormatVersion::new(2, 2);
 
     /// The bytes of the file: indented JSON with a line end.
     ///
@@ -214,6 +218,7 @@ mod tests {
             tool_version: "0.1.0".to_owned(),
             tool_digest: Some(sha256(b"tool")),
             started_at: "2026-11-21T21:27:00Z".to_owned(),
+            tick: None,
             parent: None,
         }
     }

@@ -63,6 +63,7 @@ pub(super) fn settings_of(
         beginning: Beginning::Resumed,
         pipeline: Arc::new(pipeline),
         inputs: file.inputs.into_iter().collect(),
+        tick: file.tick,
         runners,
         controller: Arc::new(engines::controller(&program)),
         data_dir: session.absolute_data()?,

@@ -11,7 +11,7 @@ use super::conduct::conduct;
 use super::{Session, engines, read_source, say, this_program, yaml_files};
 use crate::adapters::job_process::JobProcess;
 use crate::error::{Error, ExitCode};
-use crate::model::{RoundId, Seed};
+use crate::model::{RoundId, RoundTick, Seed};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
@@ -36,9 +36,16 @@ pub(super) struct Arguments {
     /// What the pipeline's file is called, where another one holds its text; how schedules start rounds.
     #[arg(long, value_name = "PATH", hide = true)]
     called: Option<PathBuf>,
+    /// The tick that starts the round, as JSON; how schedules start rounds.
+    #[arg(long, value_name = "JSON", hide = true, value_parser = tick)]
+    tick: Option<RoundTick>,
     /// Print the round's result as JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn tick(text: &str) -> Result<RoundTick, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitCode, Error> {
@@ -60,6 +67,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         beginning: Beginning::New,
         pipeline: Arc::new(pipeline),
         inputs,
+        tick: arguments.tick.clone(),
         runners: runners.into_iter().map(|(spec, source)| round_runner(spec, source, &program)).collect(),
         controller: Arc::new(engines::controller(&program)),
         data_dir: session.absolute_data()?,

@@ -42,7 +42,7 @@ pub(crate) use row::row;
 pub use row::{Column, Described};
 pub use seed::Seed;
 pub use standing::{Component, DecisionOutcome, DecisionRow, LeaderboardRow, Standing, WeightRow};
-pub use tick::{ScheduleId, TickId, TickOutcome, TickReason, TickRow};
+pub use tick::{RoundTick, ScheduleId, TickId, TickOutcome, TickReason, TickRow};
 pub use verdict::{Check, CheckOutcome, VerdictRow};
 use word::words;
 pub use word::{UnknownWord, Word};

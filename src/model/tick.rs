@@ -28,6 +28,16 @@ pub struct TickId {
     pub nominal: Timestamp,
 }
 
+/// The tick that started a round.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundTick {
+    /// The tick.
+    #[serde(flatten)]
+    pub tick: TickId,
+    /// When it was due: the nominal instant and its jitter.
+    pub scheduled: Timestamp,
+}
+
 impl fmt::Display for ScheduleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} `{}` {}", self.pipeline, self.cron, self.timezone)

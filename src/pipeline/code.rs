@@ -67,6 +67,9 @@ codes! {
     Matrix = "L059": "a matrix that cannot be expanded",
     Unsupported = "L060": "a setting that is planned and not supported yet",
     NoRunner = "L061": "labels that no runner has",
+    ScheduleInputs = "L062": "a schedule whose rounds would lack an input, or have a wrong one",
+    RepeatedSchedule = "L063": "a schedule that stands twice",
+    EitherDay = "L064": "a cron line that restricts both day fields: a day of either counts",
     Evaluation = "E001": "an expression failed while the pipeline ran",
 }
 

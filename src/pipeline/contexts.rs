@@ -13,6 +13,8 @@ use super::expr::{Scope, Status, Value, same_name};
 pub enum ContextName {
     /// The round.
     Run,
+    /// The tick that started the round; only where a schedule did.
+    Tick,
     /// What a person set when starting the round.
     Inputs,
     /// The environment so far: the pipeline's, then the job's, then the step's.
@@ -35,6 +37,7 @@ impl ContextName {
     /// All contexts.
     pub const ALL: &[Self] = &[
         Self::Run,
+        Self::Tick,
         Self::Inputs,
         Self::Env,
         Self::Needs,
@@ -49,6 +52,7 @@ impl ContextName {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::Tick => "tick",
             Self::Inputs => "inputs",
             Self::Env => "env",
             Self::Needs => "needs",
@@ -69,6 +73,7 @@ impl ContextName {
     pub const fn properties(self) -> Option<&'static [&'static str]> {
         match self {
             Self::Run => Some(&["id", "trigger"]),
+            Self::Tick => Some(&["cron", "timezone", "at", "scheduled"]),
             Self::Strategy => Some(&["key", "job-index", "job-total", "max-parallel", "fail-fast"]),
             Self::Job => Some(&["status"]),
             Self::Machine => Some(&["id"]),
@@ -85,9 +90,6 @@ impl ContextName {
         }
     }
 }
-
-/// Contexts that are planned and not there yet, and what they wait for.
-pub(super) const PLANNED: &[(&str, &str)] = &[("tick", "rounds are not started by a schedule yet")];
 
 /// Contexts of GitHub's, and where what they hold is found here.
 pub(super) const FOREIGN: &[(&str, &str)] = &[
@@ -157,14 +159,16 @@ impl Site {
 
     /// The contexts that can be used there.
     pub const fn contexts(self) -> &'static [ContextName] {
-        use ContextName::{Env, Inputs, Matrix, Needs, Run, Strategy};
+        use ContextName::{Env, Inputs, Matrix, Needs, Run, Strategy, Tick};
         match self {
-            Self::RunName | Self::Group | Self::PipelineEnv => &[Run, Inputs],
+            Self::RunName | Self::Group | Self::PipelineEnv => &[Run, Tick, Inputs],
             // Before the legs are there.
-            Self::JobIf | Self::Matrix | Self::RunsOn => &[Run, Inputs, Env, Needs],
+            Self::JobIf | Self::Matrix | Self::RunsOn => &[Run, Tick, Inputs, Env, Needs],
             // While the legs are laid out.
-            Self::Key | Self::Sequence | Self::JobName | Self::JobFlag => &[Run, Inputs, Env, Needs, Matrix],
-            Self::JobEnv => &[Run, Inputs, Env, Needs, Strategy, Matrix],
+            Self::Key | Self::Sequence | Self::JobName | Self::JobFlag => {
+                &[Run, Tick, Inputs, Env, Needs, Matrix]
+            }
+            Self::JobEnv => &[Run, Tick, Inputs, Env, Needs, Strategy, Matrix],
             Self::Output | Self::StepIf | Self::Script | Self::Step => ContextName::ALL,
         }
     }

@@ -135,6 +135,11 @@ impl Cron {
         })
     }
 
+    /// Whether both day fields are restricted and neither begins with `*`: a day of either counts.
+    pub fn has_either_day(&self) -> bool {
+        self.day_rule == DayRule::Either
+    }
+
     /// The line as written, without the blanks around it.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -70,6 +70,8 @@ pub struct Schedule {
     pub deadline: Option<Duration>,
     /// The longest delay, drawn for each tick from its identity.
     pub jitter: Duration,
+    /// Inputs of the rounds it starts: names and texts.
+    pub inputs: Vec<(String, String)>,
     /// Where the cron line stands.
     pub span: Span,
 }
@@ -84,6 +86,7 @@ impl Schedule {
             catch_up: CatchUp::default(),
             deadline: None,
             jitter: Duration::ZERO,
+            inputs: Vec::new(),
             span: Span::new(0, 0),
         }
     }

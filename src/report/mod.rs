@@ -30,4 +30,4 @@ pub use rounds::{
 };
 pub use summary::{SummaryInput, summary_markdown};
 pub use text::{Paint, TextStyle};
-pub use ticks::{meaning, tick_line};
+pub use ticks::{PipelineStatus, ScheduleStatus, meaning, status_json, status_text, tick_line};

@@ -69,6 +69,7 @@ fn settings(yaml: &str, data_dir: &Path, witness: &Path) -> RoundSettings {
         beginning: Beginning::New,
         pipeline: Arc::new(pipeline),
         inputs: Map::new(),
+        tick: None,
         runners: Vec::new(),
         controller: Arc::new(InProcess::new(RunnerContext::controller(), Shell::unguarded())),
         data_dir: data_dir.to_owned(),

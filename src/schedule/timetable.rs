@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::artifact::{JournalLine, TickEvent, jitter_of, round_of};
-use crate::model::{RoundId, ScheduleId, TickId, TickReason};
+use crate::model::{RoundId, RoundTick, ScheduleId, TickId, TickReason};
 use crate::pipeline::cron::{Cron, time_zone};
 use crate::pipeline::definition::{CatchUp, Overlap, Schedule};
 
@@ -207,20 +207,26 @@ impl Timetable {
         decision.lines
     }
 
-    /// When a pipeline is to be looked at again at the latest, if nothing happens before; none if nothing will be due.
-    pub fn next_look(&self, now: Timestamp, scheduled: &Scheduled<'_>) -> Option<Timestamp> {
+    /// The next tick of a pipeline that is not handled: its nominal instant, and when it is due.
+    pub fn next_tick(&self, now: Timestamp, scheduled: &Scheduled<'_>) -> Option<(Timestamp, Timestamp)> {
         let lane = self.lanes.get(scheduled.name);
         let next = |schedule: &Schedule| {
             let id = ScheduleId::of(scheduled.name, schedule);
             let handled = lane.and_then(|lane| lane.handled.get(&id).copied()).unwrap_or(now);
-            next_tick(&id, schedule, handled).map(|(_, scheduled)| scheduled)
+            next_tick(&id, schedule, handled).map(|(tick, due)| (tick.nominal, due))
         };
-        let ticks = scheduled.schedules.iter().filter_map(next);
+        scheduled.schedules.iter().filter_map(next).min_by_key(|(_, due)| *due)
+    }
+
+    /// When a pipeline is to be looked at again at the latest, if nothing happens before; none if nothing will be due.
+    pub fn next_look(&self, now: Timestamp, scheduled: &Scheduled<'_>) -> Option<Timestamp> {
+        let lane = self.lanes.get(scheduled.name);
+        let ticks = self.next_tick(now, scheduled).map(|(_, due)| due);
         let deadlines =
             lane.into_iter().flat_map(|lane| &lane.waiting).filter_map(|waiting| waiting.deadline);
         let resume =
             lane.and_then(|lane| lane.open.as_ref()).map(OpenRound::resume_at).filter(|at| *at > now);
-        ticks.chain(deadlines).chain(resume).min()
+        ticks.into_iter().chain(deadlines).chain(resume).min()
     }
 }
 
@@ -233,6 +239,11 @@ impl WaitingTick {
 }
 
 impl OpenRound {
+    /// The tick that started it, as its round knows it.
+    pub fn tick(&self) -> RoundTick {
+        RoundTick { tick: self.tick.clone(), scheduled: self.scheduled }
+    }
+
     /// When it may be taken up again: at once the first time, then later each time.
     fn resume_at(&self) -> Timestamp {
         let doublings = self.resumes.saturating_sub(1).min(MOST_RESUMES);

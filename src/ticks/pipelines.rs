@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::pipeline::Color;
 use crate::pipeline::definition::{Pipeline, Schedule};
 use crate::pipeline::source::Source;
+use crate::pipeline::template::Template;
 
 /// Largest pipeline file that is read, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -43,6 +44,8 @@ pub struct ScheduledPipeline {
     pub text: String,
     /// Its schedules; none where the pipeline is gone.
     pub schedules: Vec<Schedule>,
+    /// The labels of the runners that its jobs ask for, as far as they are written out.
+    pub labels: Vec<Vec<String>>,
     /// What is wrong with its file, if something is.
     pub broken: Option<String>,
 }
@@ -51,7 +54,7 @@ impl ScheduledPipeline {
     /// A pipeline that is no longer there.
     pub(super) fn gone(name: &str, path: &str) -> Self {
         let (name, path) = (name.to_owned(), path.to_owned());
-        Self { name, path, text: String::new(), schedules: Vec::new(), broken: None }
+        Self { name, path, text: String::new(), schedules: Vec::new(), labels: Vec::new(), broken: None }
     }
 }
 
@@ -89,7 +92,7 @@ impl Pipelines {
     /// Reads what changed, and gives what a person should know of it.
     ///
     /// # Errors
-    /// When the folder cannot be listed, or a copy cannot be kept.
+    /// When the folder cannot be listed, or a copy cannot be read.
     pub(super) fn read(&mut self, scope: &Scope, journal: &TickJournal) -> Result<Vec<String>, Error> {
         let files = files(scope)?;
         let stamps = files.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
@@ -115,9 +118,6 @@ impl Pipelines {
                 let why = format!("its name `{}` is that of `{}` too", found.name, first.path);
                 broken.insert(path_text, why);
                 continue;
-            }
-            if found.broken.is_none() {
-                journal.keep_pipeline(&path_text, &found.text)?;
             }
             found.schedules.sort_by(|left, right| left.cron.as_str().cmp(right.cron.as_str()));
             known.push(found);
@@ -179,6 +179,9 @@ fn text_of(path: &Path) -> Result<String, String> {
 
 fn parse(path: &str, text: String) -> Result<ScheduledPipeline, String> {
     let pipeline = Pipeline::parse(&Source::new(path, &text)).map_err(|found| found.render(Color::Never))?;
-    let Pipeline { name, schedules, .. } = pipeline.value;
-    Ok(ScheduledPipeline { name, path: path.to_owned(), text, schedules, broken: None })
+    let Pipeline { name, schedules, jobs, .. } = pipeline.value;
+    let literal = |label: &Template| label.as_literal().map(ToString::to_string);
+    let labels = jobs.iter().filter_map(|job| job.runs_on.labels.iter().map(literal).collect());
+    let labels = labels.collect();
+    Ok(ScheduledPipeline { name, path: path.to_owned(), text, schedules, labels, broken: None })
 }

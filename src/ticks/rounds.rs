@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -14,7 +15,8 @@ use super::pipelines::ScheduledPipeline;
 use crate::adapters::store::{RoundDirectory, TickJournal};
 use crate::artifact::{RoundState, TickEvent, layout};
 use crate::error::{Error, ExitCode};
-use crate::model::{Fault, RoundId};
+use crate::model::{Fault, RoundId, RoundTick, ScheduleId};
+use crate::pipeline::definition::Schedule;
 use crate::schedule::timetable::{OpenRound, RoundSight};
 
 /// The end of a round's process that this one started.
@@ -99,12 +101,21 @@ impl Rounds {
     }
 
     /// Does what a line of the journal says.
-    pub(super) fn act(&mut self, event: &TickEvent, pipeline: &ScheduledPipeline) -> Result<(), Error> {
+    pub(super) fn act(
+        &mut self,
+        event: &TickEvent,
+        open: Option<&OpenRound>,
+        pipeline: &ScheduledPipeline,
+    ) -> Result<(), Error> {
         match event {
-            TickEvent::TickFired { round_id, .. } => self.start(round_id, pipeline),
+            TickEvent::TickFired { round_id, tick, scheduled, .. } => {
+                let tick = RoundTick { tick: tick.clone(), scheduled: *scheduled };
+                self.start(round_id, &tick, pipeline)
+            }
             TickEvent::RoundTakenUp { round_id, .. } => {
                 if self.on_disk(round_id) == RoundSight::Absent {
-                    self.start(round_id, pipeline)
+                    let Some(tick) = open.map(OpenRound::tick) else { return Ok(()) };
+                    self.start(round_id, &tick, pipeline)
                 } else {
                     let mut command = self.command();
                     command.args(["resume", round_id.as_str()]);
@@ -129,7 +140,12 @@ impl Rounds {
         command
     }
 
-    fn start(&mut self, round_id: &RoundId, pipeline: &ScheduledPipeline) -> Result<(), Error> {
+    fn start(
+        &mut self,
+        round_id: &RoundId,
+        tick: &RoundTick,
+        pipeline: &ScheduledPipeline,
+    ) -> Result<(), Error> {
         let journal = TickJournal::of(&self.data_dir);
         // The text that was decided by, whatever the file says by now.
         let text = match journal.kept_pipeline(&pipeline.path)? {
@@ -141,6 +157,11 @@ impl Rounds {
         command.arg("--called").arg(&pipeline.path);
         command.args(["--round", round_id.as_str()]);
         command.arg("--runners").arg(&self.runners);
+        command.arg("--tick").arg(json!(tick).to_string());
+        let is_its = |schedule: &&Schedule| ScheduleId::of(&pipeline.name, schedule) == tick.tick.schedule;
+        for (name, value) in pipeline.schedules.iter().find(is_its).into_iter().flat_map(|own| &own.inputs) {
+            command.arg(format!("--input={name}={value}"));
+        }
         self.spawn(round_id, command)
     }
 

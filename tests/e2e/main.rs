@@ -8,3 +8,4 @@ mod demo;
 mod interrupt;
 mod resume;
 mod round;
+mod schedule;

@@ -75,6 +75,7 @@ impl Place {
             tool_version: "0.1.0".to_owned(),
             tool_digest: None,
             started_at: format!("2025-{}T01:00:00Z", made.day),
+            tick: None,
             parent,
         };
         directory.write_round_file(&file).expect("writes");

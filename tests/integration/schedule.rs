@@ -291,3 +291,41 @@ fn daemons_that_are_killed_again_and_again_lose_no_tick_and_double_none() {
     assert_eq!(of_round.len(), place.rounds().len(), "no round without its tick");
     assert!(of_round.len() >= 3, "{ticks:?}");
 }
+
+#[test]
+fn a_round_knows_its_tick_and_the_inputs_of_its_schedule() {
+    let place = Place::new();
+    let schedule = "[{ cron: '0 * * * *', timezone: Europe/Berlin, inputs: { stakes: high } }]";
+    place.pipeline(&format!(
+        "name: quick
+run-name: ${{{{ tick.at }}}} by ${{{{ run.trigger }}}}
+on:
+  schedule: {schedule}
+  dispatch: {{ inputs: {{ stakes: {{ type: string, required: true }} }} }}
+env: {{ SEEN: '${{{{ inputs.stakes }}}} ${{{{ tick.cron }}}} ${{{{ tick.timezone }}}}' }}
+jobs: {{ a: {{ runs-on: controller, steps: [{{ run: 'echo \"$SEEN\" > {}' }}] }} }}
+",
+        place.path("seen").display()
+    ));
+    let (code, said) = place.tick("2026-03-01T01:00:00Z");
+    assert_eq!(code, Some(0), "{said}");
+    let seen = std::fs::read_to_string(place.path("seen")).expect("written");
+    assert_eq!(seen, "high 0 * * * * Europe/Berlin\n");
+    let listed = place.run(&["rounds", "--json"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("2026-03-01T01:00:00Z by schedule"));
+    // It is done again with what it knew.
+    let audited = place.run(&["audit", "latest"]);
+    assert!(audited.status.success(), "{}", String::from_utf8_lossy(&audited.stderr));
+
+    let status = place.run(&["schedule", "status", "--json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    let lane = &status["pipelines"][0];
+    assert_eq!((&lane["pipeline"], &lane["last"]["exit_code"]), (&"quick".into(), &0.into()), "{status}");
+    assert_eq!(lane["schedules"][0]["next"], "2026-03-01T02:00:00Z");
+    // What the round would lack is seen before anything runs.
+    place.pipeline(&HOURLY.replace("on: {", "on: { dispatch: { inputs: { stakes: { required: true } } },"));
+    let linted = place.run(&["lint", "pipelines/quick.yml"]);
+    let said =
+        String::from_utf8_lossy(&linted.stderr).into_owned() + &String::from_utf8_lossy(&linted.stdout);
+    assert!(linted.status.code() == Some(3) && said.contains("L062"), "{said}");
+}

@@ -75,6 +75,7 @@ fn round_file(started_at: &str) -> RoundFile {
         tool_version: "0.1.0".to_owned(),
         tool_digest: None,
         started_at: started_at.to_owned(),
+        tick: None,
         parent: None,
     }
 }

@@ -59,7 +59,7 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
             return Ok(ExitCode::Interrupted);
         }
         if !is_stopping {
-            match keeper.look(now()) {
+            match keeper.look(now()).await {
                 Ok(look) => {
                     say_look(&look);
                     trouble.clear();

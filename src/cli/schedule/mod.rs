@@ -2,6 +2,7 @@
 
 mod daemon;
 mod next;
+mod status;
 mod tick;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ pub(super) enum Command {
     Daemon(daemon::Arguments),
     /// Does what is due now, once: for a crontab line or a timer.
     Tick(tick::Arguments),
+    /// Shows what is scheduled, what runs, and what came last.
+    Status(status::Arguments),
     /// Shows the next instants of a pipeline's schedules, or of a cron line.
     Next(next::Arguments),
 }
@@ -25,6 +28,7 @@ pub(super) enum Command {
 pub(super) async fn run(command: Command, session: &Session) -> Result<ExitCode, Error> {
     match command {
         Command::Daemon(arguments) => daemon::run(&arguments, session).await,
+        Command::Status(arguments) => status::run(&arguments, session),
         Command::Next(arguments) => next::run(&arguments, session),
         Command::Tick(arguments) => tick::run(&arguments, session).await,
     }

@@ -51,7 +51,7 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
     let (mut worst, mut is_stopping, mut has_decided) = (0, false, false);
     loop {
         if !is_stopping {
-            let look = keeper.look(now())?;
+            let look = keeper.look(now()).await?;
             has_decided |= !look.decided.is_empty();
             tell(&look.decided, arguments.json)?;
             if !arguments.json {

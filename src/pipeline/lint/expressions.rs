@@ -148,15 +148,11 @@ impl<'p> Lint<'p> {
             let finding =
                 Diagnostic::error(Code::UnknownContext, span, format!("there is no context `{context}`"));
             let foreign = contexts::FOREIGN.iter().find(is_meant);
-            let planned = contexts::PLANNED.iter().find(is_meant);
-            self.found.push(match (foreign, planned) {
-                (Some((_, hint)), _) => finding.help(*hint),
-                (None, Some((name, why))) => unsupported(span, name, why),
-                (None, None) => {
-                    let names = ContextName::ALL.iter().map(|name| name.as_str());
-                    finding.did_you_mean(&suggest::closest(context, names))
-                }
-            });
+            let offers = || suggest::closest(context, ContextName::ALL.iter().map(|name| name.as_str()));
+            self.found.push(foreign.map_or_else(
+                || finding.clone().did_you_mean(&offers()),
+                |(_, hint)| finding.clone().help(*hint),
+            ));
             return;
         };
         if !around.site.contexts().contains(&known) {
@@ -179,7 +175,11 @@ impl<'p> Lint<'p> {
             }
             // Any name may come from the environment.
             ContextName::Env => {}
-            ContextName::Run | ContextName::Strategy | ContextName::Job | ContextName::Machine => {
+            ContextName::Run
+            | ContextName::Tick
+            | ContextName::Strategy
+            | ContextName::Job
+            | ContextName::Machine => {
                 self.fixed_property(known, &names);
             }
         }

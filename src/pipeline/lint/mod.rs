@@ -6,6 +6,7 @@ mod inputs;
 mod matrices;
 mod paths;
 mod runners;
+mod schedules;
 mod scripts;
 
 use super::definition::Pipeline;
@@ -16,6 +17,7 @@ pub(crate) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     let mut found = graph::findings(pipeline);
     found.extend(inputs::findings(pipeline));
     found.extend(matrices::findings(pipeline));
+    found.extend(schedules::findings(pipeline));
     found.extend(scripts::findings(pipeline));
     found.extend(expressions::findings(pipeline));
     found

@@ -45,6 +45,11 @@ const KEYS: &[(&str, &str, Fate)] = &[
         "overlap",
         Effect(TICKS, "a_running_round_lets_the_next_tick_be_skipped_wait_or_take_its_place"),
     ),
+    (
+        "schedule",
+        "inputs",
+        Effect("tests/integration/schedule.rs", "a_round_knows_its_tick_and_the_inputs_of_its_schedule"),
+    ),
     ("schedule", "catch-up", Effect(TICKS, "missed_ticks_are_made_up_for_as_the_schedule_says")),
     (
         "schedule",

@@ -77,6 +77,10 @@ fn one_schedule(decoder: &mut Decoder<'_>, node: &Node, at: Span) -> Option<Sche
     });
     let deadline = fields.take("deadline").and_then(|slot| decoder.duration(slot));
     let jitter = fields.take("jitter").and_then(|slot| decoder.duration(slot));
+    let inputs = fields.take("inputs").map(|slot| decoder.entries(slot)).unwrap_or_default();
+    let inputs =
+        inputs.into_iter().filter_map(|entry| Some((entry.key.name.clone(), decoder.string(entry)?)));
+    let inputs = inputs.collect();
     fields.finish(decoder);
     Some(Schedule {
         cron: cron?,
@@ -85,6 +89,7 @@ fn one_schedule(decoder: &mut Decoder<'_>, node: &Node, at: Span) -> Option<Sche
         catch_up: catch_up.unwrap_or_default(),
         deadline,
         jitter: jitter.unwrap_or_default(),
+        inputs,
         span: line.map_or(at, |slot| slot.node.span),
     })
 }

@@ -148,6 +148,8 @@ pub fn check_leftovers(facts: &[LeftoverFacts], data: &str) -> Vec<Finding> {
 pub struct RunnerFacts {
     /// Path of the file.
     pub path: String,
+    /// The runner's labels; none where it is no runner.
+    pub labels: Vec<String>,
     /// What was found; the reason where it is no runner.
     pub found: Result<RunnerFound, String>,
 }

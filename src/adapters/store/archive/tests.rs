@@ -43,6 +43,7 @@ fn round_file(id: &str) -> Vec<u8> {
         tool_version: "0.1.0".to_owned(),
         tool_digest: None,
         started_at: "2026-11-21T21:27:00Z".to_owned(),
+        tick: None,
         parent: None,
     };
     file.encode().expect("encodes")

@@ -54,7 +54,9 @@ fn leftovers() {
 #[test]
 fn runners() {
     let model = |is_there, has_tokenizer| ModelFacts { path: "models/m".to_owned(), is_there, has_tokenizer };
-    let check = |found| text(check_runner(&RunnerFacts { path: "runners/r.yml".to_owned(), found }));
+    let check = |found| {
+        text(check_runner(&RunnerFacts { path: "runners/r.yml".to_owned(), labels: Vec::new(), found }))
+    };
     let found = |model, engine| Ok(RunnerFound { model, engine });
     let silent = EngineFailure { why: "cannot reach Docker".to_owned(), mend: "start it".to_owned() };
     insta::assert_snapshot!(
