@@ -5,6 +5,7 @@
 //! `cacheon run`, and goes on if this one dies. Two that look after the same schedules take turns, so each tick is
 //! decided once; and if one dies between a line and its deed, the next look finds a round that has not begun.
 
+mod hooks;
 mod pipelines;
 mod rounds;
 
@@ -21,6 +22,7 @@ use crate::report::doctor::Severity;
 use crate::report::doctor::checks::{RunnerFacts, check_data, check_disk, check_runner};
 use crate::schedule::timetable::{Lane, Scheduled, Sight, Timetable};
 
+use hooks::Hooks;
 use pipelines::Pipelines;
 pub use pipelines::{ScheduledPipeline, Scope};
 pub use rounds::ChildEnd;
@@ -52,6 +54,7 @@ pub struct Keeper {
     journal: TickJournal,
     pipelines: Pipelines,
     rounds: Rounds,
+    hooks: Hooks,
 }
 
 /// What one look came to.
@@ -68,7 +71,7 @@ impl Keeper {
     pub fn new(settings: KeeperSettings) -> Self {
         let journal = TickJournal::of(&settings.data_dir);
         let rounds = Rounds::new(&settings);
-        Self { pipelines: Pipelines::default(), journal, rounds, settings }
+        Self { pipelines: Pipelines::default(), hooks: Hooks::default(), journal, rounds, settings }
     }
 
     /// Looks once: decides what became due, and does it.
@@ -84,6 +87,7 @@ impl Keeper {
             self.journal.keep_pipeline(&pipeline.path, &pipeline.text)?;
         }
         let mut look = Look { decided: Vec::new(), notes };
+        look.notes.extend(self.hooks.ended());
         let mut turn = self.journal.turn()?;
         let mut timetable = Timetable::of(turn.lines());
         let gone: Vec<ScheduledPipeline> = timetable
@@ -122,6 +126,7 @@ impl Keeper {
                 if let Err(error) = self.rounds.act(&event, open, pipeline) {
                     look.notes.push(error.to_string());
                 }
+                self.hooks.tell(&event, pipeline);
                 look.decided.push(event);
             }
         }
@@ -168,6 +173,11 @@ impl Keeper {
     /// Dropping the future loses nothing; it can be called again. It never ends while no round runs.
     pub async fn child_ended(&mut self) -> ChildEnd {
         self.rounds.child_ended().await
+    }
+
+    /// Waits until all scripts that tell somebody have ended; gives what went wrong with them.
+    pub async fn hooks_ended(&mut self) -> Vec<String> {
+        self.hooks.all_ended().await
     }
 
     /// Tells all rounds that this process started to stop; they can be taken up again.

@@ -252,11 +252,22 @@ mod tests {
     }
 
     #[test]
+    fn a_round_names_its_tick() {
+        let text = r#"{"pipeline":"demo","cron":"17 * * * *","timezone":"UTC","nominal":"2026-03-01T00:17:00Z","scheduled":"2026-03-01T00:18:02Z"}"#;
+        let tick: RoundTick = serde_json::from_str(text).expect("a tick");
+        let file = RoundFile { tick: Some(tick), ..file() };
+        let bytes = file.encode().expect("encodes");
+        assert_eq!(RoundFile::decode(&bytes).expect("decodes"), file);
+        let json: Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(json["tick"], serde_json::from_str::<Value>(text).expect("JSON"));
+    }
+
+    #[test]
     fn what_is_no_round() {
         for (bad, why) in [
             ("", "not of the form"),
             ("{\"schema\":3}", "schema 3.0"),
-            ("{\"schema\":\"2.2\"}", "schema 2.2"),
+            ("{\"schema\":\"2.3\"}", "schema 2.3"),
             ("{\"schema\":\"2.0\"}", "not of the form"),
             ("{\"schema\":1}", "not of the form"),
         ] {

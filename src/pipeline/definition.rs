@@ -36,6 +36,8 @@ pub struct Pipeline {
     pub run_name: Option<Template>,
     /// When rounds start by themselves.
     pub schedules: Vec<Schedule>,
+    /// The script that runs when a scheduled round ends and is not done.
+    pub on_failure: Option<String>,
     /// What a person may set when starting a round.
     pub inputs: Vec<InputDecl>,
     /// Environment of all steps.

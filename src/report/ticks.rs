@@ -116,7 +116,7 @@ pub fn status_text(known: &[PipelineStatus], now: Timestamp) -> String {
             line("next", format!("{next}  `{cron}` {timezone}{seen}"));
         }
         if let Some((round_id, started, resumes)) = running {
-            let again = if *resumes == 0 { String::new() } else { format!(", taken up {resumes} times") };
+            let again = if *resumes == 0 { String::new() } else { format!(", taken up again ({resumes})") };
             line("open", format!("round {round_id} since {started}{again}"));
         }
         for (nominal, reason, detail) in waiting {
@@ -234,7 +234,7 @@ mod tests {
                 last_done: None,
             },
         ];
-        insta::assert_snapshot!(status_text(&known, at("2026-03-01T05:17:00Z")), @"");
+        insta::assert_snapshot!(status_text(&known, at("2026-03-01T05:17:00Z")));
         assert_eq!(
             serde_json::from_str::<Value>(&status_json(&known)).expect("JSON")["pipelines"][0]["last"]["exit_code"],
             4

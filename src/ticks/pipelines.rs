@@ -46,6 +46,8 @@ pub struct ScheduledPipeline {
     pub schedules: Vec<Schedule>,
     /// The labels of the runners that its jobs ask for, as far as they are written out.
     pub labels: Vec<Vec<String>>,
+    /// The script that tells somebody of a round that is not done.
+    pub on_failure: Option<String>,
     /// What is wrong with its file, if something is.
     pub broken: Option<String>,
 }
@@ -54,7 +56,15 @@ impl ScheduledPipeline {
     /// A pipeline that is no longer there.
     pub(super) fn gone(name: &str, path: &str) -> Self {
         let (name, path) = (name.to_owned(), path.to_owned());
-        Self { name, path, text: String::new(), schedules: Vec::new(), labels: Vec::new(), broken: None }
+        Self {
+            name,
+            path,
+            text: String::new(),
+            schedules: Vec::new(),
+            labels: Vec::new(),
+            on_failure: None,
+            broken: None,
+        }
     }
 }
 
@@ -179,9 +189,9 @@ fn text_of(path: &Path) -> Result<String, String> {
 
 fn parse(path: &str, text: String) -> Result<ScheduledPipeline, String> {
     let pipeline = Pipeline::parse(&Source::new(path, &text)).map_err(|found| found.render(Color::Never))?;
-    let Pipeline { name, schedules, jobs, .. } = pipeline.value;
+    let Pipeline { name, schedules, jobs, on_failure, .. } = pipeline.value;
     let literal = |label: &Template| label.as_literal().map(ToString::to_string);
     let labels = jobs.iter().filter_map(|job| job.runs_on.labels.iter().map(literal).collect());
     let labels = labels.collect();
-    Ok(ScheduledPipeline { name, path: path.to_owned(), text, schedules, labels, broken: None })
+    Ok(ScheduledPipeline { name, path: path.to_owned(), text, schedules, labels, on_failure, broken: None })
 }

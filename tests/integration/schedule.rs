@@ -329,3 +329,31 @@ jobs: {{ a: {{ runs-on: controller, steps: [{{ run: 'echo \"$SEEN\" > {}' }}] }}
         String::from_utf8_lossy(&linted.stderr).into_owned() + &String::from_utf8_lossy(&linted.stdout);
     assert!(linted.status.code() == Some(3) && said.contains("L062"), "{said}");
 }
+
+#[test]
+fn somebody_is_told_of_a_round_that_is_not_done() {
+    let place = Place::new();
+    let told = place.path("told");
+    let script = format!(
+        "echo \"$CACHEON_PIPELINE $CACHEON_ROUND $CACHEON_EXIT_CODE: $CACHEON_EVENT\" >> {}",
+        told.display()
+    );
+    let text = HOURLY.replace("on: {", &format!("on: {{ failure: {{ run: '{script}' }},"));
+    place.pipeline(&text);
+    assert_eq!(place.tick("2026-03-01T01:00:00Z").0, Some(0));
+    assert!(!told.exists(), "what is done needs no telling");
+    place.pipeline(&text.replace("'true'", "'false'"));
+    let (code, said) = place.tick("2026-03-01T02:00:00Z");
+    assert_eq!(code, Some(4), "{said}");
+    let heard = std::fs::read_to_string(&told).expect("told");
+    let round = place.ticks()[1]["round_id"].as_str().expect("a round").to_owned();
+    assert_eq!(heard, format!("quick {round} 4: round {round} has ended with exit code 4\n"));
+    // A script that fails is no secret, and ends nothing.
+    place.pipeline(&text.replace("'true'", "'false'").replace("echo", "nonsense"));
+    let (_, said) = place.tick("2026-03-01T03:00:00Z");
+    assert!(said.contains("`on.failure` of `quick` told nobody: exit status: 127"), "{said}");
+    let linted = place
+        .pipeline(&text.replace("$CACHEON_EVENT", "${{ run.id }}"))
+        .run(&["lint", "pipelines/quick.yml"]);
+    assert_eq!(linted.status.code(), Some(3));
+}

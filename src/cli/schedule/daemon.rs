@@ -56,6 +56,9 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
     let mut trouble = String::new();
     loop {
         if is_stopping && !keeper.has_children() {
+            for note in keeper.hooks_ended().await {
+                say(&note);
+            }
             return Ok(ExitCode::Interrupted);
         }
         if !is_stopping {

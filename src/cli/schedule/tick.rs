@@ -70,6 +70,9 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
             keeper.stop();
         }
     }
+    for note in keeper.hooks_ended().await {
+        say(&note);
+    }
     if !has_decided && !arguments.json {
         let next = keeper.next_look(now());
         let when =

@@ -34,6 +34,16 @@ const KEYS: &[(&str, &str, Fate)] = &[
     ("pipeline", "concurrency", Refused("concurrency: x\njobs: {a: {steps: [{run: echo}]}}\n")),
     ("pipeline", "jobs", PLANS),
     ("on", "schedule", Effect(TICKS, "a_tick_fires_once_in_its_minute")),
+    (
+        "on",
+        "failure",
+        Effect("tests/integration/schedule.rs", "somebody_is_told_of_a_round_that_is_not_done"),
+    ),
+    (
+        "failure",
+        "run",
+        Effect("tests/integration/schedule.rs", "somebody_is_told_of_a_round_that_is_not_done"),
+    ),
     ("schedule", "cron", Effect(TICKS, "a_tick_fires_once_in_its_minute")),
     (
         "schedule",
@@ -162,7 +172,7 @@ const KEYS: &[(&str, &str, Fate)] = &[
 const PIPELINES: &[&str] = &[
     include_str!("../../../tests/fixtures/pipeline/round.yml"),
     "defaults: {run: {shell: bash}}\non: {dispatch: {inputs: {x: {type: string}}}}\njobs: {a: {steps: [{run: echo}]}}\n",
-    "concurrency: {group: x}\non: {schedule: [{cron: '0 0 * * *'}]}\njobs: {a: {steps: [{run: echo}]}}\n",
+    "concurrency: {group: x}\non: {schedule: [{cron: '0 0 * * *'}], failure: {run: 'true'}}\njobs: {a: {steps: [{run: echo}]}}\n",
 ];
 const RUNNER: &str = "name: r\nengine: docker\nmachine: {gpus: 1}\nlimits: {cpus: 1}\n";
 

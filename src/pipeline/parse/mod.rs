@@ -80,6 +80,7 @@ fn pipeline(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Pipeline> {
         run_name,
         schedules: triggers.schedules,
         inputs: triggers.inputs,
+        on_failure: triggers.on_failure,
         env,
         defaults,
         concurrency,

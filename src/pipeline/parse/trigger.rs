@@ -15,6 +15,7 @@ use crate::pipeline::yaml::{Kind, Node};
 pub(super) struct Triggers {
     pub(super) schedules: Vec<Schedule>,
     pub(super) inputs: Vec<InputDecl>,
+    pub(super) on_failure: Option<String>,
 }
 
 pub(super) fn triggers(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Triggers {
@@ -49,8 +50,28 @@ pub(super) fn triggers(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Triggers {
         }
         fields.finish(decoder);
     }
+    if let Some(failure) = fields.take("failure")
+        && let Some(mut fields) = decoder.fields(failure.node, "`failure`", failure.key.span)
+    {
+        triggers.on_failure = fields.require("run", decoder).and_then(|slot| hook(decoder, slot));
+        fields.finish(decoder);
+    }
     fields.finish(decoder);
     triggers
+}
+
+/// The script of `on.failure`: it runs outside every round, so there is nothing for an expression to name.
+fn hook(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<String> {
+    let script = decoder.string(slot)?;
+    if script.contains("${{") {
+        let message = "`on.failure` takes no expressions: it runs outside the round";
+        let finding = Diagnostic::error(Code::ContextUnavailable, slot.underlined(), message);
+        decoder.report(
+            finding.help("what happened is in `$CACHEON_EVENT`, `$CACHEON_ROUND` and `$CACHEON_EXIT_CODE`"),
+        );
+        return None;
+    }
+    Some(script)
 }
 
 fn one_schedule(decoder: &mut Decoder<'_>, node: &Node, at: Span) -> Option<Schedule> {
