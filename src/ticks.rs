@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::adapters::doctor;
 use crate::adapters::store::{StoreError, TickJournal};
-use crate::artifact::TickEvent;
+use crate::artifact::{JournalLine, TickEvent};
 use crate::error::Error;
 use crate::model::RoundId;
 use crate::report::doctor::Severity;
@@ -180,6 +180,11 @@ impl Keeper {
             turn.append(now, &[TickEvent::RoundCancelled { round_id: round_id.clone(), tick: None }])?;
         }
         Ok(())
+    }
+
+    /// The lines of the journal of ticks, as they were read or written last.
+    pub fn lines(&self) -> &[JournalLine<TickEvent>] {
+        self.journal.lines()
     }
 }
 
