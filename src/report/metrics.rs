@@ -57,7 +57,7 @@ pub struct PipelineMetrics {
     pub is_broken: bool,
     /// Id of the last ended round, and when it had ended.
     pub last_ended: Option<(Timestamp, String)>,
-    /// The steps of the last ended round; none where its table is not there.
+    /// The steps of the last ended round; none where it cannot be read.
     pub last: Option<RoundMetrics>,
 }
 

@@ -1,7 +1,7 @@
 //! Gathers the facts that metrics are written from: the journal of ticks, the disk, the last ended rounds.
 //!
-//! What is costly is done when it can have changed: ticks are counted when the journal has grown, and a round's table is
-//! read once.
+//! What is costly is done when it can have changed: ticks are counted when the journal has grown, and an ended round is
+//! read once, from its own journal: one that published nothing has no table of steps.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::adapters::store::RoundDirectory;
-use crate::artifact::{JournalLine, TickEvent, jitter_of, tick_rows};
-use crate::model::{RoundId, ScheduleId, StepAttemptRow, TickId};
+use crate::artifact::{JournalLine, RoundState, TickEvent, jitter_of, tick_rows};
+use crate::model::{RoundId, ScheduleId, TickId};
 use crate::pipeline::definition::Schedule;
 use crate::report::metrics::{DiskRoom, MetricsFacts, PipelineMetrics, RoundMetrics};
 use crate::schedule::timetable::{Lane, Timetable};
@@ -96,10 +96,11 @@ impl Gatherer {
     }
 }
 
-/// What the steps of an ended round come to; none where it has no such table, or is gone.
+/// What the steps of an ended round come to; none where it never began, or is gone.
 fn steps(data_dir: &Path, round_id: &str) -> Option<RoundMetrics> {
     let directory = RoundDirectory::open(data_dir, &round_id.parse().ok()?).ok()?;
-    Some(RoundMetrics::of(&directory.read_table::<StepAttemptRow>().ok()?))
+    let state = RoundState::of(&directory.read_journal().ok()?.lines);
+    Some(RoundMetrics::of(&state.step_rows()))
 }
 
 /// When the next tick of a pipeline's schedule is due.
