@@ -191,12 +191,12 @@ fn a_scrape_tells_what_the_schedules_came_to() {
         of_quick("cacheon_next_tick_timestamp_seconds") > of_quick("cacheon_last_round_timestamp_seconds")
     );
     assert!((0.0..=1.0).contains(&of_quick("cacheon_round_running")));
-    assert_eq!(of_quick("cacheon_pipeline_broken"), 0.0);
-    assert_eq!(of_quick("cacheon_round_resumes_total"), 0.0);
+    assert!(of_quick("cacheon_pipeline_broken") < 1.0);
+    assert!(of_quick("cacheon_round_resumes_total") < 1.0);
     assert!(value("cacheon_disk_free_bytes") <= value("cacheon_disk_size_bytes"));
     assert!(value("cacheon_stage_duration_seconds{pipeline=\"quick\",stage=\"run\"}") > 0.0);
     for fault in ["submission", "infra", "pipeline", "operator", "unknown"] {
-        assert_eq!(value(&format!("cacheon_step_faults{{pipeline=\"quick\",fault=\"{fault}\"}}")), 0.0);
+        assert!(value(&format!("cacheon_step_faults{{pipeline=\"quick\",fault=\"{fault}\"}}")) < 1.0);
     }
     // A step that fails is counted by its fault, a file that breaks is told of; a daemon that goes on is well.
     place.pipeline(&EVERY_MINUTE.replace("'true'", "'false'"));
