@@ -21,7 +21,7 @@
 //! | 1, pure | [`stats`], [`pipeline`], [`schedule`], [`measure`], [`judge`], [`artifact`], [`report`] |
 //! | 2 | [`ports`]: the seams, a job's order and report; [`client`]: the load generator |
 //! | 3 | [`adapters`]: engines, shell, processes of jobs, chain, store, query; [`stages`]: the built-in actions |
-//! | 4 | [`job`]: one attempt of one leg; [`round`]: the only event loop |
+//! | 4 | [`job`]: one attempt of one leg; [`round`]: the only event loop; [`serve`]: metrics and health over HTTP |
 //! | beside | `reference`: the embedded reference server, used by the command line only |
 //! | 5 | [`audit`]: a round done again from its files, and compared; [`ticks`]: scheduled rounds |
 //! | top | [`error`], [`cli`] |
@@ -57,6 +57,7 @@ pub mod reference;
 pub mod report;
 pub mod round;
 pub mod schedule;
+pub mod serve;
 pub mod stages;
 pub mod stats;
 pub mod ticks;

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::adapters::doctor;
 use crate::adapters::store::{StoreError, TickJournal, read_ticks};
-use crate::artifact::TickEvent;
+use crate::artifact::{JournalLine, TickEvent};
 use crate::error::Error;
 use crate::model::RoundId;
 use crate::report::doctor::Severity;
@@ -55,6 +55,10 @@ pub struct Keeper {
     pipelines: Pipelines,
     rounds: Rounds,
     hooks: Hooks,
+    /// What the journal's lines came to when this process last had a turn.
+    timetable: Timetable,
+    /// Number of those lines.
+    folded: usize,
 }
 
 /// What one look came to.
@@ -71,7 +75,15 @@ impl Keeper {
     pub fn new(settings: KeeperSettings) -> Self {
         let journal = TickJournal::of(&settings.data_dir);
         let rounds = Rounds::new(&settings);
-        Self { pipelines: Pipelines::default(), hooks: Hooks::default(), journal, rounds, settings }
+        Self {
+            pipelines: Pipelines::default(),
+            hooks: Hooks::default(),
+            journal,
+            rounds,
+            settings,
+            timetable: Timetable::default(),
+            folded: 0,
+        }
     }
 
     /// Looks once: decides what became due, and does it.
@@ -89,7 +101,10 @@ impl Keeper {
         let mut look = Look { decided: Vec::new(), notes };
         look.notes.extend(self.hooks.ended());
         let mut turn = self.journal.turn()?;
-        let mut timetable = Timetable::of(turn.lines());
+        let mut timetable = std::mem::take(&mut self.timetable);
+        for line in turn.lines().iter().skip(std::mem::take(&mut self.folded)) {
+            timetable.apply(line.at, &line.event);
+        }
         let gone: Vec<ScheduledPipeline> = timetable
             .lanes()
             .iter()
@@ -130,6 +145,7 @@ impl Keeper {
                 look.decided.push(event);
             }
         }
+        (self.timetable, self.folded) = (timetable, turn.lines().len());
         Ok(look)
     }
 
@@ -144,7 +160,7 @@ impl Keeper {
 
     /// When to look again at the latest, if nothing happens before.
     pub fn next_look(&self, now: Timestamp) -> Option<Timestamp> {
-        let timetable = Timetable::of(self.journal.lines());
+        let timetable = &self.timetable;
         let next = |pipeline: &ScheduledPipeline| {
             let scheduled = Scheduled {
                 name: &pipeline.name,
@@ -203,6 +219,11 @@ impl Keeper {
             turn.append(now, &[TickEvent::RoundCancelled { round_id: round_id.clone(), tick: None }])?;
         }
         Ok(())
+    }
+
+    /// The lines of the journal of ticks, as they were read or written last.
+    pub fn lines(&self) -> &[JournalLine<TickEvent>] {
+        self.journal.lines()
     }
 }
 

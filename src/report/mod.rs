@@ -9,6 +9,7 @@ mod audit;
 mod carried;
 pub mod doctor;
 mod leaderboard;
+pub mod metrics;
 pub mod query_output;
 mod removal;
 mod rounds;

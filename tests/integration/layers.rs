@@ -66,6 +66,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["client/"]),
     ("tar", &["adapters/store/archive/entry.rs"]),
     ("zstd", &["adapters/store/archive/frame.rs"]),
+    ("sd_notify", &["cli/schedule/metrics.rs"]),
     ("indicatif", &["cli/watch.rs", "cli/carry.rs"]),
     ("comfy_table", &["report/"]),
     ("tokio::spawn", &["round.rs", "job.rs", "serve/"]),

@@ -9,6 +9,7 @@ mod gc;
 mod golden;
 mod job;
 mod layers;
+mod metrics;
 mod process;
 #[cfg(feature = "reference")]
 mod reference;

@@ -1,11 +1,13 @@
 //! `cacheon schedule daemon`: looks after schedules until it is told to stop.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::metrics::Observer;
 use super::{GRACE, Rounds, say_look};
 use crate::cli::{Session, say};
 use crate::error::{Error, ExitCode};
@@ -27,10 +29,17 @@ starts. What became of every tick is in the journal of ticks: `cacheon query \"S
 Several daemons and `schedule tick` may look after one data directory: each tick starts one round.
 
 The first Ctrl-C or SIGTERM lets the running rounds stop gently, and the daemon ends with them; a second one kills what they
-run. They are taken up when the daemon runs again.")]
+run. They are taken up when the daemon runs again.
+
+`--metrics 127.0.0.1:9464` serves `/metrics` to Prometheus and `/healthz`: 200 while the daemon looks, 503 and why when it does
+not. Port 0 takes a free one; the address is said. Where systemd started it (Type=notify), it is told of readiness, of each
+look and of the stop.")]
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     rounds: Rounds,
+    /// Serve metrics and health over HTTP at this address and port.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     /// Rehearses: the clock runs `--rate` times as fast from this instant on.
     #[arg(long, value_name = "INSTANT", hide = true)]
     rehearse: Option<Timestamp>,
@@ -48,6 +57,7 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
     };
     let mut settings = arguments.rounds.settings(now(), session)?;
     (settings.grace, settings.is_printing) = (GRACE * rate, false);
+    let mut observer = Observer::begin(arguments.metrics, &settings.data_dir).await?;
     let mut keeper = Keeper::new(settings);
     let failed = |source| Error::Machine { attempted: "listen for signals", source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -55,6 +65,9 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
     let (mut is_stopping, mut has_begun) = (false, false);
     let mut trouble = String::new();
     loop {
+        if is_stopping {
+            observer.stopping();
+        }
         if is_stopping && !keeper.has_children() {
             for note in keeper.hooks_ended().await {
                 say(&note);
@@ -66,11 +79,13 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
                 Ok(look) => {
                     say_look(&look);
                     trouble.clear();
+                    observer.looked(&keeper, now());
                 }
                 // What is wrong at the beginning is for whoever starts it; later it may pass, and is said once.
                 Err(error) if !has_begun => return Err(error),
                 Err(error) => {
                     let found = error_chain(&error);
+                    observer.failed(&found);
                     if found != trouble {
                         say(&format!("cannot look after the schedules for now: {found}"));
                     }
@@ -86,7 +101,7 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
         }
         let due = keeper.next_look(now()).map(|at| at.duration_since(now()) / rate);
         let due = due.map_or(LOOK, |wait| Duration::try_from(wait).unwrap_or_default());
-        let wait = if trouble.is_empty() { due.clamp(SHORTEST, LOOK) } else { LOOK };
+        let wait = if trouble.is_empty() && !is_stopping { due.clamp(SHORTEST, LOOK) } else { LOOK };
         tokio::select! {
             _ = keeper.child_ended() => {}
             () = tokio::time::sleep(wait) => {}

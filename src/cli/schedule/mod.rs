@@ -1,6 +1,7 @@
 //! `cacheon schedule`: rounds at the times that their pipelines say.
 
 mod daemon;
+mod metrics;
 mod next;
 mod status;
 mod tick;
