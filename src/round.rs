@@ -8,6 +8,8 @@
 //! what was decided: no attempt starts and no retry is waited for before the lines that say so are durable. So
 //! many small steps share their waits, and a single event waits for nobody.
 
+mod group;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -160,6 +162,7 @@ async fn drive(
 ) -> Result<RoundEnd, Error> {
     let contexts = contexts_of(&settings)?;
     let run_name = settings.pipeline.run_name(&contexts).map_err(|error| unstartable(&settings, &error))?;
+    let group = settings.pipeline.group(&contexts).map_err(|error| unstartable(&settings, &error))?;
     let start = |pipeline_digest: Digest| {
         JournalEvent::RoundStarted(RoundStart {
             schema: journal::SCHEMA,
@@ -210,13 +213,20 @@ async fn drive(
     if !replay.lines.is_empty() && matches!(settings.beginning, Beginning::Resumed) {
         event_loop.note(JournalEvent::RoundResumed { tool_version: env!("CARGO_PKG_VERSION").to_owned() });
     }
-    let outcome = event_loop.run().await;
+    let turn = event_loop.take_turn(group.as_deref()).await?;
+    let outcome = match turn.stopped() {
+        Some(end) => Ok(end),
+        None => event_loop.run().await,
+    };
     // Whatever went wrong, nothing that was started outlives the round.
     event_loop.control.stop.cancel.cancel();
     while event_loop.tasks.join_next().await.is_some() {}
-    let (exit_code, reason) = outcome?;
+    let (exit_code, mut reason) = outcome?;
+    if exit_code == ExitCode::Interrupted {
+        reason = turn.displacement().or(reason);
+    }
     event_loop.finish(exit_code).await?;
-    drop(lock);
+    drop((turn, lock));
     Ok(RoundEnd { exit_code, reason, directory: path })
 }
 

@@ -9,15 +9,14 @@ mod hooks;
 mod pipelines;
 mod rounds;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::adapters::doctor;
-use crate::adapters::store::{StoreError, TickJournal, read_ticks};
+use crate::adapters::store::{TickJournal, read_ticks};
 use crate::artifact::{JournalLine, TickEvent};
 use crate::error::Error;
-use crate::model::RoundId;
 use crate::report::doctor::Severity;
 use crate::report::doctor::checks::{RunnerFacts, check_data, check_disk, check_runner};
 use crate::schedule::timetable::{Lane, Scheduled, Sight, Timetable};
@@ -199,26 +198,6 @@ impl Keeper {
     /// Tells all rounds that this process started to stop; they can be taken up again.
     pub fn stop(&self) {
         self.rounds.stop();
-    }
-
-    /// Marks a round that a tick started as one that is not to be taken up again.
-    ///
-    /// # Errors
-    /// When the journal cannot be read, or the disk refuses the line.
-    pub fn cancelled(data_dir: &Path, round_id: &RoundId, now: Timestamp) -> Result<(), StoreError> {
-        let mut journal = TickJournal::of(data_dir);
-        if !journal.directory().exists() {
-            return Ok(());
-        }
-        let mut turn = journal.turn()?;
-        let timetable = Timetable::of(turn.lines());
-        let is_open = |lane: &Lane| {
-            lane.open.as_ref().is_some_and(|open| open.round_id == *round_id && !open.is_cancelled)
-        };
-        if timetable.lanes().values().any(is_open) {
-            turn.append(now, &[TickEvent::RoundCancelled { round_id: round_id.clone(), tick: None }])?;
-        }
-        Ok(())
     }
 
     /// The lines of the journal of ticks, as they were read or written last.

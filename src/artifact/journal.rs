@@ -24,7 +24,7 @@ use crate::model::{Conclusion, Digest, Reason, RoundId};
 use crate::pipeline::stage::StageName;
 
 /// The version of the journals that this program writes; it reads them and older ones.
-pub const SCHEMA: FormatVersion = FormatVersion::new(2, 2);
+pub const SCHEMA: FormatVersion = FormatVersion::new(2, 3);
 /// What stands between the JSON of a line and its checksum.
 const CRC_KEY: &str = ",\"crc\":\"";
 /// Number of digits of the checksum.
@@ -298,6 +298,13 @@ pub enum JournalEvent {
         /// Exit code of the program.
         exit_code: u8,
     },
+    /// Another round of the same concurrency group runs; the round waits until it is its turn. Since version 2.3.
+    GroupAwaited {
+        /// Name of the group.
+        group: String,
+        /// The round that runs.
+        behind: RoundId,
+    },
     /// A signal stopped the round; it can be resumed.
     Interrupted {
         /// Name of the signal.
@@ -533,6 +540,10 @@ mod tests {
                     rows: 3,
                 }],
             },
+            JournalEvent::GroupAwaited {
+                group: "machine".to_owned(),
+                behind: "demo-0".parse().expect("an id"),
+            },
             JournalEvent::Interrupted { signal: "SIGINT".to_owned() },
             JournalEvent::RoundResumed { tool_version: "0.1.0".to_owned() },
             JournalEvent::RoundEnded { conclusion: Conclusion::Success, exit_code: 0 },
@@ -697,7 +708,9 @@ mod tests {
         (start.schema, start.run_name) = (FormatVersion::FIRST, None);
         start.runners.push("other".to_owned());
         // What version 1 did not know.
-        expected.retain(|line| !matches!(line.event, JournalEvent::RoundResumed { .. }));
+        expected.retain(|line| {
+            !matches!(line.event, JournalEvent::RoundResumed { .. } | JournalEvent::GroupAwaited { .. })
+        });
         for (seq, line) in (0..).zip(&mut expected) {
             line.seq = seq;
         }

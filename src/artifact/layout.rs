@@ -34,6 +34,8 @@ pub const QUERY_CACHE_FILE: &str = "query-cache.json";
 pub const ROUNDS_DIR: &str = "rounds";
 /// Directory of what the schedules' ticks came to, beside that of the rounds: their journal and its lock.
 pub const TICKS_DIR: &str = "ticks";
+/// Directory of the concurrency groups, beside that of the rounds: one directory each, a file for each place in its queue.
+pub const GROUPS_DIR: &str = "groups";
 /// Longest name that is written out, in bytes; longer ones are cut and told apart by a digest.
 const NAME_BYTES: usize = 100;
 

@@ -37,7 +37,7 @@ pub use parquet_file::{TableContext, decode, encode};
 pub use retention::{Extent, Fate, Keep, KnownRound, Retention, StayReason, fates};
 pub use round_file::{ParentRound, RoundFile, RunnerFile, SharedFile};
 pub use round_state::{
-    AttemptState, Ending, Interruption, JobState, LegCounts, LegState, RetryWait, RoundEnding, RoundState,
+    AttemptState, Ending, GroupWait, Interruption, JobState, LegCounts, LegState, RetryWait, RoundEnding, RoundState,
     StepEnding, StepState,
 };
 pub use row::{Projection, Table};

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::journal::{
     JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, RoundStart, TakenLeg,
 };
-use crate::model::{Conclusion, Fault, Reason, StepAttemptRow};
+use crate::model::{Conclusion, Fault, Reason, RoundId, StepAttemptRow};
 
 /// What is known of a round after some of its journal's lines.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +31,8 @@ pub struct RoundState {
     pub tables: BTreeMap<String, PublishedTable>,
     /// Whether the results are among the published tables.
     pub has_published: bool,
+    /// What the round waits for, as long as nothing of it has run.
+    pub group_wait: Option<GroupWait>,
     /// The first signal that asked the round to stop.
     pub interruption: Option<Interruption>,
     /// How the round ended; none while it has not.
@@ -40,6 +42,17 @@ pub struct RoundState {
     /// For each job, where in [`JobState::legs`] each leg is.
     leg_indices: Vec<Indices>,
     leg_counts: LegCounts,
+}
+
+/// A wait for the turn in a concurrency group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupWait {
+    /// Name of the group.
+    pub group: String,
+    /// The round that ran when the wait began.
+    pub behind: RoundId,
+    /// When the wait began.
+    pub at: Timestamp,
 }
 
 /// How many legs there are, as far as is known.
@@ -207,6 +220,8 @@ impl RoundState {
 
     /// Takes in the next line of the journal.
     pub fn apply(&mut self, line: &JournalLine) {
+        // Whatever happens next, the wait is over.
+        self.group_wait = None;
         let leg = leg_of(&line.event);
         let was_settled = leg.is_some_and(|(job, leg)| self.is_settled(job, leg));
         self.take_in(line);
@@ -300,6 +315,9 @@ impl RoundState {
             JournalEvent::Published { what, tables } => {
                 self.has_published |= *what == Publication::Results;
                 self.tables.extend(tables.iter().map(|table| (table.table.clone(), table.clone())));
+            }
+            JournalEvent::GroupAwaited { group, behind } => {
+                self.group_wait = Some(GroupWait { group: group.clone(), behind: behind.clone(), at });
             }
             JournalEvent::Interrupted { signal } => {
                 self.interruption.get_or_insert_with(|| Interruption { signal: signal.clone(), at });

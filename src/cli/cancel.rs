@@ -7,9 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::show::find_round;
 use super::{Session, say};
-use crate::adapters::store::RoundDirectory;
+use crate::adapters::store::{RoundDirectory, TickJournal};
 use crate::error::{Error, ExitCode};
-use crate::ticks::Keeper;
 
 /// How often is looked whether the round has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -33,7 +32,7 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
         return Err(Error::Usage(format!("nobody runs round `{round_id}` now")));
     };
     // A round that a tick started would be taken up again otherwise.
-    Keeper::cancelled(&session.data, &round_id, jiff::Timestamp::now())?;
+    TickJournal::cancel_round(&session.data, &round_id, jiff::Timestamp::now())?;
     let signal = if arguments.now { Signal::QUIT } else { Signal::TERM };
     match kill_process(process, signal) {
         // It has ended meanwhile, which is what was wanted.

@@ -86,6 +86,11 @@ impl Screen {
         self.count();
         let clock = self.clock(line.at);
         match &line.event {
+            JournalEvent::GroupAwaited { group, behind } => {
+                let group = plain(group);
+                self.line(&format!("{clock}  WAITS  for round {behind} of the concurrency group `{group}`"));
+                self.message(format!("waits for round {behind}"));
+            }
             JournalEvent::JobPlanned { job, legs } if legs.len() > 1 => {
                 self.line(&format!("{clock}         {job}: {} legs", legs.len()));
             }

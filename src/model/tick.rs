@@ -87,8 +87,6 @@ words! {
         Replacing = "replacing",
         /// Older ticks are made up for first.
         CatchingUp = "catching-up",
-        /// A round of its concurrency group runs.
-        Group = "group",
         /// The machine failed its checks.
         Machine = "machine",
     }

@@ -45,6 +45,16 @@ impl Pipeline {
         Ok(Some(name.trim().to_owned()).filter(|name| !name.is_empty()))
     }
 
+    /// Name of the concurrency group of a round; none where the pipeline has none, or a blank one.
+    ///
+    /// # Errors
+    /// The first expression that fails.
+    pub fn group(&self, known: &KnownContexts) -> Result<Option<String>, ExprError> {
+        let Some(concurrency) = &self.concurrency else { return Ok(None) };
+        let name = concurrency.group.text(&known.at(Site::Group, Status::Success))?;
+        Ok(Some(name.trim().to_owned()).filter(|name| !name.is_empty()))
+    }
+
     /// The pipeline's `env`, by what is known before the first job.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ use crate::model::{Conclusion, LeaderboardRow, Reason, RoundId};
 pub enum RoundPhase {
     /// A living process runs the round.
     Running,
+    /// A living process has the round, which waits for another one of its concurrency group.
+    Waiting,
     /// No process runs the round, and it did not end: it can be resumed.
     Interrupted,
     /// The round came to its end, and this is how.
@@ -29,6 +31,7 @@ impl RoundPhase {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Waiting => "waiting",
             Self::Interrupted => "interrupted",
             Self::Ended(conclusion) => conclusion.as_str(),
         }
@@ -39,7 +42,7 @@ impl RoundPhase {
             Self::Running => Color::Cyan,
             Self::Ended(Conclusion::Success) => Color::Green,
             Self::Ended(Conclusion::Failure) => Color::Red,
-            Self::Interrupted | Self::Ended(_) => Color::Yellow,
+            Self::Waiting | Self::Interrupted | Self::Ended(_) => Color::Yellow,
         }
     }
 }
@@ -84,6 +87,8 @@ pub struct RoundSummary {
     pub ended_at: Option<String>,
     /// How far the round has come.
     pub state: RoundPhase,
+    /// The round of its concurrency group that it waits for, while it does.
+    pub waits_for: Option<RoundId>,
     /// First of the leaderboard, if its score is above 0.
     pub winner: Option<Winner>,
     /// Id of the round this one was made from, where it is a rerun: what that one measured is not measured again.
@@ -156,9 +161,10 @@ pub fn rounds_table(rounds: &[RoundSummary], style: TextStyle) -> String {
 }
 
 fn state(round: &RoundSummary) -> String {
-    match &round.problem {
-        Some(problem) => format!("{} ({})", round.state, excerpt(problem, 100)),
-        None => round.state.to_string(),
+    match (&round.problem, &round.waits_for) {
+        (Some(problem), _) => format!("{} ({})", round.state, excerpt(problem, 100)),
+        (None, Some(running)) => format!("{} for {running}", round.state),
+        (None, None) => round.state.to_string(),
     }
 }
 
@@ -312,6 +318,7 @@ mod tests {
             started_at: Some("2026-11-21T21:27:00.25Z".to_owned()),
             ended_at: matches!(state, RoundPhase::Ended(_)).then(|| "2026-11-21T21:29:34Z".to_owned()),
             state,
+            waits_for: None,
             winner: (state == RoundPhase::Ended(Conclusion::Success)).then(|| Winner {
                 hotkey: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY".to_owned(),
                 image: Some("embedded/turbo".to_owned()),

@@ -57,7 +57,6 @@ pub const fn meaning(reason: TickReason) -> &'static str {
         TickReason::NewerWaiting => "a newer tick took its place",
         TickReason::Replacing => "the running round stops for it",
         TickReason::CatchingUp => "older ticks are made up for first",
-        TickReason::Group => "a round of its concurrency group runs",
         TickReason::Machine => "the machine failed its checks",
     }
 }

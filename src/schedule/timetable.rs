@@ -108,6 +108,8 @@ pub enum RoundSight {
     Absent,
     /// A process runs it, or is about to.
     Running,
+    /// A process has it, and it waits for another round of its concurrency group.
+    Queued,
     /// Nobody runs it, and it can be taken up.
     Unfinished,
     /// It came to its end.
@@ -124,8 +126,6 @@ pub struct Sight {
     pub round: Option<RoundSight>,
     /// What is wrong with the machine, if it could run no round now.
     pub machine: Option<String>,
-    /// The round that holds the pipeline's concurrency group, if another does.
-    pub group: Option<String>,
 }
 
 /// A pipeline whose schedules are looked at.
@@ -224,9 +224,11 @@ impl Timetable {
         let ticks = self.next_tick(now, scheduled).map(|(_, due)| due);
         let deadlines =
             lane.into_iter().flat_map(|lane| &lane.waiting).filter_map(|waiting| waiting.deadline);
-        let resume =
-            lane.and_then(|lane| lane.open.as_ref()).map(OpenRound::resume_at).filter(|at| *at > now);
-        ticks.into_iter().chain(deadlines).chain(resume).min()
+        let open = lane.and_then(|lane| lane.open.as_ref());
+        let resume = open.map(OpenRound::resume_at).filter(|at| *at > now);
+        // By then it must not wait for its group any more.
+        let start = open.and_then(|open| open.deadline).filter(|at| *at >= now);
+        ticks.into_iter().chain(deadlines).chain(resume).chain(start).min()
     }
 }
 
@@ -374,6 +376,11 @@ impl Decision {
             RoundSight::Ended { exit_code } => {
                 self.say(TickEvent::TickEnded { round_id, exit_code, detail: None });
             }
+            RoundSight::Queued if self.is_past(open.deadline) => {
+                let end = give_up("its deadline passed while it waited for its concurrency group");
+                self.say(TickEvent::RoundCancelled { round_id, tick: None });
+                self.say(end);
+            }
             RoundSight::Absent | RoundSight::Unfinished if open.is_cancelled => {
                 self.say(give_up("it was cancelled"));
             }
@@ -386,7 +393,7 @@ impl Decision {
             RoundSight::Absent | RoundSight::Unfinished if may_resume && sight.machine.is_none() => {
                 self.say(TickEvent::RoundTakenUp { round_id, resumes: open.resumes + 1 });
             }
-            RoundSight::Running | RoundSight::Absent | RoundSight::Unfinished => {}
+            RoundSight::Running | RoundSight::Queued | RoundSight::Absent | RoundSight::Unfinished => {}
         }
     }
 
@@ -559,12 +566,8 @@ impl Decision {
             return;
         }
         let Some(next) = self.lane.waiting.first().cloned() else { return };
-        let against = match (&sight.machine, &sight.group) {
-            (Some(why), _) => Some((TickReason::Machine, why)),
-            (None, Some(round)) => Some((TickReason::Group, round)),
-            (None, None) => None,
-        };
-        if let Some((reason, why)) = against {
+        if let Some(why) = &sight.machine {
+            let reason = TickReason::Machine;
             if next.reason != reason || next.detail.as_ref() != Some(why) {
                 self.say(WaitingTick { reason, detail: Some(why.clone()), ..next }.line());
             }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::KeeperSettings;
 use super::pipelines::ScheduledPipeline;
-use crate::adapters::store::{RoundDirectory, TickJournal};
+use crate::adapters::store::{RoundDirectory, TickJournal, group_wait};
 use crate::artifact::{RoundState, TickEvent, layout};
 use crate::error::{Error, ExitCode};
 use crate::model::{Fault, RoundId, RoundTick, ScheduleId};
@@ -57,6 +57,19 @@ impl Rounds {
 
     /// How it stands with a round that a tick started.
     pub(super) fn sight(&mut self, open: &OpenRound, now: Timestamp) -> RoundSight {
+        let seen = self.look(open, now);
+        // Whether it waits for its group matters from its deadline on only.
+        let is_past = open.deadline.is_some_and(|deadline| now > deadline);
+        if seen == RoundSight::Running
+            && is_past
+            && matches!(group_wait(&self.data_dir, &open.round_id), Ok(Some(_)))
+        {
+            return RoundSight::Queued;
+        }
+        seen
+    }
+
+    fn look(&mut self, open: &OpenRound, now: Timestamp) -> RoundSight {
         while let Some(Ok(end)) = self.waits.try_join_next() {
             self.note_end(&end);
         }

@@ -7,6 +7,7 @@ mod docs;
 mod doctor;
 mod gc;
 mod golden;
+mod groups;
 mod job;
 mod layers;
 mod metrics;

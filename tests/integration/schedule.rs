@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// A data directory, its pipelines and nothing else: rounds of one step on the controller.
-struct Place(tempfile::TempDir);
+pub(super) struct Place(tempfile::TempDir);
 
 const HOURLY: &str = "name: quick
 on: { schedule: [{ cron: '0 * * * *' }] }
@@ -17,35 +17,35 @@ jobs: { a: { runs-on: controller, steps: [{ run: 'true' }] } }
 ";
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let place = Self(tempfile::tempdir().expect("temp dir"));
         std::fs::create_dir(place.path("pipelines")).expect("a folder");
         std::fs::create_dir(place.path("runners")).expect("a folder");
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn pipeline(&self, text: &str) -> &Self {
+    pub(super) fn pipeline(&self, text: &str) -> &Self {
         std::fs::write(self.path("pipelines/quick.yml"), text).expect("written");
         self
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cacheon"));
         command.current_dir(self.0.path()).env_remove("CACHEON_DATA").env("NO_COLOR", "1").args(args);
         command.stdin(Stdio::null());
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(super) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("the program starts")
     }
 
     /// Looks at an instant; gives the exit code and what was said.
-    fn tick(&self, at: &str) -> (Option<i32>, String) {
+    pub(super) fn tick(&self, at: &str) -> (Option<i32>, String) {
         let output = self.run(&["schedule", "tick", "--at", at]);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
@@ -65,7 +65,7 @@ impl Place {
         serde_json::from_str(&text).expect("rows")
     }
 
-    fn outcomes(&self) -> Vec<String> {
+    pub(super) fn outcomes(&self) -> Vec<String> {
         let word = |row: &Value| {
             let reason = row["reason"].as_str().map(|reason| format!(" {reason}")).unwrap_or_default();
             format!("{}{reason}", row["outcome"].as_str().expect("an outcome"))
@@ -74,7 +74,7 @@ impl Place {
     }
 }
 
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = look() {

@@ -199,6 +199,22 @@ pub(super) fn wait_for_lock(file: &File, path: &Path) -> io::Result<()> {
     Ok(rustix::fs::flock(file, FlockOperation::LockExclusive)?)
 }
 
+/// Waits until nobody has a lock for itself.
+pub(super) fn wait_for_shared_lock(file: &File, path: &Path) -> io::Result<()> {
+    pass(Operation::Lock, path)?;
+    Ok(rustix::fs::flock(file, FlockOperation::LockShared)?)
+}
+
+/// Whether somebody has a lock for itself; in the way of others for a moment.
+pub(super) fn is_locked(file: &File, path: &Path) -> io::Result<bool> {
+    pass(Operation::Lock, path)?;
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The size of a file, in bytes.
 pub(super) fn len(path: &Path) -> io::Result<u64> {
     pass(Operation::Read, path)?;

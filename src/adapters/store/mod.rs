@@ -8,6 +8,7 @@
 pub mod archive;
 mod derive;
 mod disk;
+mod groups;
 mod health;
 mod journal;
 mod removal;
@@ -33,6 +34,7 @@ use crate::model::RoundId;
 pub use derive::Derivation;
 #[cfg(test)]
 pub(crate) use disk::faults;
+pub use groups::{Ahead, Displaces, Group, Member, Place, group_wait};
 pub use health::RoundsHealth;
 pub(super) use health::health;
 #[cfg(test)]
@@ -91,6 +93,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Id of the process, where the lock file names it.
         holder: Option<u32>,
+    },
+    /// A concurrency group has as many waiting rounds as it may have.
+    #[error("{waiting} rounds of the concurrency group `{group}` wait already: start this one when some of them are done")]
+    GroupFull {
+        /// Name of the group.
+        group: String,
+        /// How many rounds wait.
+        waiting: usize,
     },
     /// A path leads out of the round's directory, or through something that is neither file nor directory.
     #[error("`{path}` is not a path inside the round's directory")]
@@ -307,11 +317,7 @@ impl RoundDirectory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             opened => opened.map_err(io_error("open", &path))?,
         };
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(false),
-            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(true),
-            Err(error) => Err(io_error("lock", &path)(error.into())),
-        }
+        disk::is_locked(&file, &path).map_err(io_error("lock", &path))
     }
 
     /// The lock's file, locked. Who holds it has not said so at once: it is asked again until it says who it is.

@@ -64,9 +64,11 @@ pub fn round_detail(directory: &RoundDirectory) -> RoundDetail {
     };
     let phase = match journal.end {
         Some(end) => RoundPhase::Ended(end.conclusion),
-        None if directory.holder().is_some() => RoundPhase::Running,
-        None => RoundPhase::Interrupted,
+        None if directory.holder().is_none() => RoundPhase::Interrupted,
+        None if journal.group_wait.is_some() => RoundPhase::Waiting,
+        None => RoundPhase::Running,
     };
+    let waits_for = journal.group_wait.map(|wait| wait.behind).filter(|_| phase == RoundPhase::Waiting);
     let winner = leaderboard.first().filter(|row| row.score > 0.0).map(|row| Winner {
         hotkey: row.hotkey.clone(),
         image: row.image.clone(),
@@ -85,6 +87,7 @@ pub fn round_detail(directory: &RoundDirectory) -> RoundDetail {
         started_at: file.map(|file| file.started_at).or_else(|| journal.started_at.map(|at| at.to_string())),
         ended_at: journal.end.map(|end| end.at.to_string()),
         state: phase,
+        waits_for,
         winner,
         is_sealed: directory.is_sealed(),
         problem: warnings.first().cloned(),

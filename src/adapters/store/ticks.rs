@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::{JournalWriter, StoreError, artifact_error, disk, io_error, whole};
 use crate::artifact::journal::{self, Event as _};
 use crate::artifact::{JournalLine, Replay, TickEvent, digest, layout};
+use crate::model::RoundId;
 
 /// Largest journal of ticks that is read, in bytes: some millions of ticks.
 const MAX_TICKS: u64 = 1 << 30;
@@ -102,6 +103,25 @@ impl TickJournal {
                 Ok(Some((target, text)))
             }
         }
+    }
+
+    /// Marks a round as one that is not to be taken up again, if a tick started it.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or the disk refuses the line.
+    pub fn cancel_round(data_dir: &Path, round_id: &RoundId, now: Timestamp) -> Result<(), StoreError> {
+        let mut journal = Self::of(data_dir);
+        if !journal.directory.exists() {
+            return Ok(());
+        }
+        let mut turn = journal.turn()?;
+        let is_its = |line: &JournalLine<TickEvent>| {
+            matches!(&line.event, TickEvent::TickFired { round_id: started, .. } if started == round_id)
+        };
+        if turn.lines().iter().any(is_its) {
+            turn.append(now, &[TickEvent::RoundCancelled { round_id: round_id.clone(), tick: None }])?;
+        }
+        Ok(())
     }
 
     /// Waits for a turn, and reads what others wrote since the last one.

@@ -23,6 +23,7 @@ const RETRIED: Fate =
     Effect("src/job/tests.rs", "a_step_is_tried_again_by_fault_and_no_more_often_than_told");
 const SCHEDULED: &str = "src/schedule/tests.rs";
 const TICKS: &str = "src/schedule/timetable/tests.rs";
+const GROUPS: &str = "tests/integration/groups.rs";
 const STEPS: &str = "src/job/tests.rs";
 
 const KEYS: &[(&str, &str, Fate)] = &[
@@ -31,8 +32,11 @@ const KEYS: &[(&str, &str, Fate)] = &[
     ("pipeline", "on", PLANS),
     ("pipeline", "env", Effect(STEPS, "a_step_sees_the_environment_of_all_levels")),
     ("pipeline", "defaults", Effect(STEPS, "a_job_that_takes_too_long_ends")),
-    ("pipeline", "concurrency", Refused("concurrency: x\njobs: {a: {steps: [{run: echo}]}}\n")),
+    ("pipeline", "concurrency", Effect(GROUPS, "of_the_rounds_that_wait_the_newest_stays")),
     ("pipeline", "jobs", PLANS),
+    ("concurrency", "group", Effect(GROUPS, "rounds_of_other_groups_do_not_wait")),
+    ("concurrency", "queue", Effect(GROUPS, "rounds_of_a_group_run_in_the_order_they_came")),
+    ("concurrency", "cancel-in-progress", Effect(GROUPS, "a_new_round_can_take_the_place_of_the_running_one")),
     ("on", "schedule", Effect(TICKS, "a_tick_fires_once_in_its_minute")),
     (
         "on",
@@ -187,7 +191,7 @@ pub(super) fn kind(what: &str) -> String {
 
 /// Keys below a key that is refused: their effect comes with it.
 fn is_below_refused(mapping: &str) -> bool {
-    ["concurrency", "machine"].contains(&mapping)
+    mapping == "machine"
 }
 
 #[test]

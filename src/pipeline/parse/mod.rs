@@ -68,9 +68,7 @@ fn pipeline(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Pipeline> {
     let triggers = fields.take("on").map(|slot| trigger::triggers(decoder, slot)).unwrap_or_default();
     let env = fields.take("env").map(|slot| env(decoder, slot)).unwrap_or_default();
     let defaults = fields.take("defaults").map(|slot| defaults(decoder, slot)).unwrap_or_default();
-    let concurrency = fields
-        .take_planned("concurrency", "rounds do not wait for each other", decoder)
-        .and_then(|slot| trigger::concurrency(decoder, slot));
+    let concurrency = fields.take("concurrency").and_then(|slot| trigger::concurrency(decoder, slot));
     let jobs =
         fields.require("jobs", decoder).map(|slot| job::jobs(decoder, slot, &defaults)).unwrap_or_default();
     fields.finish(decoder);

@@ -223,17 +223,25 @@ fn a_round_is_not_taken_up_after_its_deadline_or_when_it_was_cancelled() {
 }
 
 #[test]
-fn a_bad_machine_or_a_busy_group_postpones_the_round_and_says_so_once() {
+fn a_bad_machine_postpones_the_round_and_says_so_once() {
     let mut lab = Lab::new(vec![schedule("0 * * * *", "UTC")], "2026-03-01T00:00:00Z");
     lab.sight.machine = Some("3 of 4 GPUs".to_owned());
     assert_eq!(lab.look("2026-03-01T01:00:00Z"), ["seen 0 * * * *", "01:00 waits machine"]);
     assert_eq!(lab.look("2026-03-01T01:01:00Z"), [] as [&str; 0]);
+    assert_eq!(lab.look("2026-03-01T02:00:00Z"), ["01:00 skipped newer-waiting", "02:00 waits machine"]);
     lab.sight.machine = None;
-    lab.sight.group = Some("other-1".to_owned());
-    assert_eq!(lab.look("2026-03-01T01:02:00Z"), ["01:00 waits group"]);
-    assert_eq!(lab.look("2026-03-01T02:00:00Z"), ["01:00 skipped newer-waiting", "02:00 waits group"]);
-    lab.sight.group = None;
     assert_eq!(lab.look("2026-03-01T02:00:30Z"), ["02:00 fires"]);
+}
+
+#[test]
+fn a_round_that_waits_for_its_group_is_given_up_at_its_deadline() {
+    let mut hourly = schedule("0 * * * *", "UTC");
+    hourly.deadline = Some(Duration::from_mins(30));
+    let mut lab = Lab::new(vec![hourly], "2026-03-01T00:00:00Z");
+    assert_eq!(lab.look("2026-03-01T01:00:00Z"), ["seen 0 * * * *", "01:00 fires"]);
+    lab.round(Some(RoundSight::Queued));
+    assert_eq!(lab.look("2026-03-01T01:29:00Z"), [] as [&str; 0]);
+    assert_eq!(lab.look("2026-03-01T01:31:00Z"), ["cancelled", "ended 130"]);
 }
 
 #[test]
