@@ -80,7 +80,7 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
     /// A file named on the command line cannot be read.
-    #[error("cannot read `{path}`: {source}")]
+    #[error("cannot read `{path}`")]
     Unreadable {
         /// The file that was to be read.
         path: PathBuf,

@@ -19,6 +19,7 @@ use crate::artifact::{JournalLine, TickEvent};
 use crate::error::Error;
 use crate::report::doctor::Severity;
 use crate::report::doctor::checks::{RunnerFacts, check_data, check_disk, check_runner};
+use crate::report::text::error_chain;
 use crate::schedule::timetable::{Lane, Scheduled, Sight, Timetable};
 
 use hooks::Hooks;
@@ -138,7 +139,7 @@ impl Keeper {
                 timetable.apply(now, &event);
                 let open = timetable.lanes().get(&pipeline.name).and_then(|lane| lane.open.as_ref());
                 if let Err(error) = self.rounds.act(&event, open, pipeline) {
-                    look.notes.push(error.to_string());
+                    look.notes.push(error_chain(&error));
                 }
                 self.hooks.tell(&event, pipeline);
                 look.decided.push(event);
@@ -175,6 +176,11 @@ impl Keeper {
     /// The pipelines that are looked after, as they were read last.
     pub fn pipelines(&self) -> &[ScheduledPipeline] {
         self.pipelines.known()
+    }
+
+    /// Number of watched files that are broken, with or without a last good version.
+    pub fn broken_files(&self) -> u32 {
+        self.pipelines.broken_files()
     }
 
     /// Whether a round of ours runs, or somebody else's that its pipeline's schedule waits for.

@@ -1,15 +1,23 @@
 //! `cacheon lint`: every mistake of a file, underlined, before anything runs.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Session, print, read_source, say, yaml_files};
+use crate::adapters::store::list_rounds;
 use crate::error::{Error, ExitCode};
-use crate::pipeline::Pipeline;
+use crate::model::Conclusion;
 use crate::pipeline::diagnostic::Diagnostics;
 use crate::pipeline::runner::RunnerSpec;
+use crate::pipeline::{Parsed, Pipeline};
+use crate::report::{RoundPhase, RoundSummary};
+
+/// How many rounds of the past say how long one takes.
+const ROUNDS: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -46,9 +54,11 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
         return Err(Error::Usage("no files named, and no `pipelines/` or `runners/` here".to_owned()));
     }
     let runners = runners_in(&arguments.runners)?;
-    let mut findings = Vec::new();
+    let (mut findings, mut schedules) = (Vec::new(), Vec::new());
     for file in &files {
-        findings.push(diagnostics_of(file, &runners)?);
+        let looked = look_at(file, &runners, session)?;
+        findings.push(looked.findings);
+        schedules.extend(looked.schedules);
     }
     let has_errors = findings.iter().any(Diagnostics::has_errors);
     match if arguments.json { Format::Json } else { arguments.format } {
@@ -57,6 +67,9 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
             let drawn = findings.iter().filter(|found| !found.items.is_empty());
             let drawn: Vec<String> = drawn.map(|found| found.render(color) + "\n").collect();
             print(&drawn.join("\n"))?;
+            for line in schedules {
+                say(&line);
+            }
             let count: usize = findings.iter().map(|found| found.items.len() + found.omitted).sum();
             say(&format!("{} looked at, {}", plural(files.len(), "file"), plural(count, "finding")));
         }
@@ -83,22 +96,51 @@ fn runners_in(folder: &Path) -> Result<Vec<RunnerSpec>, Error> {
     Ok(runners)
 }
 
-fn diagnostics_of(file: &Path, runners: &[RunnerSpec]) -> Result<Diagnostics, Error> {
+/// What there is to say of a file.
+struct Looked {
+    findings: Diagnostics,
+    /// When its rounds start, a line for each schedule.
+    schedules: Vec<String>,
+}
+
+fn look_at(file: &Path, runners: &[RunnerSpec], session: &Session) -> Result<Looked, Error> {
     let source = read_source(file)?;
-    let is_runner = file.parent().is_some_and(|folder| folder.ends_with("runners"));
-    Ok(if is_runner {
-        RunnerSpec::parse(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)
-    } else {
-        match Pipeline::parse(&source) {
-            Err(errors) => errors,
-            // Where no runner is known, nothing can be said about labels.
-            Ok(parsed) if runners.is_empty() => parsed.warnings,
-            Ok(parsed) => {
-                let unanswered = parsed.value.unanswered(runners);
-                Diagnostics::new(&source, unanswered.into_iter().chain(parsed.warnings.items).collect())
-            }
-        }
-    })
+    let only = |findings| Looked { findings, schedules: Vec::new() };
+    if file.parent().is_some_and(|folder| folder.ends_with("runners")) {
+        return Ok(only(RunnerSpec::parse(&source).map_or_else(|errors| errors, |parsed| parsed.warnings)));
+    }
+    let Parsed { value: pipeline, warnings } = match Pipeline::parse(&source) {
+        Err(errors) => return Ok(only(errors)),
+        Ok(parsed) => parsed,
+    };
+    // Where no runner is known, nothing can be said about labels.
+    let mut items = if runners.is_empty() { Vec::new() } else { pipeline.unanswered(runners) };
+    items.extend(warnings.items);
+    if !pipeline.schedules.is_empty() {
+        let usual = usual_duration(&session.data, &pipeline.name);
+        items.extend(pipeline.schedule_advice(Timestamp::now(), usual));
+    }
+    let schedules = pipeline.schedules.iter();
+    let schedules = schedules.map(|schedule| format!("{}: {}", source.path, schedule.runs())).collect();
+    Ok(Looked { findings: Diagnostics::new(&source, items), schedules })
+}
+
+/// How long the rounds of a pipeline took, as the median of the last ones that were done; none where there are none.
+fn usual_duration(data: &Path, pipeline: &str) -> Option<Duration> {
+    // A data directory that cannot be read is no mistake of the pipeline; `doctor` says what is wrong with it.
+    let rounds = list_rounds(data).unwrap_or_default();
+    let is_its = |round: &&RoundSummary| {
+        round.pipeline.as_deref() == Some(pipeline)
+            && round.parent.is_none()
+            && round.state == RoundPhase::Ended(Conclusion::Success)
+    };
+    let took = |round: &RoundSummary| {
+        let at = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
+        Duration::try_from(at(&round.ended_at)?.duration_since(at(&round.started_at)?)).ok()
+    };
+    let mut took: Vec<Duration> = rounds.iter().filter(is_its).filter_map(took).take(ROUNDS).collect();
+    took.sort_unstable();
+    took.get(took.len() / 2).copied()
 }
 
 fn plural(count: usize, noun: &str) -> String {

@@ -70,6 +70,9 @@ codes! {
     ScheduleInputs = "L062": "a schedule whose rounds would lack an input, or have a wrong one",
     RepeatedSchedule = "L063": "a schedule that stands twice",
     EitherDay = "L064": "a cron line that restricts both day fields: a day of either counts",
+    FullHour = "L065": "a schedule that fires at minute 0, when many others do",
+    ClockChanges = "L066": "a schedule one of whose next ticks a clock change moves or repeats",
+    ShortInterval = "L067": "a schedule whose ticks are closer together than its rounds usually take",
     Evaluation = "E001": "an expression failed while the pipeline ran",
 }
 

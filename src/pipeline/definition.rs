@@ -79,6 +79,23 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// Name of the time zone.
+    pub fn zone_name(&self) -> &str {
+        self.timezone.iana_name().unwrap_or("UTC")
+    }
+
+    /// When rounds start, in words: `runs at 00:17, 12:17 UTC`.
+    pub fn runs(&self) -> String {
+        let mut fields = self.cron.as_str().split_ascii_whitespace().skip(2);
+        let days = match (self.cron.is_daily(), fields.next(), fields.next(), fields.next()) {
+            (false, Some(day), Some(month), Some(weekday)) => {
+                format!(", on days of `{day} {month} {weekday}` (day of the month, month, weekday)")
+            }
+            _ => String::new(),
+        };
+        format!("runs {} {}{days}", self.cron.times_of_day(), self.zone_name())
+    }
+
     /// A schedule with nothing said but its instants.
     pub fn plain(cron: Cron, timezone: TimeZone) -> Self {
         Self {

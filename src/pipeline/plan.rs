@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::code::Code;
 use super::contexts::{ContextName, KnownContexts, Site};
-use super::definition::{InputDecl, InputType, Job, Pipeline, Step, StepAction};
+use super::definition::{InputDecl, InputType, Job, Pipeline, Schedule, Step, StepAction};
 use super::diagnostic::Diagnostic;
 use super::expr::{ExprError, Status, TermKind, Value};
 use super::matrix::{self, Emptiness};
@@ -18,10 +18,23 @@ use super::template::{self, Template, TemplateTree};
 pub struct Plan {
     /// Name of the pipeline.
     pub name: String,
+    /// The schedules by which rounds start.
+    pub schedules: Vec<PlannedSchedule>,
     /// The inputs that can be set when it is started.
     pub inputs: Vec<PlannedInput>,
     /// The jobs; each stands after all it needs.
     pub jobs: Vec<PlannedJob>,
+}
+
+/// A schedule by which rounds start.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlannedSchedule {
+    /// The cron line.
+    pub cron: String,
+    /// Name of the time zone.
+    pub timezone: String,
+    /// When rounds start, in words.
+    pub runs: String,
 }
 
 /// Something that can be set when the pipeline is started.
@@ -103,7 +116,8 @@ impl Plan {
         }
         let inputs = pipeline.inputs.iter().map(PlannedInput::of).collect();
         if findings.is_empty() {
-            Ok(Self { name: pipeline.name.clone(), inputs, jobs })
+            let schedules = pipeline.schedules.iter().map(PlannedSchedule::of).collect();
+            Ok(Self { name: pipeline.name.clone(), schedules, inputs, jobs })
         } else {
             Err(findings)
         }
@@ -112,6 +126,9 @@ impl Plan {
     /// The plan as lines of text.
     pub fn text(&self) -> String {
         let mut text = format!("{}\n", self.name);
+        for schedule in &self.schedules {
+            let _ = writeln!(text, "  {}", schedule.runs);
+        }
         if !self.inputs.is_empty() {
             text.push_str("\n  inputs\n");
         }
@@ -162,6 +179,16 @@ impl Plan {
             }
         }
         text
+    }
+}
+
+impl PlannedSchedule {
+    fn of(schedule: &Schedule) -> Self {
+        Self {
+            cron: schedule.cron.as_str().to_owned(),
+            timezone: schedule.zone_name().to_owned(),
+            runs: schedule.runs(),
+        }
     }
 }
 

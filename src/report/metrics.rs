@@ -23,6 +23,8 @@ pub struct MetricsFacts {
     pub looked_at: Option<Timestamp>,
     /// The file system of the data directory; none where it cannot be asked.
     pub disk: Option<DiskRoom>,
+    /// Number of watched files that are broken, with or without a last good version.
+    pub broken_files: u32,
     /// The pipelines, by name.
     pub pipelines: BTreeMap<String, PipelineMetrics>,
 }
@@ -142,6 +144,9 @@ pub fn metrics_text(facts: &MetricsFacts, now: Timestamp) -> String {
     let looked = facts.looked_at.map(|at| (Vec::new(), seconds(at)));
     page.metric(("cacheon_last_look_timestamp_seconds", Kind::Gauge, look), looked);
     let free = "Bytes that may still be written on the file system of the data directory.";
+    let broken = [(Vec::new(), f64::from(facts.broken_files))];
+    let help = "Number of watched files that are broken, with or without a last good version.";
+    page.metric(("cacheon_broken_files", Kind::Gauge, help), broken);
     let room = facts.disk.map(|disk| (Vec::new(), disk.free_bytes as f64));
     page.metric(("cacheon_disk_free_bytes", Kind::Gauge, free), room);
     let size = facts.disk.map(|disk| (Vec::new(), disk.size_bytes as f64));
@@ -364,6 +369,7 @@ mod tests {
         let facts = MetricsFacts {
             version: "0.1.0".to_owned(),
             looked_at: Timestamp::from_second(380).ok(),
+            broken_files: 2,
             disk: Some(DiskRoom { free_bytes: 5_000_000_000_000, size_bytes: 9_007_199_254_740_992 }),
             pipelines,
         };

@@ -147,7 +147,7 @@ impl ScheduleId {
         Self {
             pipeline: pipeline.to_owned(),
             cron: schedule.cron.as_str().to_owned(),
-            timezone: schedule.timezone.iana_name().unwrap_or("UTC").to_owned(),
+            timezone: schedule.zone_name().to_owned(),
         }
     }
 }
@@ -323,6 +323,16 @@ fn next_tick(id: &ScheduleId, schedule: &Schedule, after: Timestamp) -> Option<(
     Some(with_jitter(TickId { schedule: id.clone(), nominal: next.timestamp() }, schedule.jitter))
 }
 
+/// The nominal instant up to which the ticks of a schedule were due by an instant: later ones may still be delayed by it.
+fn begun_by(id: &ScheduleId, schedule: &Schedule, at: Timestamp) -> Timestamp {
+    let longest = SignedDuration::try_from(schedule.jitter).unwrap_or(SignedDuration::ZERO);
+    let mut nominal = at.saturating_sub(longest).unwrap_or(at);
+    while let Some((tick, _)) = next_tick(id, schedule, nominal).filter(|(_, due)| *due <= at) {
+        nominal = tick.nominal;
+    }
+    nominal
+}
+
 fn with_jitter(tick: TickId, jitter: Duration) -> (TickId, Timestamp) {
     let delay = SignedDuration::try_from(jitter_of(&tick, jitter)).unwrap_or(SignedDuration::MAX);
     let scheduled = tick.nominal.saturating_add(delay).unwrap_or(Timestamp::MAX);
@@ -411,10 +421,10 @@ impl Decision {
         for (schedule, handled) in gone {
             self.remove(schedule, handled);
         }
-        for schedule in ids {
-            if !self.lane.handled.contains_key(&schedule) {
-                let (path, from) = (scheduled.path.to_owned(), scheduled.from);
-                self.say(TickEvent::ScheduleSeen { schedule, path, from });
+        for (id, schedule) in ids.into_iter().zip(scheduled.schedules) {
+            if !self.lane.handled.contains_key(&id) {
+                let (path, from) = (scheduled.path.to_owned(), begun_by(&id, schedule, scheduled.from));
+                self.say(TickEvent::ScheduleSeen { schedule: id, path, from });
             }
         }
     }

@@ -74,7 +74,13 @@ impl Gatherer {
                 schedules.iter().filter_map(|schedule| next_tick((name, schedule), lane, now)).min();
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        MetricsFacts { version, looked_at: Some(now), disk: disk(&self.data_dir), pipelines }
+        MetricsFacts {
+            version,
+            looked_at: Some(now),
+            disk: disk(&self.data_dir),
+            pipelines,
+            ..MetricsFacts::default()
+        }
     }
 
     fn count(&mut self, lines: &[JournalLine<TickEvent>]) {

@@ -90,6 +90,10 @@ impl Pipelines {
         !self.stamps.is_empty()
     }
 
+    pub(super) fn broken_files(&self) -> u32 {
+        u32::try_from(self.broken.len()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn is_broken(&self, path: &str) -> bool {
         self.broken.contains_key(path)
     }

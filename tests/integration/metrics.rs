@@ -213,6 +213,8 @@ fn a_scrape_tells_what_the_schedules_came_to() {
     wait_for("broken pipeline", || {
         (parse(&get(port, "/metrics").2).get(broken).is_some_and(|flag| *flag > 0.0)).then_some(())
     });
+    let samples = parse(&get(port, "/metrics").2);
+    assert!((samples["cacheon_broken_files"] - 1.0).abs() < 0.5);
     assert_eq!((get(port, "/healthz").0, get(port, "/healthz").2), (200, "ok\n".to_owned()));
     assert_eq!(get(port, "/").0, 404);
     drop(daemon);

@@ -107,6 +107,15 @@ fn a_tick_makes_one_round_however_often_it_is_looked_at() {
     let missed = "missed newer-due";
     assert_eq!(place.outcomes(), ["fired", missed, missed, missed, "late not-watched"]);
     assert_eq!(place.rounds().len(), 2);
+    for (args, wanted) in [
+        (["lint", "pipelines/quick.yml"], "pipelines/quick.yml: runs every hour UTC"),
+        (["lint", "pipelines/quick.yml"], "L065"),
+        (["plan", "pipelines/quick.yml"], "  runs every hour UTC"),
+    ] {
+        let output = place.run(&args);
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success() && said.concat().contains(wanted), "{args:?}: {}", said.concat());
+    }
     let row = &place.ticks()[0];
     assert_eq!(
         (&row["pipeline"], &row["exit_code"], &row["resumes"]),

@@ -95,7 +95,11 @@ impl Group {
     ///
     /// # Errors
     /// When as many wait as may ([`MOST_WAITING`]), or the disk refuses.
-    pub fn enter(&self, round_id: &RoundId, displaces: Displaces) -> Result<(Place, Vec<Member>), StoreError> {
+    pub fn enter(
+        &self,
+        round_id: &RoundId,
+        displaces: Displaces,
+    ) -> Result<(Place, Vec<Member>), StoreError> {
         let _turn = self.turn()?;
         let Queue { places, next } = self.queue(Dead::Remove)?;
         let first = match displaces {
@@ -103,8 +107,7 @@ impl Group {
             Displaces::Waiting => 1,
             Displaces::All => 0,
         };
-        let displaced: Vec<&Taken> =
-            places.iter().skip(first).filter(|place| !place.is_displaced).collect();
+        let displaced: Vec<&Taken> = places.iter().skip(first).filter(|place| !place.is_displaced).collect();
         let staying = places.iter().take(first).filter(|place| !place.is_displaced).count();
         if staying > MOST_WAITING {
             return Err(StoreError::GroupFull { group: self.name.clone(), waiting: staying - 1 });
@@ -119,11 +122,7 @@ impl Group {
 
     fn place(&self, number: u64, round_id: &RoundId) -> Result<Place, StoreError> {
         let path = self.path(number);
-        let member = Member {
-            group: self.name.clone(),
-            round_id: round_id.clone(),
-            pid: std::process::id(),
-        };
+        let member = Member { group: self.name.clone(), round_id: round_id.clone(), pid: std::process::id() };
         let text = serde_json::to_vec(&member).unwrap_or_default();
         let lock = disk::open_or_create(&path).map_err(io_error("open", &path))?;
         // Nobody else has it: its number is new, and this is our turn.

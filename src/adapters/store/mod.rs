@@ -95,7 +95,9 @@ pub enum StoreError {
         holder: Option<u32>,
     },
     /// A concurrency group has as many waiting rounds as it may have.
-    #[error("{waiting} rounds of the concurrency group `{group}` wait already: start this one when some of them are done")]
+    #[error(
+        "{waiting} rounds of the concurrency group `{group}` wait already: start this one when some of them are done"
+    )]
     GroupFull {
         /// Name of the group.
         group: String,

@@ -115,9 +115,7 @@ impl TickJournal {
             return Ok(());
         }
         let mut turn = journal.turn()?;
-        let is_its = |line: &JournalLine<TickEvent>| {
-            matches!(&line.event, TickEvent::TickFired { round_id: started, .. } if started == round_id)
-        };
+        let is_its = |line: &JournalLine<TickEvent>| matches!(&line.event, TickEvent::TickFired { round_id: started, .. } if started == round_id);
         if turn.lines().iter().any(is_its) {
             turn.append(now, &[TickEvent::RoundCancelled { round_id: round_id.clone(), tick: None }])?;
         }

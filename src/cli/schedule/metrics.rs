@@ -8,6 +8,7 @@ use sd_notify::NotifyState;
 
 use crate::cli::say;
 use crate::error::Error;
+use crate::report::metrics::MetricsFacts;
 use crate::serve::{Gatherer, MetricsServer, Watched};
 use crate::ticks::Keeper;
 
@@ -54,7 +55,8 @@ impl Observer {
                 schedules: &pipeline.schedules,
                 is_broken: pipeline.broken.is_some(),
             });
-            server.looked(self.gatherer.facts(now, keeper.lines(), watched));
+            let facts = self.gatherer.facts(now, keeper.lines(), watched);
+            server.looked(MetricsFacts { broken_files: keeper.broken_files(), ..facts });
         }
         if !self.is_ready {
             self.is_ready = true;

@@ -34,6 +34,12 @@ impl Cron {
 }
 
 impl TimesOfDay {
+    /// Number of times.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.minutes.len()
+    }
+
     /// The times, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Time> + '_ {
         self.minutes.iter().map(|minute| Time::constant((minute / 60) as i8, (minute % 60) as i8, 0, 0))

@@ -36,7 +36,11 @@ const KEYS: &[(&str, &str, Fate)] = &[
     ("pipeline", "jobs", PLANS),
     ("concurrency", "group", Effect(GROUPS, "rounds_of_other_groups_do_not_wait")),
     ("concurrency", "queue", Effect(GROUPS, "rounds_of_a_group_run_in_the_order_they_came")),
-    ("concurrency", "cancel-in-progress", Effect(GROUPS, "a_new_round_can_take_the_place_of_the_running_one")),
+    (
+        "concurrency",
+        "cancel-in-progress",
+        Effect(GROUPS, "a_new_round_can_take_the_place_of_the_running_one"),
+    ),
     ("on", "schedule", Effect(TICKS, "a_tick_fires_once_in_its_minute")),
     (
         "on",

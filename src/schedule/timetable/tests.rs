@@ -278,6 +278,14 @@ fn jitter_is_the_ticks_own() {
     assert!(due > at("2026-03-01T01:00:00Z") && due < at("2026-03-01T01:10:00Z"), "{due}");
     assert_eq!(lab.look_at(due.saturating_sub(SignedDuration::from_millis(1)).expect("earlier")), []);
     assert_eq!(lab.look_at(due).iter().map(word).collect::<Vec<_>>(), ["01:00 fires"]);
+    // Who looks for the first time while a tick is delayed still has it before him, and has not missed it when it is past.
+    let second = SignedDuration::from_secs(1);
+    for (from, fires) in [(due - second, true), (due, false)] {
+        let mut late = Lab::new(lab.schedules.clone(), &from.to_string());
+        late.look_at(from);
+        let said: Vec<String> = late.look_at(due).iter().map(word).collect();
+        assert_eq!(said, if fires { &["01:00 fires"][..] } else { &[] }, "{from}");
+    }
 }
 
 /// The instants of a line whose minutes and hours are given, by trying every minute: without a cron parser.
