@@ -144,7 +144,7 @@ pub fn metrics_text(facts: &MetricsFacts, now: Timestamp) -> String {
     let looked = facts.looked_at.map(|at| (Vec::new(), seconds(at)));
     page.metric(("cacheon_last_look_timestamp_seconds", Kind::Gauge, look), looked);
     let free = "Bytes that may still be written on the file system of the data directory.";
-    let broken = [(Vec::new(), f64::from(facts.broken_files))];
+    let broken = facts.looked_at.map(|_| (Vec::new(), f64::from(facts.broken_files)));
     let help = "Number of watched files that are broken, with or without a last good version.";
     page.metric(("cacheon_broken_files", Kind::Gauge, help), broken);
     let room = facts.disk.map(|disk| (Vec::new(), disk.free_bytes as f64));

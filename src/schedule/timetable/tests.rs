@@ -271,10 +271,10 @@ fn two_schedules_of_one_instant_start_one_round() {
 #[test]
 fn jitter_is_the_ticks_own() {
     let jitter = Duration::from_mins(10);
-    let mut lab = Lab::new(vec![Schedule { jitter, ..schedule("0 * * * *", "UTC") }], "2026-03-01T00:00:00Z");
-    lab.look("2026-03-01T00:00:00Z");
+    let mut lab = Lab::new(vec![Schedule { jitter, ..schedule("0 * * * *", "UTC") }], "2026-03-01T00:30:00Z");
+    lab.look("2026-03-01T00:30:00Z");
     let scheduled = Scheduled { name: "demo", path: "", schedules: &lab.schedules, from: lab.from };
-    let due = Timetable::of(&lab.lines).next_look(at("2026-03-01T00:00:00Z"), &scheduled).expect("a tick");
+    let due = Timetable::of(&lab.lines).next_look(at("2026-03-01T00:30:00Z"), &scheduled).expect("a tick");
     assert!(due > at("2026-03-01T01:00:00Z") && due < at("2026-03-01T01:10:00Z"), "{due}");
     assert_eq!(lab.look_at(due.saturating_sub(SignedDuration::from_millis(1)).expect("earlier")), []);
     assert_eq!(lab.look_at(due).iter().map(word).collect::<Vec<_>>(), ["01:00 fires"]);
