@@ -47,6 +47,14 @@ pub enum ScorerError {
     },
 }
 
+impl ScorerError {
+    /// Whether the scorer refused what it was asked, and is well: the question is at fault, not the scorer.
+    pub fn is_refusal(&self) -> bool {
+        // Bad request, content too large, unprocessable content: the statuses that speak of the request's content.
+        matches!(self, Self::Status { status: 400 | 413 | 422, .. })
+    }
+}
+
 /// A connection to a scorer.
 #[derive(Debug, Clone)]
 pub struct Scorer {

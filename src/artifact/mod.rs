@@ -33,7 +33,7 @@ pub use journal::{
     JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, Replay, RoundStart,
     StepKind, Tail, TakenLeg,
 };
-pub use parquet_file::{TableContext, decode, encode};
+pub use parquet_file::{GROUP_ROWS, TableContext, decode, encode};
 pub use retention::{Extent, Fate, Keep, KnownRound, Retention, StayReason, fates};
 pub use round_file::{ParentRound, RoundFile, RunnerFile, SharedFile};
 pub use round_state::{

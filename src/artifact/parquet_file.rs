@@ -20,7 +20,7 @@ use super::{ArtifactError, FormatVersion, Projection, Table};
 use crate::model::RoundId;
 
 /// Number of rows in a row group: small enough to skip by statistics, large enough to compress.
-pub(super) const GROUP_ROWS: usize = 50_000;
+pub const GROUP_ROWS: usize = 50_000;
 /// Compression level of zstd: the file is written once and read often.
 const ZSTD_LEVEL: i32 = 6;
 /// The name of the program that wrote the file, in the form that Parquet readers parse.

@@ -12,7 +12,7 @@ use super::parquet_file::properties;
 use super::{ArtifactError, Table, TableContext};
 
 /// A row group is written once it holds this many bytes, if it does not have its full number of rows before.
-const GROUP_BYTES: usize = 32 << 20;
+const GROUP_BYTES: usize = 8 << 20;
 /// Number of rows laid out as columns at a time.
 const BATCH_ROWS: usize = 4096;
 
@@ -50,6 +50,19 @@ impl<T: Table, W: Write + Send> TableWriter<T, W> {
             }
         }
         Ok(())
+    }
+
+    /// Takes the next full row group, or the last one: as [`super::encode`] lays it out, to the byte.
+    ///
+    /// # Errors
+    /// Where `out` refuses what is written.
+    pub fn write_group(&mut self, rows: &[T]) -> Result<(), ArtifactError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<&T> = rows.iter().collect();
+        self.writer.write(&T::to_batch(&rows)?).map_err(refused::<T>)?;
+        self.writer.flush().map_err(refused::<T>)
     }
 
     /// Ends the file and gives back what it was written to.
@@ -124,5 +137,18 @@ mod tests {
         };
         check(60_000, 1);
         check(700, 50_000);
+    }
+
+    #[test]
+    fn groups_give_the_bytes_of_the_whole_table() {
+        let round_id = "r".parse().expect("an id");
+        let context = TableContext { round_id: &round_id };
+        let rows: Vec<StreamRow> = pieces(120_000, 1).collect();
+        let mut writer = TableWriter::new(Vec::new(), &context).expect("opens");
+        rows.chunks(GROUP_ROWS).for_each(|rows| writer.write_group(rows).expect("writes"));
+        writer.write_group(&[]).expect("writes nothing");
+        assert!(
+            writer.finish().expect("closes") == crate::artifact::encode(&rows, &context).expect("encodes")
+        );
     }
 }

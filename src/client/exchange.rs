@@ -16,11 +16,10 @@ use tokio::net::TcpStream;
 
 use super::stamped::{StampedStream, Stamps};
 use crate::measure::capture::{Capture, End, Piece};
+use crate::measure::{AnswerBounds, BodyKind, Excess, Meter};
 
-/// A body of more bytes than this is no answer: 256 tokens with 20 alternatives each take about 1 MiB.
-const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
-/// A body of more pieces than this is no answer either; each costs memory beside its bytes.
-const MAX_READS: usize = 262_144;
+/// Status line and headers of more bytes than this are no answer, and no single read brings more.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// The server and the path that requests are sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +34,15 @@ pub struct Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(pub Duration);
 
+/// The most that one request may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Of time.
+    pub deadline: Deadline,
+    /// Of the answer.
+    pub answer: AnswerBounds,
+}
+
 /// Sends one request on a fresh connection and keeps all that comes back.
 ///
 /// The connection is open and the body serialised before the clock starts, so nothing about the prompt
@@ -42,16 +50,13 @@ pub struct Deadline(pub Duration);
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection; what had come is lost.
-pub(super) async fn exchange(
-    target: &Target,
-    body: Bytes,
-    origin: Instant,
-    Deadline(limit): Deadline,
-) -> Capture {
+pub(super) async fn exchange(target: &Target, body: Bytes, origin: Instant, limits: Limits) -> Capture {
+    let Limits { deadline: Deadline(limit), answer } = limits;
     let started = Instant::now();
     let stamps = Stamps::new(origin);
     let mut capture = Capture::default();
-    let outcome = tokio::time::timeout(limit, attempt(target, body, &stamps, &mut capture)).await;
+    let receiving = Receiving { stamps: &stamps, answer, capture: &mut capture };
+    let outcome = tokio::time::timeout(limit, attempt(target, body, receiving)).await;
     let (end, detail) = match outcome {
         Ok(Ok(())) => (End::Eof, String::new()),
         Ok(Err((end, detail))) => (end, detail),
@@ -75,20 +80,26 @@ pub(super) async fn exchange(
 
 type Ended = (End, String);
 
+/// Where what comes goes, and how much of it.
+struct Receiving<'a> {
+    stamps: &'a Arc<Stamps>,
+    answer: AnswerBounds,
+    capture: &'a mut Capture,
+}
+
 /// Makes the exchange and fills the capture with stamps since the origin; the caller shifts them to the send.
-async fn attempt(
-    target: &Target,
-    body: Bytes,
-    stamps: &Arc<Stamps>,
-    capture: &mut Capture,
-) -> Result<(), Ended> {
+async fn attempt(target: &Target, body: Bytes, receiving: Receiving<'_>) -> Result<(), Ended> {
+    let Receiving { stamps, answer, capture } = receiving;
     let connecting = Instant::now();
     let connect_failed = |error: std::io::Error| (End::ConnectFailed, error.to_string());
     let stream = TcpStream::connect(target.address).await.map_err(connect_failed)?;
     stream.set_nodelay(true).map_err(connect_failed)?;
     let io = TokioIo::new(StampedStream::new(stream, Arc::clone(stamps)));
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(io).await.map_err(|error| ended(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(MAX_HEAD_BYTES)
+        .handshake(io)
+        .await
+        .map_err(|error| ended(&error))?;
     let mut connection = pin!(connection);
     capture.connect_ns = Some(nanos(connecting.elapsed()));
 
@@ -104,17 +115,23 @@ async fn attempt(
     capture.headers_ns = stamps.last_read();
     keep_head(&response, capture);
 
+    let kind = if capture.is_event_stream() { BodyKind::Events } else { BodyKind::Other };
+    let mut meter = Meter::new(answer, kind);
     let mut body = response.into_body();
-    let mut total = 0;
     while let Some(frame) = driven(&mut connection, body.frame()).await {
         let Ok(bytes) = frame.map_err(|error| ended(&error))?.into_data() else { continue };
-        total += bytes.len();
-        if total > MAX_BODY_BYTES || capture.pieces.len() >= MAX_READS {
-            return Err((End::TooLarge, format!("stopped reading after {total} bytes of body")));
-        }
         capture.pieces.push(Piece { at_ns: stamps.last_read().unwrap_or_default(), bytes: bytes.to_vec() });
+        meter.take(&bytes).map_err(|excess| (end_of(&excess, kind), excess.to_string()))?;
     }
     Ok(())
+}
+
+/// How a response ended of which too much came.
+const fn end_of(excess: &Excess, kind: BodyKind) -> End {
+    match (excess, kind) {
+        (Excess::Bytes { is_done: true, .. }, _) | (_, BodyKind::Other) => End::TooLarge,
+        _ => End::BeyondMaxTokens,
+    }
 }
 
 fn keep_head(response: &Response<Incoming>, capture: &mut Capture) {

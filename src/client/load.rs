@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::{Deadline, Target, exchange};
+use super::exchange::{Limits, Target, exchange};
 use crate::measure::capture::Capture;
 
 /// Period of the client's own heartbeat.
@@ -23,8 +23,8 @@ pub struct LoadPlan {
     pub target: Target,
     /// Serialised request bodies in order; the index is the prompt's number.
     pub bodies: Vec<Bytes>,
-    /// The most time that each request may take.
-    pub deadline: Deadline,
+    /// The most that each request may take.
+    pub limits: Limits,
 }
 
 /// How a run of requests went, beside the captures that were handed on.
@@ -80,7 +80,7 @@ async fn single_stream(plan: &LoadPlan, captures: Sender<Capture>, cancel: &Canc
     {
         let work = async {
             for (index, body) in plan.bodies.iter().enumerate() {
-                let mut capture = exchange(&plan.target, body.clone(), origin, plan.deadline).await;
+                let mut capture = exchange(&plan.target, body.clone(), origin, plan.limits).await;
                 capture.prompt_index = u32::try_from(index).unwrap_or(u32::MAX);
                 first_send.get_or_insert(capture.send_offset_ns);
                 last_end = capture.send_offset_ns + capture.end_ns;

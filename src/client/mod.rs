@@ -10,5 +10,5 @@ mod stamped;
 #[cfg(test)]
 mod tests;
 
-pub use exchange::{Deadline, Target};
+pub use exchange::{Deadline, Limits, Target};
 pub use load::{ClientHealth, LoadPlan, LoadResult, run_single_stream};

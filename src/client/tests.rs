@@ -7,8 +7,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Deadline, LoadPlan, Target, run_single_stream};
-use crate::measure::{Capture, End, ResponseBounds, observe};
+use super::{Deadline, Limits, LoadPlan, Target, run_single_stream};
+use crate::measure::{AnswerBounds, Capture, End, ResponseBounds, observe};
 use crate::model::RequestStatus;
 
 /// What a scripted server does with a connection, after it has read the request.
@@ -53,11 +53,16 @@ async fn serve(answer: &'static [&'static str], then: Then) -> (SocketAddr, Join
     (address, tasks)
 }
 
+/// What an answer of 32 tokens may take.
+fn limits(limit: Duration) -> Limits {
+    Limits { deadline: Deadline(limit), answer: AnswerBounds::of(32, 2) }
+}
+
 async fn run(address: SocketAddr, count: usize, limit: Duration) -> Vec<Capture> {
     let plan = LoadPlan {
         target: Target { address, path: "/v1/chat/completions".to_owned() },
         bodies: vec![Bytes::from_static(b"{}"); count],
-        deadline: Deadline(limit),
+        limits: limits(limit),
     };
     captures_of(plan, CancellationToken::new()).await
 }
@@ -95,6 +100,11 @@ const STOP: &str =
     "47\r\ndata: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}    \n\n\r\n";
 const REFUSAL: &str =
     "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n";
+const PAGE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ntransfer-encoding: chunked\r\n\r\n";
+/// The flood goes on with what could be the header's value, or more headers without end.
+const ENDLESS_HEAD: &str = "HTTP/1.1 200 OK\r\nx: ";
+const CLOSED: &str = "e\r\ndata: [DONE]\n\n\r\n";
 const DONE: &str = "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
 
 #[tokio::test]
@@ -104,8 +114,30 @@ async fn whatever_a_server_does_is_data() {
     check(&[HEAD, HELLO], Then::Hang, End::Timeout, RequestStatus::Timeout).await;
     check(&[], Then::Close, End::Reset, RequestStatus::TransportError).await;
     check(&["not http at all\r\n\r\n"], Then::Close, End::BadHttp, RequestStatus::ProtocolError).await;
-    check(&[HEAD], Then::Flood, End::TooLarge, RequestStatus::ProtocolError).await;
+    check(&[HEAD], Then::Flood, End::BeyondMaxTokens, RequestStatus::ProtocolError).await;
+    check(&[HEAD, HELLO, STOP, CLOSED], Then::Flood, End::TooLarge, RequestStatus::Ok).await;
+    check(&[NOT_FOUND], Then::Flood, End::TooLarge, RequestStatus::ServerError).await;
+    check(&[PAGE], Then::Flood, End::TooLarge, RequestStatus::ProtocolError).await;
+    check(&[ENDLESS_HEAD], Then::Flood, End::BadHttp, RequestStatus::ProtocolError).await;
     check(&[REFUSAL], Then::Close, End::Eof, RequestStatus::ServerError).await;
+}
+
+#[tokio::test]
+async fn reading_stops_where_an_answer_goes_beyond_max_tokens() {
+    /// An event of three entries: eleven of them are more than 32 tokens.
+    const THREE: &str = "74\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"abc\"},\"logprobs\":{\"content\":[{\"token\":\"a\"},\
+                         {\"token\":\"b\"},{\"token\":\"c\"}]}}]}\n\n\r\n";
+    let (address, _tasks) = serve(
+        &[HEAD, THREE, THREE, THREE, THREE, THREE, THREE, THREE, THREE, THREE, THREE, THREE, STOP, DONE],
+        Then::Close,
+    )
+    .await;
+    for capture in run(address, 2, Duration::from_secs(20)).await {
+        assert_eq!(capture.end, End::BeyondMaxTokens, "{}", capture.end_detail);
+        assert_eq!(capture.end_detail, "33 tokens where max-tokens allows 32");
+        // Whole as it looks where one read brought all of it.
+        assert_eq!(observe(&capture, &ResponseBounds::default()).status, RequestStatus::ProtocolError);
+    }
 }
 
 #[tokio::test]
@@ -140,7 +172,7 @@ async fn cancelling_ends_the_load_with_what_it_has() {
     let plan = LoadPlan {
         target: Target { address, path: "/".to_owned() },
         bodies: vec![Bytes::from_static(b"{}"); 5],
-        deadline: Deadline(Duration::from_mins(1)),
+        limits: limits(Duration::from_mins(1)),
     };
     cancel.cancel();
     assert_eq!(captures_of(plan, cancel).await, []);

@@ -19,6 +19,18 @@ impl<'a> Answers<'a> {
         self.requests.iter().filter(|row| row.status == RequestStatus::Ok)
     }
 
+    /// Numbers of the prompts whose answers the scorer refused, once for each answer.
+    pub(super) fn refused(&self) -> Vec<u32> {
+        let answers = self.tokens.chunk_by(|left, right| {
+            left.prompt_index == right.prompt_index && left.read_key == right.read_key
+        });
+        answers
+            .filter_map(|rows| rows.first())
+            .filter(|row| row.is_refused())
+            .map(|row| row.prompt_index)
+            .collect()
+    }
+
     /// Sums values of tokens by answer: (sum, number of values) for each.
     pub(super) fn clusters(values: impl Iterator<Item = (&'a TokenRow, f64)>) -> Vec<(f64, f64)> {
         let mut clusters: BTreeMap<(&str, u32), (f64, f64)> = BTreeMap::new();

@@ -36,6 +36,10 @@ fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_
     let (ours, theirs) = (failed(candidate), failed(control));
     // Of several control reads, as many as one read would have had.
     let expected = (theirs.share() * ours.of as f64).ceil() as usize;
+    let refused = candidate.refused();
+    if let Some(finding) = refused_by_scorer(&refused, ours.of) {
+        return finding;
+    }
     let is_fail = ours.share() > policy.failed_share && ours.hits > expected + policy.failed_excess;
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for row in candidate.requests.iter().filter(|row| row.status != RequestStatus::Ok) {
@@ -70,6 +74,25 @@ fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_
         reason,
         worst: worst(evidence.map(|row| Evidence::of_request(row.prompt_index, 1.0)).collect()),
     }
+}
+
+/// What it means that the scorer refused answers, if it did. It took all of the control's, or nothing is judged at all: so
+/// these are none of the model's, and not one is tolerated.
+fn refused_by_scorer(refused: &[u32], requests: usize) -> Option<Finding> {
+    let count = Count { hits: refused.len(), of: requests };
+    (!refused.is_empty()).then(|| Finding {
+        check: Check::Answered,
+        outcome: CheckOutcome::Fail,
+        value: Some(count.share()),
+        control: Some(0.0),
+        threshold: Some(0.0),
+        samples: requests,
+        reason: format!(
+            "the scorer takes {} of {requests} answers for none of the model's, and all of the baseline's for its answers",
+            refused.len()
+        ),
+        worst: worst(refused.iter().map(|prompt| Evidence::of_request(*prompt, 1.0)).collect()),
+    })
 }
 
 /// Checks that each answer ends by itself, or is cut at exactly `max_tokens`.
@@ -151,5 +174,45 @@ fn length(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
             if is_off && !is_fail { "; too few or too varied to be sure" } else { "" }
         ),
         worst: worst(deviations.collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TokenRow;
+
+    #[test]
+    fn one_answer_that_the_scorer_refuses_is_one_too_many() {
+        let request = |prompt_index| RequestRow {
+            prompt_index,
+            status: RequestStatus::Ok,
+            finish_reason: Some("stop".to_owned()),
+            tokens: 2,
+            ..RequestRow::default()
+        };
+        let token = |prompt_index, position| TokenRow { prompt_index, position, ..TokenRow::default() };
+        let requests: Vec<RequestRow> = (0..16).map(request).collect();
+        let scored: Vec<TokenRow> = (0..16)
+            .flat_map(|prompt| [token(prompt, 0), token(prompt, 1)])
+            .map(|row| TokenRow { scorer_rank: Some(1), scorer_logprob: Some(-0.1), ..row })
+            .collect();
+        let refused: Vec<TokenRow> = scored
+            .iter()
+            .map(|row| match row.prompt_index {
+                3 => TokenRow { scorer_rank: Some(TokenRow::REFUSED_RANK), ..token(3, row.position) },
+                _ => row.clone(),
+            })
+            .collect();
+        let control = Answers { requests: &requests, tokens: &scored };
+        let judged = |tokens: &[TokenRow]| {
+            let candidate = Answers { requests: &requests, tokens };
+            answered(&VerifyPolicy::default(), &control, &candidate)
+        };
+        assert_eq!(judged(&scored).outcome, CheckOutcome::Pass);
+        let finding = judged(&refused);
+        assert_eq!((finding.outcome, finding.samples), (CheckOutcome::Fail, 16));
+        assert!(finding.reason.starts_with("the scorer takes 1 of 16 answers"), "{}", finding.reason);
+        assert_eq!(finding.worst, [Evidence::of_request(3, 1.0)]);
     }
 }

@@ -33,9 +33,11 @@ fn margin(row: &TokenRow) -> Option<f64> {
 }
 
 fn scored<'a>(answers: &Answers<'a>) -> Option<Vec<Scored<'a>>> {
+    // An answer that the scorer refused speaks against the server elsewhere, and takes nothing from the others.
+    let asked = || answers.tokens.iter().filter(|row| !row.is_refused());
     let scored: Vec<Scored<'a>> =
-        answers.tokens.iter().filter_map(|row| margin(row).map(|margin| Scored { row, margin })).collect();
-    (!scored.is_empty() && scored.len() as f64 >= COVERAGE * answers.tokens.len() as f64).then_some(scored)
+        asked().filter_map(|row| margin(row).map(|margin| Scored { row, margin })).collect();
+    (!scored.is_empty() && scored.len() as f64 >= COVERAGE * asked().count() as f64).then_some(scored)
 }
 
 /// One kind of tokens, and the checks that are made of it.

@@ -30,7 +30,7 @@ pub use answers::Answers;
 pub use rank::{RankPolicy, Split, Standings, leaderboard};
 pub use round::{MeasuredRead, Policies, RoundEvidence, RoundOutcome, evaluate};
 pub use score::{BaselineNoise, ReadTimes, ScorePolicy, SpeedComparison, decide};
-pub use scores::{Question, TokenScore, fill_scores, kept_scores, questions};
+pub use scores::{AnswerScores, Question, TokenScore, fill_scores, kept_scores, questions};
 pub use thresholds::VerifyPolicy;
 pub use verify::{Subject, judge_answers};
 pub use weights::{WeightsPolicy, weights};

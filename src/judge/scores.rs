@@ -18,6 +18,15 @@ pub struct TokenScore {
     pub top_logprob: f64,
 }
 
+/// What the scorer said of one answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnswerScores {
+    /// The score of each of its tokens.
+    Scored(Vec<TokenScore>),
+    /// The scorer takes no such answer: it is longer than any that the model gives, or no text of the model's at all.
+    Refused,
+}
+
 /// One answer: the prompt's number and the answer's token ids.
 pub type Question = (u32, Vec<u32>);
 
@@ -38,20 +47,29 @@ pub fn questions<'a>(reads: impl IntoIterator<Item = &'a [TokenRow]>) -> Vec<Que
     questions
 }
 
-/// Fills the scorer's columns of the answers that were scored; the others stay as they are.
-pub fn fill_scores(rows: &mut [TokenRow], scores: &BTreeMap<Question, Vec<TokenScore>>) {
+/// Fills the scorer's columns of the answers that were scored or refused; the others stay as they are.
+pub fn fill_scores(rows: &mut [TokenRow], scores: &BTreeMap<Question, AnswerScores>) {
     for answer in rows.chunk_by_mut(is_same_answer) {
-        let Some(scores) = question(answer).and_then(|question| scores.get(&question)) else { continue };
-        for (row, score) in answer.iter_mut().zip(scores) {
-            row.scorer_logprob = Some(score.logprob);
-            row.scorer_rank = Some(score.rank);
-            row.scorer_top_logprob = Some(score.top_logprob);
+        match question(answer).and_then(|question| scores.get(&question)) {
+            None => {}
+            Some(AnswerScores::Refused) => {
+                for row in answer {
+                    row.scorer_rank = Some(TokenRow::REFUSED_RANK);
+                }
+            }
+            Some(AnswerScores::Scored(scores)) => {
+                for (row, score) in answer.iter_mut().zip(scores) {
+                    row.scorer_logprob = Some(score.logprob);
+                    row.scorer_rank = Some(score.rank);
+                    row.scorer_top_logprob = Some(score.top_logprob);
+                }
+            }
         }
     }
 }
 
-/// The scores that stand in the rows of answers, by question: what [`fill_scores`] filled them with.
-pub fn kept_scores(rows: &[TokenRow]) -> BTreeMap<Question, Vec<TokenScore>> {
+/// What stands in the rows of answers that were asked for, by question: what [`fill_scores`] filled them with.
+pub fn kept_scores(rows: &[TokenRow]) -> BTreeMap<Question, AnswerScores> {
     let score = |row: &TokenRow| {
         Some(TokenScore {
             logprob: row.scorer_logprob?,
@@ -59,7 +77,13 @@ pub fn kept_scores(rows: &[TokenRow]) -> BTreeMap<Question, Vec<TokenScore>> {
             top_logprob: row.scorer_top_logprob?,
         })
     };
-    let scored = |answer: &[TokenRow]| Some((question(answer)?, answer.iter().map_while(score).collect()));
+    let scored = |answer: &[TokenRow]| {
+        if answer.iter().all(TokenRow::is_refused) {
+            return Some((question(answer)?, AnswerScores::Refused));
+        }
+        let scores = answer.iter().map(score).collect::<Option<Vec<TokenScore>>>()?;
+        Some((question(answer)?, AnswerScores::Scored(scores)))
+    };
     rows.chunk_by(is_same_answer).filter_map(scored).collect()
 }
 
@@ -76,20 +100,26 @@ mod tests {
             token_id,
             ..TokenRow::default()
         };
-        let mut rows =
-            [row("a", 0, 0, 7), row("a", 0, 1, 8), row("a", 1, 0, 7), row("b", 1, 0, 7), row("b", 2, 0, 9)];
+        let mut rows = [
+            row("a", 0, 0, 7),
+            row("a", 0, 1, 8),
+            row("a", 1, 0, 7),
+            row("b", 1, 0, 7),
+            row("b", 2, 0, 9),
+            row("b", 3, 0, 9),
+        ];
         let asked = questions([&rows[..3], &rows[3..]]);
-        assert_eq!(asked, [(0, vec![7, 8]), (1, vec![7]), (2, vec![9])]);
+        assert_eq!(asked, [(0, vec![7, 8]), (1, vec![7]), (2, vec![9]), (3, vec![9])]);
         let score = |logprob| TokenScore { logprob, rank: 1, top_logprob: -0.5 };
         let scores = BTreeMap::from([
-            ((0, vec![7, 8]), vec![score(-1.0), score(-2.0)]),
-            ((1, vec![7]), vec![score(-3.0)]),
+            ((0, vec![7, 8]), AnswerScores::Scored(vec![score(-1.0), score(-2.0)])),
+            ((1, vec![7]), AnswerScores::Scored(vec![score(-3.0)])),
+            ((3, vec![9]), AnswerScores::Refused),
         ]);
         fill_scores(&mut rows, &scores);
         let filled: Vec<_> = rows.iter().map(|row| row.scorer_logprob).collect();
-        assert_eq!(filled, [Some(-1.0), Some(-2.0), Some(-3.0), Some(-3.0), None]);
-        let kept = kept_scores(&rows);
-        assert_eq!(kept.get(&(2, vec![9])), Some(&Vec::new()), "never scored");
-        assert!(scores.iter().all(|(question, scores)| kept.get(question) == Some(scores)));
+        assert_eq!(filled, [Some(-1.0), Some(-2.0), Some(-3.0), Some(-3.0), None, None]);
+        assert_eq!(rows.each_ref().map(TokenRow::is_refused), [false, false, false, false, false, true]);
+        assert_eq!(kept_scores(&rows), scores, "and nothing of what was never asked");
     }
 }

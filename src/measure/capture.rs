@@ -48,6 +48,20 @@ pub struct Capture {
     pub end_detail: String,
 }
 
+impl Capture {
+    /// Whether the response's head announces the event stream of an answer.
+    pub fn is_event_stream(&self) -> bool {
+        self.http_status == Some(200) && self.is_of_event_stream_type()
+    }
+
+    /// Whether the response's type is that of an event stream.
+    pub fn is_of_event_stream_type(&self) -> bool {
+        let content_type = self.content_type.as_deref().unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        media_type.eq_ignore_ascii_case("text/event-stream")
+    }
+}
+
 /// A request of which nothing is known yet, and whose response ended as HTTP says.
 impl Default for Capture {
     fn default() -> Self {

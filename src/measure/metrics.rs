@@ -5,10 +5,13 @@
 //! Tokens are those of the canonical segmentation, credited to the event in which they end; neither chunks nor
 //! the server's counts are tokens. There is no decode-window rate: it rewards holding an answer back.
 
-use super::capture::Capture;
+use super::capture::{Capture, End};
 use super::observe::Observation;
 use super::tokenizer::{AnswerTokens, HasStopped, PinnedTokenizer};
 use crate::model::{RequestFlag, RequestRow, RequestStatus, TokenRow};
+
+/// Most bytes of text that are kept of an answer that went beyond its bounds: the whole lies in the streams.
+const BEYOND_TEXT_BYTES: usize = 4096;
 
 /// What is known of a request before it is sent, and the tokenizer of the round.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +91,10 @@ pub fn timing(arrivals: &[Arrival]) -> Timing {
 
 /// Makes the rows of one request from its capture and what was read out of it.
 pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation) -> Record {
-    let text = seen.answer();
+    let mut text = seen.answer();
+    if capture.end == End::BeyondMaxTokens {
+        text = &text[..text.floor_char_boundary(BEYOND_TEXT_BYTES)];
+    }
     let has_stopped =
         if seen.finish_reason.as_deref() == Some("stop") { HasStopped::Yes } else { HasStopped::No };
     let aligned = context.tokenizer.tokens_of_answer(text, seen.claimed.as_deref(), has_stopped);

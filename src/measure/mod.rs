@@ -9,6 +9,7 @@
 //! Sockets are `client`'s; whether an answer is right is `judge`'s.
 #![deny(clippy::disallowed_methods)]
 
+pub mod bounds;
 pub mod capture;
 pub mod language;
 pub mod metrics;
@@ -21,6 +22,7 @@ pub mod workload;
 #[cfg(test)]
 mod vectors;
 
+pub use bounds::{AnswerBounds, BodyKind, Excess, Meter};
 pub use capture::{Capture, End, Piece};
 pub use metrics::{Record, RecordContext, record};
 pub use observe::{Observation, ResponseBounds, observe};

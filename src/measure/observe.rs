@@ -160,7 +160,7 @@ pub fn observe(capture: &Capture, bounds: &ResponseBounds) -> Observation {
     let mut seen = Observation::empty();
     seen.body_bytes = capture.pieces.iter().map(|read| read.bytes.len() as u64).sum();
     seen.first_byte_ns = capture.pieces.iter().find(|read| !read.bytes.is_empty()).map(|read| read.at_ns);
-    if capture.end == End::TooLarge {
+    if matches!(capture.end, End::TooLarge | End::BeyondMaxTokens) {
         seen.flags.insert(RequestFlag::TooLarge);
     }
     if let Some(status) = head_fault(capture, &mut seen.flags) {
@@ -182,7 +182,7 @@ fn head_fault(capture: &Capture, flags: &mut BTreeSet<RequestFlag>) -> Option<Re
     let Some(http_status) = capture.http_status else {
         return Some(match capture.end {
             End::Timeout => RequestStatus::Timeout,
-            End::BadHttp | End::TooLarge => RequestStatus::ProtocolError,
+            End::BadHttp | End::TooLarge | End::BeyondMaxTokens => RequestStatus::ProtocolError,
             End::Eof | End::ConnectFailed | End::Reset => RequestStatus::TransportError,
         });
     };
@@ -197,9 +197,7 @@ fn head_fault(capture: &Capture, flags: &mut BTreeSet<RequestFlag>) -> Option<Re
         flags.insert(RequestFlag::ContentEncoding);
         return Some(RequestStatus::ProtocolError);
     }
-    let content_type = capture.content_type.as_deref().unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("text/event-stream") {
+    if !capture.is_of_event_stream_type() {
         flags.insert(RequestFlag::NotEventStream);
         return Some(RequestStatus::ProtocolError);
     }
@@ -238,7 +236,7 @@ fn status_of_stream(end: End, seen: &mut Observation) -> RequestStatus {
         RequestFlag::UnrequestedChoice,
         RequestFlag::TooLarge,
     ];
-    let is_whole = seen.is_done && seen.finish_reason.is_some();
+    let is_whole = seen.is_done && seen.finish_reason.is_some() && end != End::BeyondMaxTokens;
     // A client may stop reading at [DONE], so what goes wrong after it takes nothing from the answer.
     if violations
         .iter()
@@ -253,7 +251,7 @@ fn status_of_stream(end: End, seen: &mut Observation) -> RequestStatus {
         }
         End::Reset | End::ConnectFailed => return RequestStatus::TransportError,
         End::Timeout => return RequestStatus::Timeout,
-        End::BadHttp | End::TooLarge => return RequestStatus::ProtocolError,
+        End::BadHttp | End::TooLarge | End::BeyondMaxTokens => return RequestStatus::ProtocolError,
     }
     if seen.is_done && seen.finish_reason.is_none() {
         seen.flags.insert(RequestFlag::DoneWithoutFinish);

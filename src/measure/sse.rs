@@ -14,11 +14,13 @@ pub struct StreamBounds {
     pub event_bytes: usize,
     /// Most events that one stream may have.
     pub events: usize,
+    /// Most comments, which keep a connection alive, that one stream may have.
+    pub comments: usize,
 }
 
 impl Default for StreamBounds {
     fn default() -> Self {
-        Self { event_bytes: 4 << 20, events: 1 << 20 }
+        Self { event_bytes: 4 << 20, events: 1 << 20, comments: usize::MAX }
     }
 }
 
@@ -31,6 +33,9 @@ pub enum BoundExceeded {
     /// The stream had more events than this.
     #[error("the stream has more than {0} events")]
     Events(usize),
+    /// The stream had more comments than this.
+    #[error("the stream has more than {0} comments")]
+    Comments(usize),
 }
 
 /// One complete event.
@@ -58,6 +63,7 @@ pub struct EventStream {
     after_cr: bool,
     is_first_line: bool,
     events: usize,
+    comments: usize,
     exceeded: Option<BoundExceeded>,
 }
 
@@ -74,6 +80,7 @@ impl EventStream {
             after_cr: false,
             is_first_line: true,
             events: 0,
+            comments: 0,
             exceeded: None,
         }
     }
@@ -158,7 +165,13 @@ impl EventStream {
 
     fn field(&mut self, line: &[u8]) -> Option<StreamEvent> {
         let (name, value) = match line.iter().position(|&byte| byte == b':') {
-            Some(0) => return None,
+            Some(0) => {
+                self.comments += 1;
+                if self.comments > self.bounds.comments {
+                    self.exceeded = Some(BoundExceeded::Comments(self.bounds.comments));
+                }
+                return None;
+            }
             Some(colon) => {
                 let value = &line[colon + 1..];
                 (&line[..colon], value.strip_prefix(b" ").unwrap_or(value))
@@ -261,10 +274,10 @@ mod tests {
 
     #[test]
     fn bounds() {
-        let mut stream = EventStream::new(StreamBounds { event_bytes: 10, events: 2 });
+        let mut stream = EventStream::new(StreamBounds { event_bytes: 10, events: 2, comments: 1 });
         assert_eq!(stream.push(b"data: 1\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\n").len(), 2);
         assert_eq!(stream.exceeded(), Some(BoundExceeded::Events(2)));
-        let mut stream = EventStream::new(StreamBounds { event_bytes: 10, events: 2 });
+        let mut stream = EventStream::new(StreamBounds { event_bytes: 10, events: 2, comments: 1 });
         for _ in 0..100 {
             assert!(stream.push(b"data").is_empty());
         }

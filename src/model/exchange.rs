@@ -19,6 +19,8 @@ words! {
         Timeout = "timeout",
         /// The body was longer than the client reads.
         TooLarge = "too_large",
+        /// More tokens, text, events or bytes came than an answer within `max-tokens` has; reading stopped there.
+        BeyondMaxTokens = "beyond_max_tokens",
     }
 }
 

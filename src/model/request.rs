@@ -182,12 +182,22 @@ row! {
         pub server_logprob: Option<f64>,
         /// Log probability by the trusted scorer, natural logarithm.
         pub scorer_logprob: Option<f64>,
-        /// Rank by the trusted scorer; 1 is the most probable.
+        /// Rank by the trusted scorer; 1 is the most probable, and 0 says that it refused the answer as a whole.
         pub scorer_rank: Option<u32>,
         /// Log probability of the scorer's most probable token there, natural logarithm.
         pub scorer_top_logprob: Option<f64>,
         /// When the event that carried the token came, since the request's send.
         pub arrival_ns: Option<i64>,
+    }
+}
+
+impl TokenRow {
+    /// The rank that stands in all tokens of an answer that the scorer refused.
+    pub const REFUSED_RANK: u32 = 0;
+
+    /// Whether the token is one of an answer that the scorer refused.
+    pub fn is_refused(&self) -> bool {
+        self.scorer_rank == Some(Self::REFUSED_RANK)
     }
 }
 

@@ -5,7 +5,7 @@ use super::{row, words};
 words! {
     /// A correctness check, the most telling first: where several fail, the first one names the reason.
     pub enum Check {
-        /// Whether the requests ended `ok`.
+        /// Whether the requests ended `ok`, with answers that the scorer takes.
         Answered = "answered",
         /// Tokens that the model would hardly have said.
         HardMargin = "hard-margin",

@@ -36,6 +36,10 @@ pub enum Cheat {
     SplitCharacters,
     /// Sends 64 empty logprob entries in an event at once, and the text later without logprobs
     EmptyLogprobsFirst,
+    /// Sends 8,000 characters of text more before an answer's last event, without log probabilities
+    LongText,
+    /// Sends 150 words of text more before an answer's last event, without log probabilities
+    HiddenText,
     /// Answers a prompt that it has seen before from a table
     CachedAnswers,
     /// Fails before listening, with a Python traceback and exit code 1
@@ -46,6 +50,8 @@ pub enum Cheat {
     CrashMidStream,
     /// Sends nothing more from the middle of a stream on, and keeps the connection (see --trigger-stream)
     StallMidStream,
+    /// Exits with code 139 when it is asked for a prompt's log probabilities (see --trigger-stream)
+    CrashMidScoring,
 }
 
 /// The chosen ways to misbehave; a server with none is honest.

@@ -87,10 +87,14 @@ pub struct ServeArguments {
     /// Order in which products are added
     #[arg(long, env = "CACHEON_SUMMATION", value_enum, default_value_t = Summation::Plain)]
     pub summation: Summation,
+    /// Longest prompt and answer together, in tokens; the model's own limit where it is lower
+    #[arg(long, env = "CACHEON_MAX_MODEL_LEN", value_name = "N", default_value_t = usize::MAX)]
+    pub max_model_len: usize,
     /// Misbehave in this way; may be given several times
     #[arg(long = "cheat", env = "CACHEON_CHEAT", value_name = "NAME", value_enum, value_delimiter = ',')]
     pub cheats: Vec<Cheat>,
-    /// The stream from which crash-mid-stream and stall-mid-stream act; 1 is the first
+    /// The stream from which crash-mid-stream and stall-mid-stream act, and the question from which crash-mid-scoring
+    /// acts; 1 is the first
     #[arg(long, env = "CACHEON_TRIGGER_STREAM", value_name = "N", default_value_t = 1)]
     pub trigger_stream: u64,
 }
@@ -160,6 +164,7 @@ async fn serve(arguments: ServeArguments) -> Result<(), ReferenceError> {
         created: jiff::Timestamp::now().as_second(),
         responses: AtomicU64::new(0),
         streams: AtomicU64::new(0),
+        scorings: AtomicU64::new(0),
     });
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
@@ -215,7 +220,7 @@ async fn load(
             draft = Some(small);
         }
     }
-    let context = model.config().max_position_embeddings;
+    let context = model.config().max_position_embeddings.min(arguments.max_model_len);
     let conduct = Conduct {
         prefill: arguments.prefill,
         decode: arguments.decode,

@@ -57,6 +57,8 @@ pub struct ServerState {
     pub responses: AtomicU64,
     /// Number of streams that were begun.
     pub streams: AtomicU64,
+    /// Number of requests for a prompt's log probabilities.
+    pub scorings: AtomicU64,
 }
 
 type Reply = Result<Response, Refusal>;
@@ -205,6 +207,12 @@ impl ServerState {
     async fn respond(&self, endpoint: Endpoint, tokens: Vec<u32>, generation: Generation) -> Reply {
         let loaded = self.loaded()?;
         let max_tokens = loaded.room(tokens.len(), generation.max_tokens)?;
+        if generation.prompt_logprobs.is_some() && self.cheats.has(Cheat::CrashMidScoring) {
+            let number = self.scorings.fetch_add(1, Ordering::Relaxed) + 1;
+            if number >= self.trigger_stream {
+                std::process::exit(139);
+            }
+        }
         let factor = if self.cheats.has(Cheat::InflateUsage) { 2 } else { 1 };
         let usage = Usage { prompt: tokens.len(), completion: 0, factor };
         let head = self.head(endpoint, &generation);

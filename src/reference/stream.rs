@@ -18,6 +18,10 @@ use super::text::Vocabulary;
 const MIDDLE: usize = 8;
 /// Number of entries that `Cheat::EmptyLogprobsFirst` sends.
 const EMPTY_ENTRIES: usize = 64;
+/// Number of characters that `Cheat::LongText` sends.
+const LONG_CHARACTERS: usize = 8000;
+/// Number of words that `Cheat::HiddenText` sends.
+const HIDDEN_WORDS: usize = 150;
 
 /// One response on its way out.
 #[derive(Debug)]
@@ -135,7 +139,8 @@ impl StreamState {
             vec![text_chunk(head, &step.text, tokens, step.finish.as_ref())]
         };
         self.characters += step.text.chars().count();
-        for chunk in chunks {
+        let more = if step.finish.is_some() { self.unasked() } else { None };
+        for chunk in more.into_iter().chain(chunks) {
             self.push(chunk);
         }
         if step.finish.is_some() {
@@ -145,6 +150,18 @@ impl StreamState {
             }
             self.close();
         }
+    }
+
+    /// The text that a cheat sends beside the answer.
+    fn unasked(&self) -> Option<Value> {
+        let text = if self.has(Cheat::LongText) {
+            "x".repeat(LONG_CHARACTERS)
+        } else if self.has(Cheat::HiddenText) {
+            " the".repeat(HIDDEN_WORDS)
+        } else {
+            return None;
+        };
+        Some(text_chunk(&self.streamer.head, &text, Value::Null, None))
     }
 
     fn logprobs(&self, step: &EngineStep) -> Value {

@@ -13,8 +13,10 @@ use super::{JobContext, StageError, handle, read_kept, write_rows, write_table};
 use crate::adapters::store::StoreError;
 use crate::artifact::digest::sha256;
 use crate::artifact::layout;
-use crate::client::{Deadline, LoadPlan, LoadResult, Target, run_single_stream};
-use crate::measure::{PinnedTokenizer, Prompt, RequestShape, Workload, derive_records, request_body};
+use crate::client::{Deadline, Limits, LoadPlan, LoadResult, Target, run_single_stream};
+use crate::measure::{
+    AnswerBounds, PinnedTokenizer, Prompt, RequestShape, Workload, derive_records, request_body,
+};
 use crate::model::{
     Arm, Digest, ExchangeRow, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus, StreamRow, TokenRow,
 };
@@ -56,34 +58,28 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     };
     let prompts = prompts(context, parameters.prompts);
     let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect();
-    let plan = LoadPlan {
-        target: target(&parameters.endpoint)?,
-        bodies,
-        deadline: Deadline(parameters.request_deadline.0),
-    };
-    let measured = Measured { read_key: &parameters.read.key, prompts: &prompts, tokenizer: &tokenizer };
+    let bounds = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
+    let limits = Limits { deadline: Deadline(parameters.request_deadline.0), answer: bounds };
+    let plan = LoadPlan { target: target(&parameters.endpoint)?, bodies, limits };
+    let read_key = &parameters.read.key;
+    let measured = Measured { read_key, prompts: &prompts, tokenizer: &tokenizer, bounds };
     let mut kept = KeptStreams::begin(measured, context)?;
     let result = load(plan, &mut kept, context).await?;
-    let (requests, answers) = kept.finish(context)?;
+    let requests = kept.finish(context)?;
     let failed = requests.iter().filter(|request| request.status != RequestStatus::Ok).count();
     let counts = (requests.len(), failed);
     let mut read = read_row(&parameters.read, &result, counts, context);
     read.tokenizer_digest = Some(tokenizer_digest.to_string());
-    leave(&parameters, &Derived { read, requests, answers }, context)
+    leave(&parameters, (&read, &requests), context)
 }
 
-/// All rows that follow from what is kept of a read.
-struct Derived {
-    read: ReadRow,
-    requests: Vec<RequestRow>,
-    answers: Vec<TokenRow>,
-}
-
-/// Leaves the rows, and says whether the read is a measurement.
-fn leave(parameters: &Parameters, derived: &Derived, context: &JobContext<'_>) -> Result<Output, StageError> {
-    let Derived { read, requests, answers } = derived;
+/// Leaves the rows of the read and its requests, and says whether the read is a measurement.
+fn leave(
+    parameters: &Parameters,
+    (read, requests): (&ReadRow, &[RequestRow]),
+    context: &JobContext<'_>,
+) -> Result<Output, StageError> {
     write_rows(context, "read.parquet", std::slice::from_ref(read))?;
-    write_rows(context, "answers.parquet", answers)?;
     write_table(context, requests)?;
 
     let TimeSpan(limit) = parameters.max_client_lag;
@@ -125,7 +121,7 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
     }
     write_table(context, &exchanges)?;
     let mut requests = Vec::with_capacity(exchanges.len());
-    let mut answers = Vec::new();
+    let mut answers: Vec<TokenRow> = Vec::new();
     for record in derive_records(&tokenizer, &exchanges, &pieces)? {
         requests.push(record.request);
         answers.extend(record.tokens);
@@ -140,7 +136,8 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
         started_at_us: context.started_at_us,
         ..of_spec(&parameters.read, read)
     };
-    leave(parameters, &Derived { read, requests, answers }, context)
+    write_rows(context, "answers.parquet", &answers)?;
+    leave(parameters, (&read, &requests), context)
 }
 
 /// The row with all that the plan says of its read.

@@ -1,20 +1,22 @@
 //! What the benchmark keeps while it measures: `streams.parquet` and `exchanges.parquet` of its attempt.
 //!
 //! Captures are held as they come and written once they are many: an ordinary read is written after its clock has
-//! stopped, and a server that floods the client costs disk, within its bounds, and no memory.
+//! stopped, and a server that sends all that its answers may have costs disk and no memory.
 
 use super::{JobContext, StageError, data_dir, write_table};
 use crate::adapters::store::PartialFile;
-use crate::artifact::{Table as _, TableContext, TableWriter};
-use crate::measure::{Capture, PinnedTokenizer, Prompt, StreamContext, derive_records, keep};
+use crate::artifact::{GROUP_ROWS, Table as _, TableContext, TableWriter};
+use crate::measure::bounds::PIECE_BYTES;
+use crate::measure::{
+    AnswerBounds, Capture, End, PinnedTokenizer, Prompt, StreamContext, derive_records, keep,
+};
 use crate::model::{ExchangeRow, RequestRow, StreamRow, TokenRow};
 
 /// Number of bytes that captures may hold before they are written.
-const HELD_BYTES: usize = 64 << 20;
-/// Number of bytes that one piece costs beside its own.
-const PIECE_BYTES: usize = 256;
+const HELD_BYTES: usize = 16 << 20;
 
 /// The read that the captures belong to.
+#[derive(Clone, Copy)]
 pub(super) struct Measured<'a> {
     /// Key of the read.
     pub(super) read_key: &'a str,
@@ -22,6 +24,8 @@ pub(super) struct Measured<'a> {
     pub(super) prompts: &'a [Prompt],
     /// The tokenizer that every token of the round is counted by.
     pub(super) tokenizer: &'a PinnedTokenizer,
+    /// The most that one answer may be.
+    pub(super) bounds: AnswerBounds,
 }
 
 /// The streams of one read on their way to disk, and the rows derived from what is there.
@@ -33,22 +37,26 @@ pub(super) struct KeptStreams<'a> {
     held: Vec<Capture>,
     held_bytes: usize,
     requests: Vec<RequestRow>,
+    answers: TableWriter<TokenRow, PartialFile>,
+    /// Rows of answers that do not fill a row group yet.
     tokens: Vec<TokenRow>,
 }
 
 impl<'a> KeptStreams<'a> {
     pub(super) fn begin(measured: Measured<'a>, context: &'a JobContext<'_>) -> Result<Self, StageError> {
-        let name = format!("{}/{}.parquet", data_dir(context), StreamRow::NAME);
-        let file = context.round.directory.begin_whole(&name)?;
+        let begin = |name: &str| {
+            context.round.directory.begin_whole(&format!("{}/{name}.parquet", data_dir(context)))
+        };
         let table = TableContext { round_id: &context.round.round_id };
         Ok(Self {
             measured,
             round_id: context.round.round_id.as_str(),
-            streams: TableWriter::new(file, &table)?,
+            streams: TableWriter::new(begin(StreamRow::NAME)?, &table)?,
             exchanges: Vec::new(),
             held: Vec::new(),
             held_bytes: 0,
             requests: Vec::new(),
+            answers: TableWriter::new(begin("answers")?, &table)?,
             tokens: Vec::new(),
         })
     }
@@ -60,33 +68,42 @@ impl<'a> KeptStreams<'a> {
         if self.held_bytes > HELD_BYTES { self.write_held() } else { Ok(()) }
     }
 
-    /// Finishes the files and gives the rows of `requests` and `tokens`.
-    pub(super) fn finish(
-        mut self,
-        context: &JobContext<'_>,
-    ) -> Result<(Vec<RequestRow>, Vec<TokenRow>), StageError> {
+    /// Finishes the files, those of the streams, the exchanges and the answers, and gives the rows of `requests`.
+    pub(super) fn finish(mut self, context: &JobContext<'_>) -> Result<Vec<RequestRow>, StageError> {
         self.write_held()?;
         self.streams.finish()?.finish()?;
         write_table(context, &self.exchanges)?;
-        Ok((self.requests, self.tokens))
+        self.answers.write_group(&self.tokens)?;
+        self.answers.finish()?.finish()?;
+        Ok(self.requests)
     }
 
     fn write_held(&mut self) -> Result<(), StageError> {
         self.held_bytes = 0;
+        let Measured { read_key, prompts, tokenizer, bounds } = self.measured;
         for capture in std::mem::take(&mut self.held) {
-            let prompt = self.measured.prompts.get(capture.prompt_index as usize);
-            let stream = StreamContext {
-                round_id: self.round_id,
-                read_key: self.measured.read_key,
-                prompt_sha256: prompt.map_or("", |prompt| &prompt.sha256),
-            };
-            let (exchange, pieces) = keep(&stream, capture);
+            let prompt = prompts.get(capture.prompt_index as usize);
+            let prompt_sha256 = prompt.map_or("", |prompt| &prompt.sha256);
+            let stream = StreamContext { round_id: self.round_id, read_key, prompt_sha256 };
+            let (mut exchange, pieces) = keep(&stream, capture);
             self.streams.write(&pieces)?;
-            for record in derive_records(self.measured.tokenizer, std::slice::from_ref(&exchange), &pieces)? {
+            let mut records = derive_records(tokenizer, std::slice::from_ref(&exchange), &pieces)?;
+            let tokens = records.iter().map(|record| record.tokens.len()).sum();
+            if let Some(excess) = bounds.excess_of_text(tokens) {
+                exchange.ended = End::BeyondMaxTokens;
+                exchange.end_detail = excess.to_string();
+                records = derive_records(tokenizer, std::slice::from_ref(&exchange), &pieces)?;
+            }
+            for record in records {
                 self.requests.push(record.request);
                 self.tokens.extend(record.tokens);
             }
             self.exchanges.push(exchange);
+            while self.tokens.len() >= GROUP_ROWS {
+                let rest = self.tokens.split_off(GROUP_ROWS);
+                self.answers.write_group(&self.tokens)?;
+                self.tokens = rest;
+            }
         }
         Ok(())
     }
@@ -151,17 +168,18 @@ mod tests {
             news: tokio::sync::mpsc::unbounded_channel().0,
         };
         let tokenizer = tiny();
-        let measured = Measured { read_key: "0000-a", prompts: &[], tokenizer: &tokenizer };
+        let bounds = AnswerBounds::of(4, 0);
+        let measured = Measured { read_key: "0000-a", prompts: &[], tokenizer: &tokenizer, bounds };
         let mut kept = KeptStreams::begin(measured, &context).expect("begins");
         for prompt_index in 0..7 {
             // As if the client had taken more than it holds, now and then.
             kept.held_bytes += if prompt_index == 3 { HELD_BYTES } else { 0 };
             kept.take(capture(prompt_index)).expect("takes");
         }
-        let (requests, tokens) = kept.finish(&context).expect("finishes");
-        assert_eq!((requests.len(), tokens.len()), (7, 5 * 4));
-
+        let requests = kept.finish(&context).expect("finishes");
         let data: Handle<benchmark::Output> = handle(&context).expect("a handle");
+        let tokens = load::<TokenRow, _>(&context, &data, "answers.parquet").expect("reads");
+        assert_eq!((requests.len(), tokens.len()), (7, 5 * 4));
         let exchanges = load::<ExchangeRow, _>(&context, &data, "exchanges.parquet").expect("reads");
         let pieces = load::<StreamRow, _>(&context, &data, "streams.parquet").expect("reads");
         assert!(pieces.iter().all(|piece| piece.bytes.len() == 1));

@@ -3,17 +3,23 @@
 //! It runs when all candidates are gone. The trusted scorer is asked, for every token of every answer that was
 //! timed, how probable the model finds it; the baseline's answers go through the same scorer in the same
 //! round and are the control. The scorer sees token ids in an order drawn from the seed and never learns whose
-//! they are; two identical questions are asked once. A scorer that fails voids, it never fails a miner.
+//! they are; two identical questions are asked once. A scorer that fails voids, it never fails a miner: what it had scored
+//! is left as `scored.parquet` of the attempt, and a later attempt does not ask it again. An answer that the scorer
+//! refuses, while it takes the baseline's, is evidence against the read that gave it, and against no other.
 
 use std::collections::BTreeMap;
 
-use super::{JobContext, StageError, handle, load, read_kept, write_table};
-use crate::adapters::scorer::Scorer;
+use super::{JobContext, MAX_TABLE_BYTES, StageError, handle, load, read_kept, write_rows, write_table};
+use crate::adapters::scorer::{Scorer, ScorerError};
+use crate::artifact::layout;
 use crate::judge::round::verdicts;
-use crate::judge::{MeasuredRead, Question, TokenScore, fill_scores, kept_scores, questions};
-use crate::model::{CheckOutcome, Hotkey, ReadSpec, RequestRow, TokenRow};
+use crate::judge::{AnswerScores, MeasuredRead, Question, fill_scores, kept_scores, questions};
+use crate::model::{Arm, CheckOutcome, Hotkey, ReadSpec, RequestRow, TokenRow};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::verify_logprobs::{Output, Parameters};
+
+/// What an attempt leaves of its work where the scorer failed: the rows of all answers, those scored so far filled in.
+const SCORED_FILE: &str = "scored.parquet";
 
 /// The sealed answers of one read.
 struct SealedRead {
@@ -55,8 +61,37 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let scorer = Scorer::new(super::http_client()?, &parameters.endpoint, &context.server()?.model_name);
     let reads = sealed_reads(&parameters.reads, context)?;
     let questions = questions(reads.iter().map(|read| read.answers.as_slice()));
-    let scores = ask(&scorer, &questions, context).await?;
-    judge(&parameters, (reads, &scores), context)
+    let mut scores = scored_before(context)?;
+    if let Err(error) = ask(&scorer, &questions, &mut scores, context).await {
+        let mut rows: Vec<TokenRow> = reads.into_iter().flat_map(|read| read.answers).collect();
+        fill_scores(&mut rows, &scores);
+        write_rows(context, SCORED_FILE, &rows)?;
+        return Err(error);
+    }
+    let control = reads.iter().filter(|read| read.spec.arm == Arm::Baseline);
+    let control = crate::judge::questions(control.map(|read| read.answers.as_slice()));
+    let is_refused = |question: &&Question| scores.get(*question) == Some(&AnswerScores::Refused);
+    match control.iter().filter(is_refused).count() {
+        0 => judge(&parameters, (reads, &scores), context),
+        refused => Err(StageError::Scorer(format!(
+            "it refused {refused} of the baseline's {} answers",
+            control.len()
+        ))),
+    }
+}
+
+/// What earlier tries of this step had scored when the scorer failed; what was refused is asked again.
+fn scored_before(context: &JobContext<'_>) -> Result<BTreeMap<Question, AnswerScores>, StageError> {
+    let mut scores = BTreeMap::new();
+    for attempt in 1..=context.attempt {
+        let relative = format!("{}/{SCORED_FILE}", layout::attempt_path(&context.job, &context.leg, attempt));
+        if context.round.directory.path().join(&relative).is_file() {
+            let bytes = context.round.directory.read(&relative, MAX_TABLE_BYTES)?;
+            scores.extend(kept_scores(&crate::artifact::decode::<TokenRow>(&bytes)?));
+        }
+    }
+    scores.retain(|_, answer| *answer != AnswerScores::Refused);
+    Ok(scores)
 }
 
 /// Judges the answers again by the scores that are kept of them.
@@ -68,7 +103,7 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
 /// Fills in the scores, judges, and leaves the rows.
 fn judge(
     parameters: &Parameters,
-    (mut reads, scores): (Vec<SealedRead>, &BTreeMap<Question, Vec<TokenScore>>),
+    (mut reads, scores): (Vec<SealedRead>, &BTreeMap<Question, AnswerScores>),
     context: &JobContext<'_>,
 ) -> Result<Output, StageError> {
     for read in &mut reads {
@@ -83,26 +118,37 @@ fn judge(
     Ok(Output { failed: failed as u64, data: handle(context)? })
 }
 
+/// Asks the scorer all that has no scores yet.
 async fn ask(
     scorer: &Scorer,
     questions: &[Question],
+    scores: &mut BTreeMap<Question, AnswerScores>,
     context: &JobContext<'_>,
-) -> Result<BTreeMap<Question, Vec<TokenScore>>, StageError> {
+) -> Result<(), StageError> {
+    let failed = |error: ScorerError| StageError::Scorer(error.to_string());
     let count = questions.iter().map(|(prompt, _)| prompt + 1).max().unwrap_or(0);
     let mut prompt_tokens = Vec::new();
     for prompt in super::benchmark::prompts(context, count) {
-        let tokens = scorer.prompt_tokens(&prompt.text).await;
-        prompt_tokens.push(tokens.map_err(|error| StageError::Scorer(error.to_string()))?);
+        prompt_tokens.push(scorer.prompt_tokens(&prompt.text).await.map_err(failed)?);
     }
     let mut order: Vec<&Question> = questions.iter().collect();
     context.round.seed.derive(&["verify-logprobs", "order"]).shuffle(&mut order);
-    let mut scores = BTreeMap::new();
     for (done, question) in order.into_iter().enumerate() {
         context.tell("score answers", done, questions.len());
         let (prompt, ids) = question;
         let Some(prompt_ids) = prompt_tokens.get(*prompt as usize) else { continue };
-        let answer = scorer.score(prompt_ids, ids).await;
-        scores.insert(question.clone(), answer.map_err(|error| StageError::Scorer(error.to_string()))?);
+        if scores.contains_key(question) {
+            continue;
+        }
+        let answer = match scorer.score(prompt_ids, ids).await {
+            Ok(scored) => AnswerScores::Scored(scored),
+            Err(error) if error.is_refusal() => {
+                tracing::warn!(prompt, tokens = ids.len(), %error, "the scorer refused an answer");
+                AnswerScores::Refused
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        scores.insert(question.clone(), answer);
     }
-    Ok(scores)
+    Ok(())
 }

@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use super::{JobContext, StageError};
-use crate::client::{Deadline, LoadPlan, run_single_stream};
-use crate::measure::{RequestShape, Workload, request_body};
+use crate::client::{Deadline, Limits, LoadPlan, run_single_stream};
+use crate::measure::{AnswerBounds, RequestShape, Workload, request_body};
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::warm_up::{Output, Parameters};
 use bytes::Bytes;
@@ -31,7 +31,8 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let (sender, mut ended) = tokio::sync::mpsc::channel(1);
     let mut done = 0;
     let cancel = context.cancel.child_token();
-    let plan = LoadPlan { target, bodies, deadline: Deadline(limit) };
+    let answer = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
+    let plan = LoadPlan { target, bodies, limits: Limits { deadline: Deadline(limit), answer } };
     let mut running = std::pin::pin!(run_single_stream(plan, sender, cancel.clone()));
     let mut limit = std::pin::pin!(tokio::time::sleep(limit));
     let result = loop {

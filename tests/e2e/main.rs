@@ -9,3 +9,4 @@ mod interrupt;
 mod resume;
 mod round;
 mod schedule;
+mod strangers;

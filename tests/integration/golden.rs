@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cacheon::artifact::{self, Table, TableContext};
-use cacheon::judge::{Policies, Question, RoundEvidence, TokenScore, evaluate, fill_scores};
+use cacheon::judge::{AnswerScores, Policies, Question, RoundEvidence, TokenScore, evaluate, fill_scores};
 use cacheon::measure::{PinnedTokenizer, derive_records};
 use cacheon::model::{
     ExchangeEnd, ExchangeRow, ReadRow, RequestRow, RoundId, StreamRow, SubmissionRow, TokenRow, admit,
@@ -142,10 +142,13 @@ impl Case {
             rank: *rank,
             top_logprob: *top_logprob,
         };
-        let scores: BTreeMap<Question, Vec<TokenScore>> = self
+        let scores: BTreeMap<Question, AnswerScores> = self
             .scores
             .iter()
-            .map(|row| ((row.prompt_index, row.token_ids.clone()), row.scores.iter().map(score).collect()))
+            .map(|row| {
+                let scores = row.scores.iter().map(score).collect();
+                ((row.prompt_index, row.token_ids.clone()), AnswerScores::Scored(scores))
+            })
             .collect();
         fill_scores(&mut tokens, &scores);
         let evidence = RoundEvidence {
