@@ -30,6 +30,8 @@ use crate::stages::{JobContext, Notes, RoundContext, RunnerContext, StepFailure,
 
 /// How long a server may take to end when it is asked to.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long before its end a stage is told to say what it has seen, at most.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// What steps that insist on running after a cancellation (`if: always()`) may take together.
 const CLEANUP_BUDGET: Duration = Duration::from_secs(30);
 
@@ -138,6 +140,7 @@ async fn run_attempt(run: JobRun) -> AttemptEnd {
         started_at_us: order.started_at_us,
         server: None,
         notes: Notes::default(),
+        ends: None,
         cancel: run.stop.cancel.clone(),
         news: run.news.clone(),
     };
@@ -393,6 +396,10 @@ impl<'a> StepLoop<'a> {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let is_here = matches!(self.run.work, Work::Here(_));
         let limit = [step.timeout, left].into_iter().flatten().min().filter(|_| is_here);
+        // A stage that sees its end coming says what it has seen until then.
+        self.context.ends = limit.and_then(|limit| {
+            std::time::Instant::now().checked_add(limit.saturating_sub(LAST_WORDS.min(limit / 10)))
+        });
         let work = self.action(index, step, env);
         let result = match limit {
             None => work.await,

@@ -8,10 +8,10 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
 use super::{Session, print, say, signals, watch};
-use crate::adapters::store::RoundDirectory;
-use crate::artifact::{decode, layout};
+use crate::adapters::store::{RoundDirectory, round_detail};
+use crate::artifact::layout;
 use crate::error::{Error, ExitCode};
-use crate::model::{Fault, LeaderboardRow, RoundId};
+use crate::model::{Fault, RoundId};
 use crate::report::leaderboard_table;
 use crate::round::{Control, RoundEnd, RoundSettings, run_round};
 
@@ -61,22 +61,19 @@ fn data_argument(session: &Session) -> String {
 
 fn report(is_json: bool, session: &Session, round_id: &RoundId, end: RoundEnd) -> Result<ExitCode, Error> {
     let directory = RoundDirectory::open(&session.data, round_id)?;
-    let path = directory.path().join(layout::table_path("leaderboard"));
-    let leaderboard: Option<Vec<LeaderboardRow>> = match std::fs::read(&path) {
-        Ok(bytes) => Some(decode(&bytes)?),
-        Err(_) => None,
-    };
+    let detail = round_detail(&directory);
     if is_json {
         let result = json!({
             "round_id": round_id.as_str(),
             "directory": directory.path(),
             "exit_code": end.exit_code.code(),
             "reason": end.reason,
-            "leaderboard": leaderboard,
+            "leaderboard": detail.leaderboard,
+            "is_leaderboard_published": detail.is_leaderboard_published,
         });
         print(&format!("{result:#}\n"))?;
-    } else if let Some(rows) = &leaderboard {
-        print(&leaderboard_table(rows, session.style()))?;
+    } else if !detail.leaderboard.is_empty() {
+        print(&leaderboard_table(&detail.leaderboard, session.style()))?;
     }
     let show = format!("cacheon show {round_id}");
     let data = data_argument(session);

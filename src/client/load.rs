@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::{Limits, Target, exchange};
+use super::exchange::{Deadline, Limits, Target, exchange};
 use crate::measure::capture::Capture;
 
 /// Period of the client's own heartbeat.
@@ -25,6 +25,8 @@ pub struct LoadPlan {
     pub bodies: Vec<Bytes>,
     /// The most that each request may take.
     pub limits: Limits,
+    /// When the run is over: the request under way ends there as at its deadline, and no other is sent.
+    pub until: Option<Instant>,
 }
 
 /// How a run of requests went, beside the captures that were handed on.
@@ -49,7 +51,8 @@ pub struct ClientHealth {
 
 /// Sends the requests one after the other and returns when the last has ended.
 ///
-/// Each capture is handed on as soon as its request has ended, in order; fewer than planned only if cancelled. No
+/// Each capture is handed on as soon as its request has ended, in order; fewer than planned only if cancelled, or
+/// when the run is over. No
 /// request is sent before the last capture is taken, or waits in the channel: whoever takes them bounds the memory.
 ///
 /// # Errors
@@ -80,7 +83,14 @@ async fn single_stream(plan: &LoadPlan, captures: Sender<Capture>, cancel: &Canc
     {
         let work = async {
             for (index, body) in plan.bodies.iter().enumerate() {
-                let mut capture = exchange(&plan.target, body.clone(), origin, plan.limits).await;
+                let left = plan.until.map(|until| until.saturating_duration_since(Instant::now()));
+                if left.is_some_and(|left| left.is_zero()) {
+                    break;
+                }
+                let Deadline(limit) = plan.limits.deadline;
+                let deadline = Deadline(left.map_or(limit, |left| left.min(limit)));
+                let limits = Limits { deadline, ..plan.limits };
+                let mut capture = exchange(&plan.target, body.clone(), origin, limits).await;
                 capture.prompt_index = u32::try_from(index).unwrap_or(u32::MAX);
                 first_send.get_or_insert(capture.send_offset_ns);
                 last_end = capture.send_offset_ns + capture.end_ns;

@@ -63,6 +63,7 @@ async fn run(address: SocketAddr, count: usize, limit: Duration) -> Vec<Capture>
         target: Target { address, path: "/v1/chat/completions".to_owned() },
         bodies: vec![Bytes::from_static(b"{}"); count],
         limits: limits(limit),
+        until: None,
     };
     captures_of(plan, CancellationToken::new()).await
 }
@@ -173,7 +174,23 @@ async fn cancelling_ends_the_load_with_what_it_has() {
         target: Target { address, path: "/".to_owned() },
         bodies: vec![Bytes::from_static(b"{}"); 5],
         limits: limits(Duration::from_mins(1)),
+        until: None,
     };
     cancel.cancel();
     assert_eq!(captures_of(plan, cancel).await, []);
+}
+
+#[tokio::test]
+async fn when_the_run_is_over_the_request_under_way_ends_as_at_its_deadline() {
+    let (address, _tasks) = serve(&[HEAD], Then::Hang).await;
+    let plan = LoadPlan {
+        target: Target { address, path: "/".to_owned() },
+        bodies: vec![Bytes::from_static(b"{}"); 5],
+        limits: limits(Duration::from_mins(1)),
+        until: Some(std::time::Instant::now() + Duration::from_millis(200)),
+    };
+    let captures = captures_of(plan, CancellationToken::new()).await;
+    assert_eq!(captures.iter().map(|capture| capture.end).collect::<Vec<_>>(), [End::Timeout]);
+    // What had come by then is kept.
+    assert_eq!(captures[0].http_status, Some(200));
 }

@@ -27,7 +27,7 @@ pub mod weights;
 
 pub use account::{Arrived, accounts, first_missing, places};
 pub use answers::Answers;
-pub use rank::{RankPolicy, Split, Standings, leaderboard};
+pub use rank::{NO_ANSWER, RankPolicy, Split, Standings, leaderboard};
 pub use round::{MeasuredRead, Policies, RoundEvidence, RoundOutcome, evaluate};
 pub use score::{BaselineNoise, ReadTimes, ScorePolicy, SpeedComparison, decide};
 pub use scores::{AnswerScores, Question, TokenScore, fill_scores, kept_scores, questions};

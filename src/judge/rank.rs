@@ -96,6 +96,9 @@ struct Judgement {
     detail: String,
 }
 
+/// Reason code of a read in which not one byte came from the server.
+pub const NO_ANSWER: &str = "no-answer";
+
 impl Judgement {
     fn new(
         standing: Standing,
@@ -234,6 +237,11 @@ impl<'a> Indexed<'a> {
         let own =
             |read: &&&ReadRow| read.status == ReadStatus::Failed && read.fault == Some(Fault::Submission);
         if let Some(read) = reads.iter().find(own) {
+            // A machine that hangs is silent too: it is the submission only where the baseline beside it was heard.
+            let is_silent = read.reason.as_deref() == Some(NO_ANSWER);
+            if is_silent && !self.has_sound_neighbours(read) {
+                return Some(Judgement { fault: Some(Fault::Unknown), ..from(Standing::Held, read) });
+            }
             return Some(from(Standing::Failed, read));
         }
         if reads.iter().any(|read| read.status == ReadStatus::Measured) {
@@ -246,6 +254,16 @@ impl<'a> Indexed<'a> {
             },
             |read| from(Standing::Held, read),
         ))
+    }
+
+    /// Whether the baseline reads right before and after a read were measured, and there is one.
+    fn has_sound_neighbours(&self, read: &ReadRow) -> bool {
+        let baselines = self.reads.get("").map_or(&[][..], Vec::as_slice);
+        let is_beside = |other: &&&ReadRow| {
+            other.sequence == read.sequence && other.position.abs_diff(read.position) == 1
+        };
+        let beside: Vec<&&ReadRow> = baselines.iter().filter(is_beside).collect();
+        !beside.is_empty() && beside.iter().all(|other| other.status == ReadStatus::Measured)
     }
 
     fn failed_check(&self, hotkey: &str) -> Option<Judgement> {
@@ -301,6 +319,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Arm;
 
     fn submission(hotkey: &str, block: i64) -> SubmissionRow {
         SubmissionRow { hotkey: hotkey.into(), block, ..SubmissionRow::default() }
@@ -441,6 +460,35 @@ mod tests {
             let mut round = Round::default().measured("a", 1, 0.5);
             round.reads.push(failed_read("a", fault));
             assert_eq!(round.leaderboard(Split::default())[0].standing, expected);
+        }
+    }
+
+    /// A round in which a submission was silent, and its baselines before and after came to this.
+    fn silent_beside(before: ReadStatus, after: ReadStatus) -> (Standing, Option<Fault>) {
+        let mut round = Round::default().measured("other", 2, 0.2);
+        round.submissions.push(submission("mute", 1));
+        let baseline = |position: u32, status: ReadStatus| {
+            let row = measured_read("");
+            ReadRow { hotkey: None, arm: Arm::Baseline, position, status, ..row }
+        };
+        let silent = ReadRow {
+            position: 1,
+            reason: Some(NO_ANSWER.to_owned()),
+            ..failed_read("mute", Fault::Submission)
+        };
+        round.reads.extend([baseline(0, before), silent, baseline(2, after)]);
+        let rows = round.leaderboard(Split::WinnerTakesAll);
+        let row = rows.iter().find(|row| row.hotkey == "mute").expect("a row");
+        assert_eq!(row.reason, NO_ANSWER);
+        (row.standing, row.fault)
+    }
+
+    #[test]
+    fn silence_is_the_submissions_own_where_the_baseline_beside_it_was_heard() {
+        use ReadStatus::{Failed, Measured};
+        assert_eq!(silent_beside(Measured, Measured), (Standing::Failed, Some(Fault::Submission)));
+        for (before, after) in [(Failed, Measured), (Measured, Failed), (Failed, Failed)] {
+            assert_eq!(silent_beside(before, after), (Standing::Held, Some(Fault::Unknown)));
         }
     }
 

@@ -73,6 +73,7 @@ codes! {
     FullHour = "L065": "a schedule that fires at minute 0, when many others do",
     ClockChanges = "L066": "a schedule one of whose next ticks a clock change moves or repeats",
     ShortInterval = "L067": "a schedule whose ticks are closer together than its rounds usually take",
+    TimesDoNotFit = "L068": "what a job's boot, warm-up and requests may take is more than its timeout",
     Evaluation = "E001": "an expression failed while the pipeline ran",
 }
 

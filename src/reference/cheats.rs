@@ -46,6 +46,8 @@ pub enum Cheat {
     ExitAtBoot,
     /// Answers 503 on /health for ever
     NeverHealthy,
+    /// Takes every request for an answer and never sends a byte
+    NeverAnswers,
     /// Exits with code 139 in the middle of a stream (see --trigger-stream)
     CrashMidStream,
     /// Sends nothing more from the middle of a stream on, and keeps the connection (see --trigger-stream)

@@ -127,6 +127,8 @@ pub struct RoundDetail {
     pub jobs: Vec<JobState>,
     /// The leaderboard, empty before there is one.
     pub leaderboard: Vec<LeaderboardRow>,
+    /// Whether the leaderboard is published; else it is what `rank` came to.
+    pub is_leaderboard_published: bool,
     /// The tables that were published.
     pub tables: Vec<TableCount>,
     /// What could not be read of the round, in words.
@@ -261,6 +263,9 @@ pub fn show_round(round: &RoundDetail, style: TextStyle) -> String {
     }
     if !round.leaderboard.is_empty() {
         out.push('\n');
+        if !round.is_leaderboard_published {
+            out.push_str("not published, nobody is paid by it:\n");
+        }
         out.push_str(&leaderboard_table(&round.leaderboard, style));
     }
     if !round.tables.is_empty() {
@@ -336,6 +341,7 @@ mod tests {
             runner: Some("embedded".to_owned()),
             jobs: jobs(),
             leaderboard: leaderboard(),
+            is_leaderboard_published: true,
             tables: tables(),
             warnings: vec!["table `tokens` is not a readable Parquet file".to_owned()],
         }

@@ -60,12 +60,21 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect();
     let bounds = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
     let limits = Limits { deadline: Deadline(parameters.request_deadline.0), answer: bounds };
-    let plan = LoadPlan { target: target(&parameters.endpoint)?, bodies, limits };
+    let plan = LoadPlan { target: target(&parameters.endpoint)?, bodies, limits, until: context.ends };
     let read_key = &parameters.read.key;
     let measured = Measured { read_key, prompts: &prompts, tokenizer: &tokenizer, bounds };
     let mut kept = KeptStreams::begin(measured, context)?;
     let result = load(plan, &mut kept, context).await?;
+    let was_heard = kept.was_heard();
     let requests = kept.finish(context)?;
+    let (sent, planned) = (requests.len(), prompts.len());
+    if !was_heard {
+        return Err(StageError::Silent { arm: parameters.read.arm, sent, planned, waited: result.duration });
+    }
+    if sent < planned {
+        // The last one was cut.
+        return Err(StageError::OutOfTime { ended: sent.saturating_sub(1), planned });
+    }
     let failed = requests.iter().filter(|request| request.status != RequestStatus::Ok).count();
     let counts = (requests.len(), failed);
     let mut read = read_row(&parameters.read, &result, counts, context);

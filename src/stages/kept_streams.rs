@@ -36,6 +36,8 @@ pub(super) struct KeptStreams<'a> {
     exchanges: Vec<ExchangeRow>,
     held: Vec<Capture>,
     held_bytes: usize,
+    /// Whether one byte came from the server.
+    was_heard: bool,
     requests: Vec<RequestRow>,
     answers: TableWriter<TokenRow, PartialFile>,
     /// Rows of answers that do not fill a row group yet.
@@ -55,6 +57,7 @@ impl<'a> KeptStreams<'a> {
             exchanges: Vec::new(),
             held: Vec::new(),
             held_bytes: 0,
+            was_heard: false,
             requests: Vec::new(),
             answers: TableWriter::new(begin("answers")?, &table)?,
             tokens: Vec::new(),
@@ -63,9 +66,15 @@ impl<'a> KeptStreams<'a> {
 
     /// Takes the next capture, in the order of prompts.
     pub(super) fn take(&mut self, capture: Capture) -> Result<(), StageError> {
+        self.was_heard |= capture.http_status.is_some() || !capture.pieces.is_empty();
         self.held_bytes += capture.pieces.iter().map(|read| PIECE_BYTES + read.bytes.len()).sum::<usize>();
         self.held.push(capture);
         if self.held_bytes > HELD_BYTES { self.write_held() } else { Ok(()) }
+    }
+
+    /// Whether one byte came from the server so far.
+    pub(super) fn was_heard(&self) -> bool {
+        self.was_heard
     }
 
     /// Finishes the files, those of the streams, the exchanges and the answers, and gives the rows of `requests`.
@@ -164,6 +173,7 @@ mod tests {
             started_at_us: 0,
             server: None,
             notes: Notes::default(),
+            ends: None,
             cancel: CancellationToken::new(),
             news: tokio::sync::mpsc::unbounded_channel().0,
         };

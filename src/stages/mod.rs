@@ -21,7 +21,7 @@ mod warm_up;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +32,9 @@ pub use boot::{BootError, BootedServer};
 use crate::adapters::shell::ExecError;
 use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Projection, Table, TableContext, layout};
+use crate::judge::NO_ANSWER;
 use crate::measure::InvalidStreams;
-use crate::model::{Fault, Reason, Role, RoundId, Seed};
+use crate::model::{Arm, Fault, Reason, Role, RoundId, Seed};
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, JobNews, Progress};
 use crate::report::text::error_chain;
@@ -95,6 +96,8 @@ pub struct JobContext<'a> {
     pub server: Option<BootedServer>,
     /// What later stages of the job need to know of earlier ones.
     pub notes: Notes,
+    /// When the stage has to be done; none where nothing limits it.
+    pub ends: Option<Instant>,
     /// Ends the stage early.
     pub cancel: CancellationToken,
     /// Where news of the attempt are told.
@@ -293,6 +296,26 @@ pub enum StageError {
         /// Why the first of them failed.
         first: String,
     },
+    /// A server took requests, or did not even that, and not one byte came from it.
+    #[error("no byte came from the server to {sent} of {planned} requests within {:.1} s", waited.as_secs_f64())]
+    Silent {
+        /// Whose read it was.
+        arm: Arm,
+        /// Number of requests that were sent.
+        sent: usize,
+        /// Number of requests that were to be sent.
+        planned: usize,
+        /// How long the server had.
+        waited: Duration,
+    },
+    /// The time of the step was over before all requests were.
+    #[error("{ended} of {planned} requests had ended when the time of the step was over")]
+    OutOfTime {
+        /// Number of requests that had ended.
+        ended: usize,
+        /// Number of requests in all.
+        planned: usize,
+    },
     /// The scorer did not answer as a scorer does.
     #[error("the scorer: {0}")]
     Scorer(String),
@@ -324,6 +347,9 @@ impl StageError {
             Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
+            Self::Silent { arm: Arm::Baseline, .. } => (Fault::Infra, NO_ANSWER),
+            Self::Silent { arm: Arm::Candidate, .. } => (Fault::Submission, NO_ANSWER),
+            Self::OutOfTime { .. } => (Fault::Unknown, "timeout"),
             Self::Scorer(_) => (Fault::Infra, "scorer"),
             Self::Handle(_) => (Fault::Unknown, "handle"),
         };

@@ -32,7 +32,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let mut done = 0;
     let cancel = context.cancel.child_token();
     let answer = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
-    let plan = LoadPlan { target, bodies, limits: Limits { deadline: Deadline(limit), answer } };
+    let plan = LoadPlan { target, bodies, limits: Limits { deadline: Deadline(limit), answer }, until: None };
     let mut running = std::pin::pin!(run_single_stream(plan, sender, cancel.clone()));
     let mut limit = std::pin::pin!(tokio::time::sleep(limit));
     let result = loop {

@@ -1,5 +1,5 @@
-//! No stranger stops a round: answers that are too long, and answers that the scorer refuses, cost their own submission,
-//! and a scorer that dies goes on where it was.
+//! No stranger stops a round: answers that are too long, answers that the scorer refuses, and a server that says nothing
+//! cost their own submission, and a scorer that dies goes on where it was.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,6 +11,8 @@ use super::round::{Round, root};
 const SWIFT: &str = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty";
 const LONG: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
 const HIDDEN: &str = "5FLSigC9HGRKVhB9FiEo4Y3koPsNmBmLJbpXg2mp1hXcS59Y";
+
+const MUTE: &str = "5DAAnrj7VHTznn2AWBemMuyBwZWs6FNFjdyVXUeYum3PTXFy";
 
 /// Writes an image of the reference server, and gives its digest.
 fn image(folder: &Path, name: &str, args: &str) -> String {
@@ -37,6 +39,7 @@ fn pipeline(round: &Round) -> std::path::PathBuf {
     let submissions = [
         (LONG, "long", "--prefill block --cheat long-text"),
         (HIDDEN, "hidden", "--prefill block --cheat hidden-text"),
+        (MUTE, "mute", "--prefill block --cheat never-answers"),
         (SWIFT, "swift", "--prefill block --speculate 5 --history 2048"),
     ];
     for (uid, (hotkey, name, args)) in (1..).zip(submissions) {
@@ -67,8 +70,11 @@ fn pipeline(round: &Round) -> std::path::PathBuf {
         })
         .collect();
     let text = lines.join("\n");
-    // Whether a machine under test is quiet enough to decide who is faster is not what is tested.
-    let text = text.replace("if: needs.rank.outputs.held == 0", "if: needs.rank.result == 'success'");
+    // One launch each, and little patience: the mute one uses up all of it.
+    let text = text
+        .replace("rounds: 2", "rounds: 1")
+        .replace("deadline: 20s", "deadline: 4s")
+        .replace("request-deadline: 10s", "request-deadline: 5s");
     let path = dir.join("strangers.yml");
     std::fs::write(&path, text).expect("pipeline");
     path
@@ -100,6 +106,9 @@ fn a_round_ends_whatever_strangers_send() {
     let [standing, code, detail] = reason(HIDDEN);
     assert_eq!((standing.as_str(), code.as_str()), ("disqualified", "failed-answered"), "{detail}");
     assert!(detail.contains("the scorer takes 8 of 8 answers for none of the model's"), "{detail}");
+    let [standing, code, detail] = reason(MUTE);
+    assert_eq!((standing.as_str(), code.as_str()), ("failed", "no-answer"), "{detail}");
+    assert!(detail.contains("no byte came from the server to 8 of 8 requests"), "{detail}");
     let [standing, _, detail] = reason(SWIFT);
     assert!(["scored", "not-faster", "held"].contains(&standing.as_str()), "{standing}: {detail}");
     let failed = format!("SELECT * FROM verdicts WHERE hotkey = '{SWIFT}' AND outcome <> 'pass'");

@@ -25,8 +25,8 @@ use std::time::Duration;
 use rustix::process::{Pid, test_kill_process};
 
 use crate::artifact::{
-    self, ArtifactError, Projection, PublishedTable, Replay, RoundFile, SealDifference, Table, TableContext,
-    layout,
+    self, ArtifactError, LegAttempt, Projection, PublishedTable, Replay, RoundFile, SealDifference, Table,
+    TableContext, layout,
 };
 use crate::artifact::{Seal, digest, journal as journal_format};
 use crate::model::RoundId;
@@ -480,6 +480,17 @@ impl RoundDirectory {
     /// When it is absent, damaged, or not this table.
     pub fn read_table<P: Projection>(&self) -> Result<Vec<P>, StoreError> {
         let relative = layout::table_path(P::Row::NAME);
+        let bytes = self.read(&relative, MAX_TABLE)?;
+        artifact::decode(&bytes).map_err(artifact_error(&self.path.join(&relative)))
+    }
+
+    /// Reads the rows of a table that an attempt left.
+    ///
+    /// # Errors
+    /// When they are absent or damaged.
+    pub fn read_rows<P: Projection>(&self, at: &LegAttempt) -> Result<Vec<P>, StoreError> {
+        let directory = layout::attempt_path(&at.job, &at.leg, at.attempt);
+        let relative = format!("{directory}/{}.parquet", P::Row::NAME);
         let bytes = self.read(&relative, MAX_TABLE)?;
         artifact::decode(&bytes).map_err(artifact_error(&self.path.join(&relative)))
     }

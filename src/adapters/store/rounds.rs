@@ -6,8 +6,9 @@ use std::io;
 use std::path::Path;
 
 use super::{RoundDirectory, StoreError, io_error};
-use crate::artifact::{RoundState, layout};
-use crate::model::LeaderboardRow;
+use crate::artifact::{LegAttempt, RoundState, StepKind, layout};
+use crate::model::{Conclusion, LeaderboardRow};
+use crate::pipeline::stage::StageName;
 use crate::report::text::error_chain;
 use crate::report::{RoundDetail, RoundPhase, RoundSummary, TableCount, Winner};
 
@@ -42,6 +43,19 @@ pub(in crate::adapters) fn directories(data_dir: &Path) -> Result<Vec<RoundDirec
     Ok(found)
 }
 
+/// What `rank` came to in a round that has not published it; none where no `rank` succeeded.
+fn ranked(directory: &RoundDirectory, state: &RoundState) -> Option<Vec<LeaderboardRow>> {
+    let is_rank = |step: &StepKind| *step == StepKind::Stage(StageName::Rank);
+    let legs = state.jobs.iter().flat_map(|job| job.legs.iter().map(move |leg| (job, leg)));
+    let mut ranked = legs.filter(|(_, leg)| {
+        leg.conclusion() == Some(Conclusion::Success)
+            && leg.last().is_some_and(|attempt| attempt.steps.values().any(|step| is_rank(&step.step.kind)))
+    });
+    let (job, leg) = ranked.next_back()?;
+    let at = LegAttempt { job: job.job.clone(), leg: leg.key.clone(), attempt: leg.attempt() };
+    directory.read_rows(&at).ok()
+}
+
 /// All that can be read of a round.
 pub fn round_detail(directory: &RoundDirectory) -> RoundDetail {
     let mut warnings = Vec::new();
@@ -54,14 +68,16 @@ pub fn round_detail(directory: &RoundDirectory) -> RoundDetail {
         }
     };
     let file = directory.read_round_file().map_err(&mut note).ok();
-    let leaderboard = match directory.read_table::<LeaderboardRow>() {
-        Ok(rows) => rows,
-        Err(error) if error.is_absence() => Vec::new(),
+    let published = match directory.read_table::<LeaderboardRow>() {
+        Ok(rows) => Some(rows),
+        Err(error) if error.is_absence() => None,
         Err(error) => {
             note(error);
-            Vec::new()
+            Some(Vec::new())
         }
     };
+    let is_leaderboard_published = published.is_some();
+    let leaderboard = published.or_else(|| ranked(directory, &journal)).unwrap_or_default();
     let phase = match journal.end {
         Some(end) => RoundPhase::Ended(end.conclusion),
         None if directory.holder().is_none() => RoundPhase::Interrupted,
@@ -69,11 +85,9 @@ pub fn round_detail(directory: &RoundDirectory) -> RoundDetail {
         None => RoundPhase::Running,
     };
     let waits_for = journal.group_wait.map(|wait| wait.behind).filter(|_| phase == RoundPhase::Waiting);
-    let winner = leaderboard.first().filter(|row| row.score > 0.0).map(|row| Winner {
-        hotkey: row.hotkey.clone(),
-        image: row.image.clone(),
-        score: row.score,
-    });
+    let first = leaderboard.first().filter(|row| is_leaderboard_published && row.score > 0.0);
+    let winner =
+        first.map(|row| Winner { hotkey: row.hotkey.clone(), image: row.image.clone(), score: row.score });
     let summary = RoundSummary {
         round_id: directory.round_id().clone(),
         path: directory.path().display().to_string(),
@@ -97,6 +111,7 @@ pub fn round_detail(directory: &RoundDirectory) -> RoundDetail {
         runner: journal.start.map(|start| start.runners.join(",")),
         jobs: journal.jobs,
         leaderboard,
+        is_leaderboard_published,
         tables: journal.tables.into_values().map(TableCount::from).collect(),
         warnings,
     }

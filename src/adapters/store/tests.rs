@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::artifact::{JournalEvent, RoundStart, Tail};
+use crate::artifact::{JobStep, JournalEvent, RoundStart, StepKind, Tail};
 use crate::model::{Conclusion, LeaderboardRow};
+use crate::pipeline::stage::StageName;
 use crate::report::RoundPhase;
 use crate::report::text::error_chain;
 
@@ -313,6 +314,36 @@ fn rounds_are_listed_among_junk() {
     assert!(listed[2].problem.is_some());
     let _lock = newer.lock().expect("free");
     assert_eq!(round_detail(&newer).summary.state, RoundPhase::Running);
+}
+
+#[test]
+fn a_ranking_that_is_not_published_is_shown_as_one() {
+    let data = data();
+    let round = round(&data);
+    let at = LegAttempt { job: "rank".to_owned(), leg: String::new(), attempt: 2 };
+    let step = JobStep { index: 0, name: "rank".to_owned(), kind: StepKind::Stage(StageName::Rank) };
+    let (mut writer, _) = round.open_journal().expect("opens");
+    let events = [
+        start(),
+        JournalEvent::JobStarted { job: "rank".to_owned() },
+        JournalEvent::LegStarted { at: at.clone(), runner: String::new() },
+        JournalEvent::StepStarted { at: at.clone(), step },
+        JournalEvent::LegEnded {
+            at: at.clone(),
+            conclusion: Conclusion::Success,
+            reason: None,
+            outputs: serde_json::Map::new(),
+        },
+    ];
+    writer.append(events.map(|event| (time(AT), event)).to_vec()).expect("appends");
+    assert_eq!(round_detail(&round).leaderboard, []);
+    let rows = artifact::encode(&[leader(0.5)], &TableContext { round_id: round.round_id() }).expect("encodes");
+    let relative = format!("{}/leaderboard.parquet", layout::attempt_path(&at.job, &at.leg, at.attempt));
+    round.write_whole(&relative, &rows).expect("writes");
+    let detail = round_detail(&round);
+    assert_eq!((detail.leaderboard, detail.is_leaderboard_published), (vec![leader(0.5)], false));
+    // Nobody has won anything yet.
+    assert_eq!(detail.summary.winner, None);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod paths;
 mod runners;
 mod schedules;
 mod scripts;
+mod times;
 
 use super::definition::Pipeline;
 use super::diagnostic::Diagnostic;
@@ -19,6 +20,7 @@ pub(crate) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     found.extend(matrices::findings(pipeline));
     found.extend(schedules::findings(pipeline));
     found.extend(scripts::findings(pipeline));
+    found.extend(times::findings(pipeline));
     found.extend(expressions::findings(pipeline));
     found
 }
