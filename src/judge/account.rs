@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AccountKind, AccountRow, Arm, Check, CheckOutcome, CommitmentRow, Fault, LeaderboardRow, ReadRow,
-    ReadSpec, ReadStatus, RequestStatus, RequestTimes, SubmissionRow, VerdictRow,
+    AccountKind, AccountRow, Arm, Check, CheckOutcome, CommitmentRow, Fault, LeaderboardRow, MAX_PROMPTS,
+    ReadRow, ReadSpec, ReadStatus, RequestStatus, RequestTimes, SubmissionRow, VerdictRow, prompt_of_bracket,
 };
 
 /// What was planned, and all that arrived of it before anything is ranked.
@@ -36,7 +36,7 @@ pub fn accounts(arrived: &Arrived<'_>) -> Vec<AccountRow> {
     let prompts = arrived
         .requests
         .iter()
-        .map(|request| request.prompt_index)
+        .map(|request| prompt_of_bracket(request.prompt_index).1)
         .max()
         .map_or(1, |last| last.saturating_add(1));
     let mut statuses: BTreeMap<&str, BTreeMap<u32, RequestStatus>> = BTreeMap::new();
@@ -59,8 +59,13 @@ pub fn accounts(arrived: &Arrived<'_>) -> Vec<AccountRow> {
         if read.is_none_or(|read| read.status != ReadStatus::Measured) {
             continue;
         }
+        let prompts: Vec<u32> = spec
+            .brackets
+            .iter()
+            .flat_map(|bracket| (0..prompts).map(|number| bracket.saturating_mul(MAX_PROMPTS) + number))
+            .collect();
         let by_prompt = statuses.get(spec.key.as_str()).unwrap_or(&no_statuses);
-        rows.push(requests(arrived.round_id, spec, (by_prompt, prompts)));
+        rows.push(requests(arrived.round_id, spec, (by_prompt, &prompts)));
         if spec.arm == Arm::Candidate {
             let found = outcomes.get(spec.key.as_str()).unwrap_or(&no_outcomes);
             rows.push(checks(arrived.round_id, spec, found));
@@ -152,17 +157,18 @@ fn leg(round_id: &str, spec: &ReadSpec, read: Option<&ReadRow>) -> AccountRow {
 fn requests(
     round_id: &str,
     spec: &ReadSpec,
-    (by_prompt, prompts): (&BTreeMap<u32, RequestStatus>, u32),
+    (by_prompt, prompts): (&BTreeMap<u32, RequestStatus>, &[u32]),
 ) -> AccountRow {
-    let done = by_prompt.values().filter(|status| **status == RequestStatus::Ok).count() as u32;
-    let failed = by_prompt.len() as u32 - done;
+    let arrived = prompts.iter().filter_map(|prompt| by_prompt.get(prompt));
+    let done = arrived.clone().filter(|status| **status == RequestStatus::Ok).count() as u32;
+    let failed = arrived.count() as u32 - done;
     let fault = (failed > 0).then_some(Fault::Submission).filter(|_| spec.arm == Arm::Candidate);
     let first_failed = by_prompt.values().find(|status| **status != RequestStatus::Ok);
     let reason = first_failed.map(ToString::to_string);
-    let row = blank(round_id, AccountKind::Requests, &spec.key, prompts);
+    let row = blank(round_id, AccountKind::Requests, &spec.key, prompts.len() as u32);
     missing(AccountRow { done, failed, fault, reason, ..row }, |_| {
-        let first = (0..prompts).find(|prompt| !by_prompt.contains_key(prompt));
-        format!("prompt {}", first.unwrap_or(prompts))
+        let first = prompts.iter().find(|prompt| !by_prompt.contains_key(prompt));
+        format!("prompt {}", first.copied().unwrap_or_default())
     })
 }
 
@@ -204,6 +210,7 @@ mod tests {
             digest: format!("sha256:{}", "0".repeat(64)).parse().expect("a digest"),
             position: 0,
             sequence: "0".to_owned(),
+            brackets: vec![0],
         };
         let read = |key: &str| ReadRow {
             read_key: key.to_owned(),

@@ -7,7 +7,7 @@
 //!
 //! Not here yet: several looks with split alpha, replaced brackets, head to head with the incumbent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -366,8 +366,13 @@ fn read_value(
     component: Component,
     read: &ReadTimes<'_>,
 ) -> Result<ReadValue, NoEstimate> {
+    // Only a read that was asked the same can be compared; a baseline of another bracket was not.
+    let asked: BTreeSet<u32> = read.requests.iter().map(|request| request.prompt_index).collect();
+    let is_of_bracket =
+        |other: &ReadTimes<'_>| other.requests.iter().any(|request| asked.contains(&request.prompt_index));
     let beside = |pick: fn(u32, u32) -> bool| {
         let same = comparison.baseline.iter().filter(|other| other.sequence == read.sequence);
+        let same = same.filter(|other| is_of_bracket(other));
         same.filter(move |other| pick(other.position, read.position))
     };
     let before = beside(|other, own| other < own).max_by_key(|other| other.position);

@@ -1,7 +1,7 @@
 //! What is asked: the prompts of a round from its seed, and the bytes of a request.
 //!
-//! All arms of a round get the same prompts and byte-identical requests, and no prompt occurs twice in a round,
-//! so that nothing can be answered from a cache and nobody can tell which arm, pass or purpose a request has.
+//! The reads of a bracket get the same prompts and byte-identical requests, and nobody else gets these, so that nothing can
+//! be answered from what an accomplice, or an earlier launch, was asked.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::model::Seed;
 /// One prompt of a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// Number of the prompt, from 0; the same in every read.
+    /// Number of the prompt, from 0; in a round the same in every read of its bracket.
     pub index: u32,
     /// What the user says in it.
     pub text: String,
@@ -22,7 +22,7 @@ pub struct Prompt {
     pub sha256: String,
 }
 
-/// The source of all prompts of a round.
+/// The source of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload;
 
@@ -45,7 +45,7 @@ impl Workload {
     }
 }
 
-/// The shape of a request: everything but the prompt, the same for all arms of a round.
+/// The shape of a request: everything but the prompt, the same for all reads of a round.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestShape {
@@ -60,6 +60,10 @@ pub struct RequestShape {
 }
 
 /// The exact JSON bytes of a chat request: streamed, greedy, with log probabilities and usage.
+///
+/// Every parameter of sampling is said, and says that nothing is done to the model's distribution: what a server would take
+/// from the model's `generation_config.json` otherwise (a repetition penalty, say) changes which token is the first.
+/// `top_k`, `min_p` and `repetition_penalty` are vLLM's and SGLang's additions to OpenAI's parameters.
 pub fn request_body(shape: &RequestShape, prompt: &str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -68,6 +72,13 @@ pub fn request_body(shape: &RequestShape, prompt: &str) -> Vec<u8> {
         stream: bool,
         stream_options: StreamOptions,
         temperature: u8,
+        top_p: u8,
+        top_k: i8,
+        min_p: u8,
+        presence_penalty: u8,
+        frequency_penalty: u8,
+        repetition_penalty: u8,
+        n: u8,
         max_tokens: u32,
         logprobs: bool,
         top_logprobs: u32,
@@ -88,6 +99,13 @@ pub fn request_body(shape: &RequestShape, prompt: &str) -> Vec<u8> {
         stream: true,
         stream_options: StreamOptions { include_usage: true },
         temperature: 0,
+        top_p: 1,
+        top_k: -1,
+        min_p: 0,
+        presence_penalty: 0,
+        frequency_penalty: 0,
+        repetition_penalty: 1,
+        n: 1,
         max_tokens: shape.max_tokens,
         logprobs: true,
         top_logprobs: shape.top_logprobs,
@@ -116,6 +134,6 @@ mod tests {
     #[test]
     fn the_request_is_pinned() {
         let shape = RequestShape { model: "m".into(), max_tokens: 64, top_logprobs: 2, seed: 7 };
-        insta::assert_snapshot!(String::from_utf8(request_body(&shape, "Say \"é\"\n")).expect("utf8"), @r#"{"model":"m","messages":[{"role":"user","content":"Say \"é\"\n"}],"stream":true,"stream_options":{"include_usage":true},"temperature":0,"max_tokens":64,"logprobs":true,"top_logprobs":2,"seed":7}"#);
+        insta::assert_snapshot!(String::from_utf8(request_body(&shape, "Say \"é\"\n")).expect("utf8"), @r#"{"model":"m","messages":[{"role":"user","content":"Say \"é\"\n"}],"stream":true,"stream_options":{"include_usage":true},"temperature":0,"top_p":1,"top_k":-1,"min_p":0,"presence_penalty":0,"frequency_penalty":0,"repetition_penalty":1,"n":1,"max_tokens":64,"logprobs":true,"top_logprobs":2,"seed":7}"#);
     }
 }

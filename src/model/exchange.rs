@@ -32,7 +32,7 @@ row! {
         pub round_id: String,
         /// Key of the read that the request belongs to.
         pub read_key: String,
-        /// Number of the prompt in the read, from 0.
+        /// Number of the prompt in the round: 100,000 times its bracket, plus its number there, from 0.
         pub prompt_index: u32,
         /// SHA-256 of the prompt's text, hexadecimal.
         pub prompt_sha256: String,
@@ -70,7 +70,7 @@ row! {
         pub round_id: String,
         /// Key of the read that the request belongs to.
         pub read_key: String,
-        /// Number of the prompt in the read, from 0.
+        /// Number of the prompt in the round: 100,000 times its bracket, plus its number there, from 0.
         pub prompt_index: u32,
         /// Number of the piece in the body, from 0.
         pub sequence: u32,

@@ -32,6 +32,24 @@ pub struct ReadSpec {
     pub position: u32,
     /// Name of the sequence: reads of one sequence run in order on one runner.
     pub sequence: String,
+    /// The brackets whose prompts the read answers, ascending: a candidate's its own, a baseline's those on either side.
+    /// The first one where nothing is said.
+    #[serde(default = "first_bracket")]
+    pub brackets: Vec<u32>,
+}
+
+fn first_bracket() -> Vec<u32> {
+    vec![0]
+}
+
+/// Most prompts of a bracket. Prompt `i` of bracket `b` is prompt `b * MAX_PROMPTS + i` of the round.
+pub const MAX_PROMPTS: u32 = 100_000;
+/// Most brackets of a round.
+pub const MAX_BRACKETS: u32 = u32::MAX / MAX_PROMPTS;
+
+/// The bracket that a prompt of the round belongs to, and its number there.
+pub const fn prompt_of_bracket(prompt_index: u32) -> (u32, u32) {
+    (prompt_index / MAX_PROMPTS, prompt_index % MAX_PROMPTS)
 }
 
 words! {

@@ -18,19 +18,25 @@ use crate::measure::{
     AnswerBounds, PinnedTokenizer, Prompt, RequestShape, Workload, derive_records, request_body,
 };
 use crate::model::{
-    Arm, Digest, ExchangeRow, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus, StreamRow, TokenRow,
+    Arm, Digest, ExchangeRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus,
+    StreamRow, TokenRow,
 };
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
 
-/// Most prompts of one read; more are a mistake.
-pub(super) const MAX_PROMPTS: u32 = 100_000;
 /// A tokenizer's file may not be larger than this; Qwen2.5's has 7 MB.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 
-/// The prompts of a round: the same for every read, so that reads can be compared prompt by prompt.
-pub(super) fn prompts(context: &JobContext<'_>, count: u32) -> Vec<Prompt> {
-    Workload::prompts(&context.round.seed.derive(&["benchmark", "prompts"]), count)
+/// The first prompts of brackets, one bracket after the other: the same for every read of a bracket, so that these can be
+/// compared prompt by prompt, and for nobody else.
+pub(super) fn prompts(context: &JobContext<'_>, brackets: &[u32], count: u32) -> Vec<Prompt> {
+    let of = |bracket: &u32| {
+        let seed = context.round.seed.derive(&["benchmark", "prompts", &bracket.to_string()]);
+        let first = bracket.saturating_mul(MAX_PROMPTS);
+        let numbered = move |prompt: Prompt| Prompt { index: first.saturating_add(prompt.index), ..prompt };
+        Workload::prompts(&seed, count.min(MAX_PROMPTS)).into_iter().map(numbered)
+    };
+    brackets.iter().flat_map(of).collect()
 }
 
 /// The chat endpoint below `http://host:port`.
@@ -56,7 +62,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         top_logprobs: parameters.top_logprobs,
         seed: 0,
     };
-    let prompts = prompts(context, parameters.prompts);
+    let prompts = prompts(context, &parameters.read.brackets, parameters.prompts);
     let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect();
     let bounds = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
     let limits = Limits { deadline: Deadline(parameters.request_deadline.0), answer: bounds };
@@ -115,7 +121,7 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
     let tokenizer = kept_tokenizer(&read, context)?;
     let mut exchanges: Vec<ExchangeRow> = read_kept(context, "exchanges.parquet")?;
     let pieces: Vec<StreamRow> = read_kept(context, "streams.parquet")?;
-    let prompts = prompts(context, parameters.prompts);
+    let prompts = prompts(context, &parameters.read.brackets, parameters.prompts);
     if exchanges.len() != prompts.len() {
         let (kept, planned) = (exchanges.len(), prompts.len());
         return Err(StageError::NotAsPlanned(format!(

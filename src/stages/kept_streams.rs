@@ -90,9 +90,11 @@ impl<'a> KeptStreams<'a> {
     fn write_held(&mut self) -> Result<(), StageError> {
         self.held_bytes = 0;
         let Measured { read_key, prompts, tokenizer, bounds } = self.measured;
-        for capture in std::mem::take(&mut self.held) {
+        for mut capture in std::mem::take(&mut self.held) {
             let prompt = prompts.get(capture.prompt_index as usize);
             let prompt_sha256 = prompt.map_or("", |prompt| &prompt.sha256);
+            // The load knows the place in its list, the rows the number in the round.
+            capture.prompt_index = prompt.map_or(capture.prompt_index, |prompt| prompt.index);
             let stream = StreamContext { round_id: self.round_id, read_key, prompt_sha256 };
             let (mut exchange, pieces) = keep(&stream, capture);
             self.streams.write(&pieces)?;

@@ -3,9 +3,12 @@
 //! `B C1 B C2 B ..`: every candidate stands between two fresh launches of the baseline, so drift of the
 //! machine shows, and linear drift cancels. The order of the candidates is drawn from the
 //! round's seed, so nobody can commit himself into a good position.
+//!
+//! A candidate and the baselines beside it are a bracket, which has prompts of its own: no candidate is asked what another
+//! one, or an earlier launch of its own, was asked. A baseline between two candidates answers the prompts of both.
 
 use super::{JobContext, StageError};
-use crate::model::{Arm, Digest, Hotkey, ImageReference, ReadSpec, Seed, Submission};
+use crate::model::{Arm, Digest, Hotkey, ImageReference, MAX_BRACKETS, ReadSpec, Seed, Submission};
 use crate::pipeline::stage::plan_reads::{Output, Parameters};
 
 /// Most launches of one candidate; more are a mistake.
@@ -15,6 +18,14 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     if !(1..=MAX_ROUNDS).contains(&parameters.rounds) {
         return Err(StageError::Parameter(format!(
             "`rounds` is {}, want 1 to {MAX_ROUNDS}",
+            parameters.rounds
+        )));
+    }
+    let brackets = u64::from(parameters.rounds) * parameters.submissions.len() as u64;
+    if brackets > u64::from(MAX_BRACKETS) {
+        return Err(StageError::Parameter(format!(
+            "{} submissions in {} rounds are {brackets} brackets, want at most {MAX_BRACKETS}",
+            parameters.submissions.len(),
             parameters.rounds
         )));
     }
@@ -36,6 +47,7 @@ fn plan(parameters: &Parameters, seed: &Seed) -> Vec<ReadSpec> {
             digest: digest.clone(),
             position,
             sequence: "0".to_owned(),
+            brackets: Vec::new(),
         });
     };
     let baseline = &parameters.baseline;
@@ -49,6 +61,15 @@ fn plan(parameters: &Parameters, seed: &Seed) -> Vec<ReadSpec> {
     }
     if !parameters.submissions.is_empty() {
         push(Arm::Baseline, None, &baseline.image, &baseline.digest);
+    }
+    // Candidates have the odd positions: the bracket of position 2 b + 1 is b.
+    let count = reads.len() as u32 / 2;
+    for read in &mut reads {
+        let own = read.position / 2;
+        read.brackets = match read.arm {
+            Arm::Candidate => vec![own],
+            Arm::Baseline => own.checked_sub(1).into_iter().chain((own < count).then_some(own)).collect(),
+        };
     }
     reads
 }
@@ -99,7 +120,16 @@ mod tests {
             for position in candidates {
                 assert_eq!(reads[position - 1].arm, Arm::Baseline);
                 assert_eq!(reads[position + 1].arm, Arm::Baseline);
+                let [bracket] = reads[position].brackets[..] else { panic!("{:?}", reads[position]) };
+                let those: Vec<usize> = reads
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, read)| read.brackets.contains(&bracket))
+                    .map(|(i, _)| i)
+                    .collect();
+                assert_eq!(those, [position - 1, position, position + 1]);
             }
+            assert!(reads.iter().all(|read| read.brackets.is_sorted() && !read.brackets.is_empty()));
             let mut keys: Vec<&str> = reads.iter().map(|read| read.key.as_str()).collect();
             keys.dedup();
             assert_eq!(keys.len(), reads.len());

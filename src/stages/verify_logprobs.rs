@@ -14,7 +14,7 @@ use crate::adapters::scorer::{Scorer, ScorerError};
 use crate::artifact::layout;
 use crate::judge::round::verdicts;
 use crate::judge::{AnswerScores, MeasuredRead, Question, fill_scores, kept_scores, questions};
-use crate::model::{Arm, CheckOutcome, Hotkey, ReadSpec, RequestRow, TokenRow};
+use crate::model::{Arm, CheckOutcome, Hotkey, ReadSpec, RequestRow, TokenRow, prompt_of_bracket};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::verify_logprobs::{Output, Parameters};
 
@@ -126,17 +126,24 @@ async fn ask(
     context: &JobContext<'_>,
 ) -> Result<(), StageError> {
     let failed = |error: ScorerError| StageError::Scorer(error.to_string());
-    let count = questions.iter().map(|(prompt, _)| prompt + 1).max().unwrap_or(0);
-    let mut prompt_tokens = Vec::new();
-    for prompt in super::benchmark::prompts(context, count) {
-        prompt_tokens.push(scorer.prompt_tokens(&prompt.text).await.map_err(failed)?);
+    let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+    for (prompt, _) in questions {
+        let (bracket, number) = prompt_of_bracket(*prompt);
+        let count = counts.entry(bracket).or_default();
+        *count = (*count).max(number + 1);
+    }
+    let mut prompt_tokens = BTreeMap::new();
+    for (bracket, count) in counts {
+        for prompt in super::benchmark::prompts(context, &[bracket], count) {
+            prompt_tokens.insert(prompt.index, scorer.prompt_tokens(&prompt.text).await.map_err(failed)?);
+        }
     }
     let mut order: Vec<&Question> = questions.iter().collect();
     context.round.seed.derive(&["verify-logprobs", "order"]).shuffle(&mut order);
     for (done, question) in order.into_iter().enumerate() {
         context.tell("score answers", done, questions.len());
         let (prompt, ids) = question;
-        let Some(prompt_ids) = prompt_tokens.get(*prompt as usize) else { continue };
+        let Some(prompt_ids) = prompt_tokens.get(prompt) else { continue };
         if scores.contains_key(question) {
             continue;
         }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::{JobContext, StageError};
 use crate::client::{Deadline, Limits, LoadPlan, run_single_stream};
 use crate::measure::{AnswerBounds, RequestShape, Workload, request_body};
+use crate::model::MAX_PROMPTS;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::warm_up::{Output, Parameters};
 use bytes::Bytes;
@@ -23,7 +24,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     };
     // The leg enters the seed: no two launches are conditioned with the same prompts.
     let seed = context.round.seed.derive(&["warm-up", &context.leg, &context.attempt.to_string()]);
-    let prompts = Workload::prompts(&seed, parameters.requests.min(super::benchmark::MAX_PROMPTS));
+    let prompts = Workload::prompts(&seed, parameters.requests.min(MAX_PROMPTS));
     let bodies =
         prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
     let total = bodies.len();

@@ -132,6 +132,7 @@ fn planned(read: &ReadRow) -> ReadSpec {
         digest: read.digest.parse().expect("a digest"),
         position: read.position,
         sequence: read.sequence.clone(),
+        brackets: vec![0],
     }
 }
 

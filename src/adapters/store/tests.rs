@@ -337,7 +337,8 @@ fn a_ranking_that_is_not_published_is_shown_as_one() {
     ];
     writer.append(events.map(|event| (time(AT), event)).to_vec()).expect("appends");
     assert_eq!(round_detail(&round).leaderboard, []);
-    let rows = artifact::encode(&[leader(0.5)], &TableContext { round_id: round.round_id() }).expect("encodes");
+    let rows =
+        artifact::encode(&[leader(0.5)], &TableContext { round_id: round.round_id() }).expect("encodes");
     let relative = format!("{}/leaderboard.parquet", layout::attempt_path(&at.job, &at.leg, at.attempt));
     round.write_whole(&relative, &rows).expect("writes");
     let detail = round_detail(&round);

@@ -116,7 +116,8 @@ jobs:
 ",
             zeros = "0".repeat(64)
         );
-        let parsed = Pipeline::parse(&Source::new("t.yml", &text)).unwrap_or_else(|errors| panic!("{errors}"));
+        let parsed =
+            Pipeline::parse(&Source::new("t.yml", &text)).unwrap_or_else(|errors| panic!("{errors}"));
         let own = |finding: &&Diagnostic| finding.code == Code::TimesDoNotFit;
         parsed.warnings.items.iter().filter(own).map(|finding| finding.message.clone()).collect()
     }
@@ -128,7 +129,9 @@ jobs:
         assert_eq!(said("    timeout: 3m6s", &format!("{short}, prompts: 16")), none);
         assert_eq!(
             said("    timeout: 3m", &format!("{short}, prompts: 16")),
-            ["the steps of `measure` may take 3m6s (boot 6s, warm-up 20s, benchmark 16 requests of 10s), and its timeout is 3m"]
+            [
+                "the steps of `measure` may take 3m6s (boot 6s, warm-up 20s, benchmark 16 requests of 10s), and its timeout is 3m"
+            ]
         );
         // As with the inputs' defaults; what is not known before the start is let be.
         assert_eq!(said("    timeout: 3m", &format!("{short}, prompts: '${{{{ inputs.n }}}}'")).len(), 1);
