@@ -108,11 +108,12 @@ mod tests {
 jobs:
   measure:
     runs-on: r
+    strategy: {{matrix: {{read: [1]}}}}
 {job}
     steps:
       - {{id: boot, uses: boot, with: {{image: a/b, digest: 'sha256:{zeros}', role: candidate, deadline: 6s}}}}
       - {{uses: warm-up, with: {{endpoint: x, deadline: 20s}}}}
-      - {{uses: benchmark, with: {{endpoint: x, read: {{}}, {benchmark}}}}}
+      - {{uses: benchmark, with: {{endpoint: x, read: '${{{{ matrix.read }}}}', {benchmark}}}}}
 ",
             zeros = "0".repeat(64)
         );
