@@ -1,6 +1,6 @@
 //! `benchmark`: sends the round's prompts and keeps every byte of the answers with the time it came.
 //!
-//! All reads of a round get the same prompts, drawn from the round's secret seed. The answers that are timed
+//! The reads of a bracket get the same prompts, drawn from the round's secret seed. The answers that are timed
 //! here are the answers that are judged later: `answers.parquet` is what `verify-logprobs` scores, and
 //! `streams.parquet` with `exchanges.parquet` holds what came, from which all of it is derived.
 
