@@ -358,7 +358,7 @@ tables! {
     TokenRow = "tokens" v 1 by (read_key, prompt_index, position) {
         round_id, read_key, prompt_index, position, token_id, is_end, server_logprob, scorer_logprob,
         scorer_rank, scorer_top_logprob, arrival_ns,
-    }
+    } + { text_ns, logprob_ns }
     VerdictRow = "verdicts" v 1 by (read_key, check) {
         round_id, read_key, hotkey, check, outcome, value, control_value, threshold, samples, reason, evidence,
     }

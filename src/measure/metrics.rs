@@ -1,10 +1,11 @@
 //! From an observation to the rows of `requests` and `tokens`: the metrics of one request.
 //!
-//! All times are anchored at the request's send and end at an event that added to the *answer's* text. Text on
-//! another channel (reasoning, tool calls) stops no clock: nobody judges it, so it could be sent at once.
-//! Tokens are those of the canonical segmentation, credited to the event in which they end; neither chunks nor
-//! the server's counts are tokens. There is no decode-window rate: it rewards holding an answer back.
+//! All times are anchored at the request's send. Tokens are those of the canonical segmentation of the *answer's* text, and
+//! each is credited to the event that completed both its text and its log probability ([`super::arrival`]); neither chunks nor
+//! the server's counts are tokens. Text on another channel (reasoning, tool calls) stops no clock: nobody judges it, so it
+//! could be sent at once. There is no decode-window rate: it rewards holding an answer back.
 
+use super::arrival::Arrivals;
 use super::capture::{Capture, End};
 use super::observe::Observation;
 use super::tokenizer::{AnswerTokens, HasStopped, PinnedTokenizer};
@@ -35,21 +36,21 @@ pub struct Record {
     pub tokens: Vec<TokenRow>,
 }
 
-/// The tokens that became complete at one moment.
+/// The tokens that arrived at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
     /// When that was, nanoseconds since the request's send.
     pub at_ns: u64,
-    /// How many canonical tokens were complete then that were not before.
+    /// How many canonical tokens had arrived then that had not before.
     pub tokens: u32,
 }
 
 /// The times of one answer, nanoseconds since the request's send.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Timing {
-    /// When the first text came: the time to first token.
+    /// When the first token arrived: the time to first token.
     pub ttft_ns: Option<u64>,
-    /// When the last text came: the end-to-end time.
+    /// When the answer was whole: the end-to-end time.
     pub e2e_ns: Option<u64>,
     /// Time per token after the first burst; none where nothing came after it.
     pub tpot_ns: Option<f64>,
@@ -59,13 +60,14 @@ pub struct Timing {
     pub stall_ns: Option<u64>,
 }
 
-/// The times of an answer from its arrivals, in order of time.
+/// The times of an answer from its arrivals, in order of time. `whole_ns` is when all else of the answer had come.
 ///
+/// - E2E is the last arrival or `whole_ns`, whichever is later.
 /// - TPOT = (last - first) / (N - `n_first`), where `n_first` tokens came with the first stamp. Dividing by N - 1,
 ///   as is usual, is biased as soon as the first burst holds more than one token.
 /// - MDT = sum(n t) / sum(n). For a smooth stream it is TTFT + (N - 1) / 2 TPOT; it falls when either falls and
 ///   is not improved by buffering, early empty chunks or a final flush.
-pub fn timing(arrivals: &[Arrival]) -> Timing {
+pub fn timing(arrivals: &[Arrival], whole_ns: u64) -> Timing {
     let (Some(first), Some(last)) = (arrivals.first(), arrivals.last()) else {
         return Timing::default();
     };
@@ -78,7 +80,7 @@ pub fn timing(arrivals: &[Arrival]) -> Timing {
     let weighted: f64 = arrivals.iter().map(|arrival| arrival.at_ns as f64 * f64::from(arrival.tokens)).sum();
     Timing {
         ttft_ns: Some(first.at_ns),
-        e2e_ns: Some(last.at_ns),
+        e2e_ns: Some(last.at_ns.max(whole_ns)),
         tpot_ns: (later > 0 && span > 0).then(|| span as f64 / later as f64),
         mdt_ns: (total > 0).then(|| weighted / total as f64),
         stall_ns: arrivals
@@ -114,10 +116,14 @@ pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation
     });
     flags.extend(&aligned.flags);
 
-    let arrivals = arrivals(seen, &aligned.canonical.ends);
-    let timing = timing(&arrivals);
-    let tokens =
-        if status == RequestStatus::Ok { token_rows(context, capture, seen, &aligned) } else { Vec::new() };
+    let ended_ns = capture.pieces.last().map_or(capture.end_ns, |piece| capture.end_ns.max(piece.at_ns));
+    let arrivals = Arrivals::of(text, seen, ended_ns);
+    let timing = timing(&bursts(&arrivals, &aligned.canonical.ends), arrivals.last_ns());
+    let tokens = if status == RequestStatus::Ok {
+        token_rows(context, (capture, seen), (&aligned, &arrivals))
+    } else {
+        Vec::new()
+    };
     let request = RequestRow {
         round_id: context.round_id.to_owned(),
         read_key: context.read_key.to_owned(),
@@ -150,31 +156,29 @@ pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation
     Record { request, tokens }
 }
 
-fn arrivals(seen: &Observation, ends: &[usize]) -> Vec<Arrival> {
-    let mut done = 0;
-    seen.answer_events()
-        .map(|event| {
-            let complete = ends.partition_point(|&end| end <= event.text_end);
-            let tokens = complete.saturating_sub(done);
-            done = done.max(complete);
-            Arrival { at_ns: event.at_ns, tokens: tokens as u32 }
-        })
-        .collect()
+/// The arrivals of the tokens with these ends, one for each moment.
+fn bursts(arrivals: &Arrivals, ends: &[usize]) -> Vec<Arrival> {
+    let moments: Vec<u64> = ends.iter().map(|&end| arrivals.token_ns(end)).collect();
+    let burst = |same: &[u64]| Some(Arrival { at_ns: *same.first()?, tokens: same.len() as u32 });
+    moments.chunk_by(|a, b| a == b).filter_map(burst).collect()
 }
 
 fn token_rows(
     context: &RecordContext<'_>,
-    capture: &Capture,
-    seen: &Observation,
-    answer: &AnswerTokens,
+    (capture, seen): (&Capture, &Observation),
+    (answer, arrivals): (&AnswerTokens, &Arrivals),
 ) -> Vec<TokenRow> {
-    let events: Vec<_> = seen.answer_events().collect();
+    let end_entry_ns = seen.claimed.as_ref().and_then(|claimed| claimed.last()).map(|entry| entry.at_ns);
     (0..)
         .zip(&answer.tokens)
         .map(|(position, token)| {
-            let carried_by = events.partition_point(|event| event.text_end < token.end);
-            let arrival =
-                if token.is_end { seen.finish_ns } else { events.get(carried_by).map(|event| event.at_ns) };
+            let (text_ns, logprob_ns, arrival_ns) = if token.is_end {
+                let entry_ns = end_entry_ns.filter(|_| token.logprob.is_some());
+                (seen.finish_ns, entry_ns, seen.finish_ns.max(entry_ns))
+            } else {
+                let end = token.end;
+                (arrivals.text_ns(end), arrivals.logprob_ns(end), Some(arrivals.token_ns(end)))
+            };
             TokenRow {
                 round_id: context.round_id.to_owned(),
                 read_key: context.read_key.to_owned(),
@@ -186,7 +190,9 @@ fn token_rows(
                 scorer_logprob: None,
                 scorer_rank: None,
                 scorer_top_logprob: None,
-                arrival_ns: arrival.map(nanoseconds),
+                arrival_ns: arrival_ns.map(nanoseconds),
+                text_ns: text_ns.map(nanoseconds),
+                logprob_ns: logprob_ns.map(nanoseconds),
             }
         })
         .collect()
@@ -214,7 +220,7 @@ mod tests {
     #[test]
     fn times() {
         let check = |arrivals: &[Arrival], tpot, mdt, stall| {
-            let timing = timing(arrivals);
+            let timing = timing(arrivals, 0);
             assert_eq!((timing.tpot_ns, timing.mdt_ns, timing.stall_ns), (tpot, mdt, stall), "{arrivals:?}");
         };
         check(&[], None, None, None);
@@ -228,7 +234,9 @@ mod tests {
         check(&[at(100, 0), at(130, 1)], Some(30.0), Some(130.0), Some(30));
         check(&[at(100, 1), at(150, 0)], None, Some(100.0), Some(50));
         let smooth: Vec<Arrival> = (0..50).map(|k| at(1000 + 20 * k, 1)).collect();
-        let all = timing(&smooth);
+        let all = timing(&smooth, 0);
+        assert_eq!((all.ttft_ns, all.e2e_ns), (Some(1000), Some(1980)));
+        assert_eq!(Timing { e2e_ns: Some(2000), ..all }, timing(&smooth, 2000));
         assert_eq!(all.mdt_ns, all.tpot_ns.map(|tpot| 1000.0 + 49.0 / 2.0 * tpot));
     }
 
@@ -272,7 +280,7 @@ mod tests {
         assert_eq!((row.status, row.flags.len()), (RequestStatus::Ok, 0), "{:?}", row.flags);
         assert_eq!(
             (row.ttft_ns, row.e2e_ns, row.finish_ns, row.done_ns),
-            (Some(10), Some(30), Some(40), Some(41))
+            (Some(10), Some(40), Some(40), Some(41))
         );
         assert_eq!((row.tokens, row.logprob_tokens, row.usage_tokens), (3, 4, Some(4)));
         assert_eq!((row.tpot_ns, row.first_event_ns), (Some(10.0), Some(5)));
@@ -300,7 +308,7 @@ mod tests {
         let end = b"data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n".to_vec();
         let record =
             recorded(vec![(1, reasoning.clone()), (90, event("He", &["He"], "")), (91, end.clone())]);
-        assert_eq!((record.request.ttft_ns, record.request.e2e_ns), (Some(90), Some(90)));
+        assert_eq!((record.request.ttft_ns, record.request.e2e_ns), (Some(90), Some(91)));
         assert_eq!(record.request.flags, [RequestFlag::OtherChannel].into());
         let record = recorded(vec![(1, reasoning), (91, end)]);
         assert_eq!((record.request.status, record.tokens.len()), (RequestStatus::NoTokens, 0));

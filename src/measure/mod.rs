@@ -9,6 +9,7 @@
 //! Sockets are `client`'s; whether an answer is right is `judge`'s.
 #![deny(clippy::disallowed_methods)]
 
+pub mod arrival;
 pub mod bounds;
 pub mod capture;
 pub mod language;

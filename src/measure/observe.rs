@@ -52,6 +52,8 @@ pub struct ClaimedToken {
     pub logprob: Option<f64>,
     /// The token's bytes, where the server names them.
     pub bytes: Option<Vec<u8>>,
+    /// Stamp of the read that completed the entry's event.
+    pub at_ns: u64,
 }
 
 impl ClaimedToken {
@@ -417,6 +419,7 @@ impl Observation {
                 token,
                 logprob,
                 bytes,
+                at_ns,
             }));
         }
         if let Some(reason) = choice.finish_reason.filter(|_| index == 0) {

@@ -223,13 +223,14 @@ mod tests {
     fn records_are_those_of_the_captures() {
         let (exchanges, pieces) = kept(vec![answered(0), refused(1), answered(2)]);
         let records = derive_records(&tiny(), &exchanges, &pieces).expect("whole");
+        // They name no log probabilities, so no token has arrived before the body's end.
         let of = |record: &Record| (record.request.status, record.request.ttft_ns, record.tokens.len());
         assert_eq!(
             records.iter().map(of).collect::<Vec<_>>(),
             [
-                (RequestStatus::Ok, Some(10), 4),
+                (RequestStatus::Ok, Some(50), 4),
                 (RequestStatus::TransportError, None, 0),
-                (RequestStatus::Ok, Some(10), 4)
+                (RequestStatus::Ok, Some(50), 4)
             ]
         );
         let parts = [

@@ -298,6 +298,7 @@ pub(crate) mod tests {
             token: String::from_utf8_lossy(bytes).into_owned(),
             logprob: Some(-0.5),
             bytes: Some(bytes.to_vec()),
+            at_ns: 0,
         };
         bytes.iter().map(entry).collect()
     }

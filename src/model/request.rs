@@ -99,9 +99,11 @@ row! {
         pub first_byte_ns: Option<i64>,
         /// When the first event was complete, whatever it holds.
         pub first_event_ns: Option<i64>,
-        /// When the first event with visible text was complete: the time to first token.
+        /// When the first credited token had arrived, its text and its log probability: the time to first token; the body's
+        /// end if the log probability never came.
         pub ttft_ns: Option<i64>,
-        /// When the last event with visible text was complete: the end-to-end time.
+        /// When the last text, the last log probability and the finish reason had come: the end-to-end time; the body's end
+        /// if a log probability never came.
         pub e2e_ns: Option<i64>,
         /// When the event with the finish reason was complete.
         pub finish_ns: Option<i64>,
@@ -109,11 +111,11 @@ row! {
         pub done_ns: Option<i64>,
         /// When the body ended.
         pub end_ns: Option<i64>,
-        /// Time per output token after the first event; none if there was only one burst.
+        /// Time per credited token that arrived after the first burst; none if there was only one burst.
         pub tpot_ns: Option<f64>,
-        /// Mean delivery time: token-weighted mean of the arrival times.
+        /// Mean delivery time: mean over the credited tokens of the times at which they had arrived.
         pub mdt_ns: Option<f64>,
-        /// Longest gap between two bursts; none if there was only one.
+        /// Longest gap between two bursts of arriving tokens; none if there was only one.
         pub stall_ns: Option<i64>,
         /// Number of tokens credited: the pinned tokenizer's count of the visible text.
         pub tokens: u32,
@@ -146,7 +148,7 @@ pub struct RequestTimes {
     pub ttft_ns: Option<i64>,
     /// End-to-end latency, ns; see [`RequestRow::e2e_ns`].
     pub e2e_ns: Option<i64>,
-    /// Middle-decode time, ns; see [`RequestRow::mdt_ns`].
+    /// Mean delivery time, ns; see [`RequestRow::mdt_ns`].
     pub mdt_ns: Option<f64>,
 }
 
@@ -186,8 +188,13 @@ row! {
         pub scorer_rank: Option<u32>,
         /// Log probability of the scorer's most probable token there, natural logarithm.
         pub scorer_top_logprob: Option<f64>,
-        /// When the event that carried the token came, since the request's send.
+        /// When the token had arrived, with its text and its log probability, since the request's send.
         pub arrival_ns: Option<i64>,
+        /// When the token's text had come, for the end token the finish reason; none in files before 1.1.
+        pub text_ns: Option<i64>,
+        /// When the log probability entries had come that spell the text up to the token's end; none if they never did, and in
+        /// files before 1.1.
+        pub logprob_ns: Option<i64>,
     }
 }
 

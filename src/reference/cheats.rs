@@ -20,6 +20,9 @@ pub enum Cheat {
     Temperature,
     /// The first token comes from the small draft model, before the model has read the prompt
     DraftFirstToken,
+    /// The first character of the small draft model's first token goes out before the model has read the prompt, without
+    /// log probabilities; the answer follows when it is there
+    FirstCharacter,
     /// Ends each answer at token 40 (about 60% of the usual length) with `finish_reason` `stop`
     CutShort,
     /// Goes on for 24 tokens after the model has ended its answer
@@ -36,6 +39,8 @@ pub enum Cheat {
     SplitCharacters,
     /// Sends 64 empty logprob entries in an event at once, and the text later without logprobs
     EmptyLogprobsFirst,
+    /// Sends all log probabilities in an answer's last event, and the text before it without any
+    LateLogprobs,
     /// Sends 8,000 characters of text more before an answer's last event, without log probabilities
     LongText,
     /// Sends 150 words of text more before an answer's last event, without log probabilities
@@ -73,7 +78,9 @@ impl Cheats {
 
     /// Whether one of them needs the small draft model.
     pub fn needs_draft(&self) -> bool {
-        self.has(Cheat::OtherWeights) || self.has(Cheat::DraftFirstToken)
+        [Cheat::OtherWeights, Cheat::DraftFirstToken, Cheat::FirstCharacter]
+            .into_iter()
+            .any(|cheat| self.has(cheat))
     }
 }
 

@@ -135,6 +135,8 @@ struct Answer<'r> {
     sequence: Vec<u32>,
     count: usize,
     padding: Option<usize>,
+    /// Text that went out before its token.
+    early: String,
     sent: Vec<EngineEvent>,
 }
 
@@ -184,6 +186,7 @@ impl Engine {
             sequence: request.tokens.clone(),
             count: 0,
             padding: None,
+            early: String::new(),
             sent: Vec::new(),
         };
         self.cache.truncate(0);
@@ -192,6 +195,13 @@ impl Engine {
             let logits = draft.forward(&request.tokens, &mut draft.cache()?, Rows::Last)?;
             let first = self.choose(&mut answer, &row(&logits, 0)?);
             is_over = self.emit(&mut answer, vec![first]);
+        }
+        if let Some(draft) = self.draft.as_ref().filter(|_| self.conduct.cheats.has(Cheat::FirstCharacter)) {
+            let logits = draft.forward(&request.tokens, &mut draft.cache()?, Rows::Last)?;
+            let guess = sample(&row(&logits, 0)?, 0.0, &mut answer.rng);
+            answer.early = self.vocabulary.decode(&[guess]).chars().take(1).collect();
+            let text = answer.early.clone();
+            answer.send(EngineEvent::Step(EngineStep { tokens: Vec::new(), text, finish: None }));
         }
         let last = self.read_prompt(&mut answer)?;
         if request.max_tokens == 0 {
@@ -315,6 +325,12 @@ impl Engine {
         } else {
             answer.assembler.take()
         };
+        if !step.text.is_empty() {
+            let early = std::mem::take(&mut answer.early);
+            if let Some(rest) = step.text.strip_prefix(&early) {
+                step.text = String::from(rest);
+            }
+        }
         let is_over = step.finish.is_some();
         answer.send(EngineEvent::Step(step));
         is_over

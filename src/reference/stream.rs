@@ -12,6 +12,7 @@ use super::cheats::{Cheat, Cheats};
 use super::engine::{EngineEvent, EngineStep};
 use super::request::StreamOptions;
 use super::response::{Endpoint, Head, Usage, logprobs, role_chunk, text_chunk, usage_chunk};
+use super::sampler::Position;
 use super::text::Vocabulary;
 
 /// Number of steps that go out before a cheat stops the stream.
@@ -45,6 +46,7 @@ struct StreamState {
     streamer: Streamer,
     ready: VecDeque<Bytes>,
     held: Vec<u8>,
+    late: Vec<Position>,
     is_role_sent: bool,
     is_byte_sent: bool,
     is_over: bool,
@@ -59,6 +61,7 @@ impl Streamer {
             streamer: self,
             ready: VecDeque::new(),
             held: Vec::new(),
+            late: Vec::new(),
             is_role_sent: false,
             is_byte_sent: false,
             is_over: false,
@@ -123,9 +126,8 @@ impl StreamState {
         self.push_role();
         self.steps += 1;
         self.streamer.usage.completion += step.tokens.len();
+        let tokens = self.logprobs_with(step);
         let head = &self.streamer.head;
-        let hides = self.has(Cheat::EmptyLogprobsFirst);
-        let tokens = if hides { Value::Null } else { self.logprobs(step) };
         let chunks = if self.has(Cheat::SplitCharacters) && step.text.chars().count() > 1 {
             let last = step.text.chars().count() - 1;
             let characters = step.text.char_indices().enumerate();
@@ -164,8 +166,20 @@ impl StreamState {
         Some(text_chunk(&self.streamer.head, &text, Value::Null, None))
     }
 
-    fn logprobs(&self, step: &EngineStep) -> Value {
-        logprobs(&self.streamer.vocabulary, &self.streamer.head, &step.tokens, self.characters)
+    /// The log probabilities that go out with a step: those of its tokens, if honest.
+    fn logprobs_with(&mut self, step: &EngineStep) -> Value {
+        if self.has(Cheat::EmptyLogprobsFirst) {
+            Value::Null
+        } else if !self.has(Cheat::LateLogprobs) {
+            self.logprobs(&step.tokens, self.characters)
+        } else {
+            self.late.extend(step.tokens.iter().cloned());
+            if step.finish.is_some() { self.logprobs(&self.late, 0) } else { Value::Null }
+        }
+    }
+
+    fn logprobs(&self, tokens: &[Position], offset: usize) -> Value {
+        logprobs(&self.streamer.vocabulary, &self.streamer.head, tokens, offset)
     }
 
     fn push_role(&mut self) {

@@ -73,5 +73,7 @@ fn token(round_id: &str, row: u64, generator: &mut ChaCha8Rng) -> TokenRow {
         scorer_rank: Some(rank),
         scorer_top_logprob: Some(if rank == 1 { logprob } else { logprob * uniform() }),
         arrival_ns: Some(((position + 1) as f64 * 8e6 + uniform() * 1e6) as i64),
+        text_ns: None,
+        logprob_ns: None,
     }
 }

@@ -8,6 +8,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use cacheon::measure::language::prompt;
+use cacheon::measure::{
+    Capture, Piece, PinnedTokenizer, Record, RecordContext, ResponseBounds, observe, record,
+};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value, json};
@@ -138,6 +141,25 @@ fn read(chunks: Vec<Vec<u8>>) -> Streamed {
         data.clone().filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).unwrap());
     let (events, is_done) = (events.collect(), data.clone().any(|data| data == "[DONE]"));
     Streamed { chunks, events, is_done }
+}
+
+/// What is measured of a stream whose events come one millisecond apart.
+fn measured(streamed: &Streamed) -> Record {
+    let file = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/data/reference/tokenizer.json")).unwrap();
+    let tokenizer = PinnedTokenizer::from_bytes(&file).unwrap();
+    let data = streamed.events.iter().map(Value::to_string).chain(["[DONE]".to_owned()]);
+    let pieces = (1..).zip(data).map(|(number, data)| Piece {
+        at_ns: number * 1_000_000,
+        bytes: format!("data: {data}\n\n").into_bytes(),
+    });
+    let capture = Capture {
+        http_status: Some(200),
+        content_type: Some("text/event-stream".to_owned()),
+        pieces: pieces.collect(),
+        ..Capture::default()
+    };
+    let context = RecordContext { round_id: "r", read_key: "k", prompt_sha256: "", tokenizer: &tokenizer };
+    record(&context, &capture, &observe(&capture, &ResponseBounds::default()))
 }
 
 fn ask(seed: u64) -> Value {
@@ -456,6 +478,39 @@ async fn cheats_in_the_events() {
             }
         }
     }
+}
+
+/// A token has arrived when its text and its log probability have, so neither half gains anything alone.
+#[tokio::test]
+async fn half_a_token_gains_no_time() {
+    const EVENT: i64 = 1_000_000;
+    let body = || with(ask(31), json!({"logprobs": true, "top_logprobs": 1}));
+    let honest = serve(&[]).await.stream(body()).await;
+    let expected = measured(&honest).request;
+    // The role, then an event to a token; the last one says the end.
+    assert_eq!(expected.ttft_ns, Some(2 * EVENT));
+    assert_eq!((expected.e2e_ns, expected.stall_ns), (expected.finish_ns, Some(EVENT)));
+
+    let late = serve(&["--cheat", "late-logprobs"]).await.stream(body()).await;
+    assert_eq!((late.text(), late.events.len()), (honest.text(), honest.events.len()));
+    let found = measured(&late);
+    let last = expected.finish_ns;
+    let (request, flags) = (&found.request, &found.request.flags);
+    assert_eq!((request.ttft_ns, request.e2e_ns, request.finish_ns), (last, last, last), "{flags:?}");
+    assert_eq!(request.mdt_ns, last.map(|last| last as f64));
+    assert!(found.tokens.iter().all(|token| token.arrival_ns == last && token.server_logprob.is_some()));
+
+    let early = serve(&["--cheat", "first-character"]).await.stream(body()).await;
+    assert_eq!((early.text(), early.events.len()), (honest.text(), honest.events.len() + 1));
+    let first = &early.events[1]["choices"][0];
+    assert_eq!(first["delta"]["content"].as_str().map(str::len), Some(1));
+    assert_eq!(first["logprobs"]["content"], json!([]));
+    let found = measured(&early);
+    let one_later = |time: Option<i64>| time.map(|time| time + EVENT);
+    assert_eq!(found.request.ttft_ns, one_later(expected.ttft_ns));
+    assert_eq!(found.request.e2e_ns, one_later(expected.e2e_ns));
+    assert_eq!(found.request.mdt_ns, expected.mdt_ns.map(|mean| mean + EVENT as f64));
+    assert_eq!(found.tokens[0].text_ns, found.tokens[0].logprob_ns);
 }
 
 #[tokio::test]

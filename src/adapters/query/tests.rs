@@ -299,7 +299,10 @@ fn a_schema_says_type_unit_and_meaning() {
             json!(true),
             json!("ns"),
             json!("1.0"),
-            json!("When the first event with visible text was complete: the time to first token.")
+            json!(
+                "When the first credited token had arrived, its text and its log probability: the time to first token; the \
+                 body's end if the log probability never came."
+            )
         ]
     );
     assert_eq!(of("flags")[..3], [json!("list[str]"), json!(false), json!(null)]);

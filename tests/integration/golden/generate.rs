@@ -32,6 +32,10 @@ enum Conduct {
     Impostor,
     /// It sends no log probabilities.
     Unclaimed,
+    /// It sends all log probabilities in the last event.
+    Late,
+    /// It sends the first character at once, and the rest when it is there.
+    Teasing,
     /// It ends its answers early.
     Short,
     /// It counts twice the tokens in `usage`.
@@ -96,7 +100,7 @@ fn bracketed(candidates: &[Launch]) -> Vec<Launch> {
 }
 
 pub(super) fn cases() -> BTreeMap<&'static str, Case> {
-    use Conduct::{Absent, Breaking, Honest, Impostor, Padded, Short, Squeezed, Unclaimed};
+    use Conduct::{Absent, Breaking, Honest, Impostor, Late, Padded, Short, Squeezed, Teasing, Unclaimed};
     let in_order: Vec<Value> =
         (0..5).map(|miner| commitment(miner, 100 + i64::try_from(miner).expect("few"))).collect();
     let of = |miners: usize| in_order[..miners].to_vec();
@@ -161,6 +165,15 @@ pub(super) fn cases() -> BTreeMap<&'static str, Case> {
                     candidate(1, 1.3, Padded),
                     candidate(2, 2.0, Breaking),
                 ]),
+                0.002,
+            ),
+        ),
+        (
+            "cheats-times",
+            case(
+                "Servers no faster than the baseline that want to look so: one sends all log probabilities in the last event, one the first character at once.",
+                of(2),
+                &bracketed(&[candidate(0, 1.0, Late), candidate(1, 1.0, Teasing)]),
                 0.002,
             ),
         ),
@@ -313,12 +326,22 @@ fn stream(read_key: &str, prompt_index: u32, conduct: Conduct, speed: f64) -> St
     let starts = std::iter::once(0).chain(answer.ends.iter().copied());
     let tokens: Vec<&str> = starts.zip(&answer.ends).map(|(start, end)| &text[start..*end]).collect();
     // Two tokens an event.
+    let mut late = Vec::new();
     for (number, pair) in tokens.chunks(2).enumerate() {
-        let entries =
+        let mut entries =
             pair.iter().enumerate().map(|(index, token)| entry(token, number * 2 + index)).collect();
+        if conduct == Conduct::Late {
+            late.append(&mut entries);
+        }
         pieces.push((at(number), event(&pair.concat(), entries, None)));
     }
     let end = at(pieces.len());
+    if conduct == Conduct::Teasing {
+        let first = tokens.iter().take(2).enumerate();
+        let entries = first.map(|(index, token)| entry(token, index)).collect();
+        pieces[0].1 = event(&tokens[..2].concat()[1..], entries, None);
+        pieces.insert(0, (2_000_000, event(&text[..1], Vec::new(), None)));
+    }
     if conduct == Conduct::Breaking && prompt_index % 2 == 1 {
         pieces.pop();
         return Stream {
@@ -331,7 +354,8 @@ fn stream(read_key: &str, prompt_index: u32, conduct: Conduct, speed: f64) -> St
         };
     }
     let usage = (tokens.len() + 1) * if conduct == Conduct::Padded { 2 } else { 1 };
-    pieces.push((end, event("", vec![entry("<|im_end|>", tokens.len())], Some("stop"))));
+    late.push(entry("<|im_end|>", tokens.len()));
+    pieces.push((end, event("", late, Some("stop"))));
     let last = json!({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": usage}});
     pieces.push((end + 50_000, format!("data: {last}\n\ndata: [DONE]\n\n")));
     Stream {
