@@ -1,7 +1,7 @@
 //! Which commitments become submissions: strangers' entries in, rows and checked submissions out.
 //!
 //! Every entry ends as a row with what became of it. The rules: of one hotkey the latest commitment
-//! counts; of one digest the earliest commitment counts.
+//! counts, at the block at which the hotkey first committed that digest; of one digest the earliest counts.
 
 use std::collections::BTreeMap;
 
@@ -49,6 +49,13 @@ pub fn admit(round_id: &str, entries: &[Value]) -> Admission {
         row.ignored_reason = Some(reason.to_string());
     };
 
+    // Who commits a digest again has had it since the first time; else a copy in between would be the earlier one.
+    let mut first_blocks: BTreeMap<(Hotkey, Digest), i64> = BTreeMap::new();
+    for (_, submission) in &candidates {
+        let own = (submission.hotkey.clone(), submission.digest.clone());
+        let first = first_blocks.entry(own).or_insert(submission.block);
+        *first = (*first).min(submission.block);
+    }
     let mut latest: BTreeMap<Hotkey, (i64, usize)> = BTreeMap::new();
     for (position, submission) in &candidates {
         let entry = latest.entry(submission.hotkey.clone()).or_insert((submission.block, *position));
@@ -62,6 +69,10 @@ pub fn admit(round_id: &str, entries: &[Value]) -> Admission {
         winner == *position
     });
 
+    for (_, submission) in &mut candidates {
+        let own = (submission.hotkey.clone(), submission.digest.clone());
+        submission.block = first_blocks.get(&own).copied().unwrap_or(submission.block);
+    }
     candidates.sort_by_key(|(position, submission)| (submission.block, *position));
     let mut first_of: BTreeMap<Digest, (Hotkey, i64)> = BTreeMap::new();
     candidates.retain(|(position, submission)| {
@@ -226,5 +237,24 @@ mod tests {
             ],
             &["ok", "superseded", "duplicate-digest"],
         );
+    }
+
+    #[test]
+    fn a_digest_that_is_committed_again_keeps_its_first_block() {
+        let entries = [
+            json!({"hotkey": A, "block": 3, "image": "m/a", "digest": digest(1)}),
+            json!({"hotkey": B, "block": 5, "image": "m/copy", "digest": digest(1)}),
+            json!({"hotkey": A, "block": 9, "image": "m/a", "digest": digest(1)}),
+        ];
+        check(&entries, &["superseded", "duplicate-digest", "ok"]);
+        assert_eq!(admit("r", &entries).submissions[0].block, 3);
+        // Of another digest it was the first as well.
+        let entries = [
+            json!({"hotkey": A, "block": 3, "image": "m/a", "digest": digest(1)}),
+            json!({"hotkey": A, "block": 4, "image": "m/a", "digest": digest(2)}),
+            json!({"hotkey": A, "block": 9, "image": "m/a", "digest": digest(2)}),
+        ];
+        check(&entries, &["superseded", "superseded", "ok"]);
+        assert_eq!(admit("r", &entries).submissions[0].block, 4);
     }
 }

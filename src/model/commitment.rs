@@ -86,7 +86,7 @@ pub struct Submission {
     pub hotkey: Hotkey,
     /// The chain's number (uid) of the hotkey, where known.
     pub uid: Option<u32>,
-    /// Block of the commitment: ties go to the earlier one.
+    /// Block at which the hotkey first committed the digest: ties go to the earlier one.
     pub block: i64,
     /// Image that is booted, named without a tag.
     pub image: ImageReference,
@@ -103,7 +103,7 @@ row! {
         pub hotkey: String,
         /// The chain's number (uid) of the hotkey, where known.
         pub uid: Option<u32>,
-        /// Block at which it was committed.
+        /// Block at which the hotkey first committed the digest.
         pub block: i64,
         /// Image, named without a tag.
         pub image: String,

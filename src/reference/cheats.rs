@@ -51,7 +51,7 @@ pub enum Cheat {
     ExitAtBoot,
     /// Answers 503 on /health for ever
     NeverHealthy,
-    /// Takes every request for an answer and never sends a byte
+    /// Takes every request for an answer and never sends a byte (see --trigger-stream)
     NeverAnswers,
     /// Exits with code 139 in the middle of a stream (see --trigger-stream)
     CrashMidStream,

@@ -165,6 +165,7 @@ async fn serve(arguments: ServeArguments) -> Result<(), ReferenceError> {
         responses: AtomicU64::new(0),
         streams: AtomicU64::new(0),
         scorings: AtomicU64::new(0),
+        asked: AtomicU64::new(0),
     });
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {

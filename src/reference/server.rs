@@ -49,7 +49,8 @@ pub struct ServerState {
     pub root: String,
     /// The ways to misbehave.
     pub cheats: Cheats,
-    /// Number of the stream from which `Cheat::CrashMidStream` and `Cheat::StallMidStream` act; 1 is the first.
+    /// Number of the stream from which `Cheat::CrashMidStream`, `Cheat::StallMidStream` and `Cheat::NeverAnswers` act; 1 is the
+    /// first.
     pub trigger_stream: u64,
     /// When the server started, in seconds since 1970.
     pub created: i64,
@@ -59,6 +60,8 @@ pub struct ServerState {
     pub streams: AtomicU64,
     /// Number of requests for a prompt's log probabilities.
     pub scorings: AtomicU64,
+    /// Number of requests for an answer so far, for `Cheat::NeverAnswers`.
+    pub asked: AtomicU64,
 }
 
 type Reply = Result<Response, Refusal>;
@@ -206,7 +209,10 @@ impl ServerState {
 
     async fn respond(&self, endpoint: Endpoint, tokens: Vec<u32>, generation: Generation) -> Reply {
         if self.cheats.has(Cheat::NeverAnswers) {
-            std::future::pending::<()>().await;
+            let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+            if number >= self.trigger_stream {
+                std::future::pending::<()>().await;
+            }
         }
         let loaded = self.loaded()?;
         let max_tokens = loaded.room(tokens.len(), generation.max_tokens)?;

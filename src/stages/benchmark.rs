@@ -75,7 +75,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let requests = kept.finish(context)?;
     let (sent, planned) = (requests.len(), prompts.len());
     if !was_heard {
-        return Err(StageError::Silent { arm: parameters.read.arm, sent, planned, waited: result.duration });
+        return Err(StageError::Silent { sent, planned, waited: result.duration });
     }
     if sent < planned {
         // The last one was cut.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{JobContext, StageError};
 use crate::adapters::log::last_words;
+use crate::model::Role;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::boot::{Output, Parameters};
 use crate::ports::{Exit, Launch, Server};
@@ -17,6 +18,8 @@ pub struct BootedServer {
     pub server: Box<dyn Server>,
     /// Name that the model is served under.
     pub model_name: String,
+    /// Whose server it is.
+    pub role: Role,
 }
 
 /// Why a server did not become ready.
@@ -79,7 +82,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let address = server.address();
     let boot_id = server.boot_id().to_owned();
     // From here on the job owns the server, so that every way out stops it.
-    let booted = context.server.insert(BootedServer { server, model_name: parameters.model_name.clone() });
+    let booted = context.server.insert(BootedServer { server, model_name: parameters.model_name.clone(), role: parameters.role });
     wait_until_ready(&parameters, &mut *booted.server, address).await?;
     let took = started.elapsed();
     context.notes.boot = Some((boot_id.clone(), took));

@@ -34,7 +34,7 @@ use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, Projection, Table, TableContext, layout};
 use crate::judge::NO_ANSWER;
 use crate::measure::InvalidStreams;
-use crate::model::{Arm, Fault, Reason, Role, RoundId, Seed};
+use crate::model::{Fault, Reason, Role, RoundId, Seed};
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, JobNews, Progress};
 use crate::report::text::error_chain;
@@ -141,14 +141,14 @@ impl JobContext<'_> {
 }
 
 /// Whose server a stage handles, if it handles one.
-fn role(call: &StageCall) -> Option<Role> {
+fn role(call: &StageCall, context: &JobContext<'_>) -> Option<Role> {
     match call {
         StageCall::Pull(parameters) => Some(parameters.role),
         StageCall::Boot(parameters) => Some(parameters.role),
         StageCall::Benchmark(parameters) => Some(parameters.read.arm.into()),
+        StageCall::WarmUp(_) => context.server.as_ref().map(|booted| booted.role),
         StageCall::FetchCommitments(_)
         | StageCall::PlanReads(_)
-        | StageCall::WarmUp(_)
         | StageCall::VerifyLogprobs(_)
         | StageCall::Rank(_)
         | StageCall::Publish(_)
@@ -164,7 +164,7 @@ fn role(call: &StageCall) -> Option<Role> {
 /// # Cancel safety
 /// Stops by `context.cancel`; a booted server stays with the context, which stops it.
 pub async fn run_stage(call: StageCall, context: &mut JobContext<'_>) -> Result<StageOutput, StepFailure> {
-    let role = role(&call);
+    let role = role(&call, context);
     let cancel = context.cancel.clone();
     let work = async {
         Ok(match call {
@@ -299,14 +299,22 @@ pub enum StageError {
     /// A server took requests, or did not even that, and not one byte came from it.
     #[error("no byte came from the server to {sent} of {planned} requests within {:.1} s", waited.as_secs_f64())]
     Silent {
-        /// Whose read it was.
-        arm: Arm,
         /// Number of requests that were sent.
         sent: usize,
         /// Number of requests that were to be sent.
         planned: usize,
         /// How long the server had.
         waited: Duration,
+    },
+    /// The server is healthy, as it says, and does not answer as a server of the model does.
+    #[error("of {sent} requests to warm up, {failed} failed: {first}")]
+    WarmUp {
+        /// Number of requests that were sent.
+        sent: usize,
+        /// Number of requests that failed.
+        failed: usize,
+        /// Why the first of them failed.
+        first: String,
     },
     /// The time of the step was over before all requests were.
     #[error("{ended} of {planned} requests had ended when the time of the step was over")]
@@ -347,8 +355,8 @@ impl StageError {
             Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
-            Self::Silent { arm: Arm::Baseline, .. } => (Fault::Infra, NO_ANSWER),
-            Self::Silent { arm: Arm::Candidate, .. } => (Fault::Submission, NO_ANSWER),
+            Self::Silent { .. } => (Fault::Submission, NO_ANSWER),
+            Self::WarmUp { .. } => (Fault::Submission, "warm-up-failed"),
             Self::OutOfTime { .. } => (Fault::Unknown, "timeout"),
             Self::Scorer(_) => (Fault::Infra, "scorer"),
             Self::Handle(_) => (Fault::Unknown, "handle"),

@@ -39,7 +39,7 @@ fn pipeline(round: &Round) -> std::path::PathBuf {
     let submissions = [
         (LONG, "long", "--prefill block --cheat long-text"),
         (HIDDEN, "hidden", "--prefill block --cheat hidden-text"),
-        (MUTE, "mute", "--prefill block --cheat never-answers"),
+        (MUTE, "mute", "--prefill block --cheat never-answers --trigger-stream 3"),
         (SWIFT, "swift", "--prefill block --speculate 5 --history 2048"),
     ];
     for (uid, (hotkey, name, args)) in (1..).zip(submissions) {
