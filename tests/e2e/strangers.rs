@@ -24,7 +24,7 @@ fn image(folder: &Path, name: &str, args: &str) -> String {
 }
 
 /// The demo with other submissions, and with a scorer that takes no more than 270 tokens, which is more than any prompt and
-/// answer here have, and dies at its sixth question, once in each of its lives.
+/// answer here have, and dies at the twentieth question of each of its lives.
 fn pipeline(round: &Round) -> std::path::PathBuf {
     let dir = round.dir.path();
     let images = dir.join("images/embedded");
@@ -33,7 +33,7 @@ fn pipeline(round: &Round) -> std::path::PathBuf {
     let scorer = image(
         &images,
         "scorer",
-        "--prefill block --max-model-len 270 --cheat crash-mid-scoring --trigger-stream 6",
+        "--prefill block --max-model-len 270 --cheat crash-mid-scoring --trigger-stream 20",
     );
     let mut commitments = "block: test\ncommitments:\n".to_owned();
     let submissions = [
