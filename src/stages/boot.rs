@@ -82,7 +82,11 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let address = server.address();
     let boot_id = server.boot_id().to_owned();
     // From here on the job owns the server, so that every way out stops it.
-    let booted = context.server.insert(BootedServer { server, model_name: parameters.model_name.clone(), role: parameters.role });
+    let booted = context.server.insert(BootedServer {
+        server,
+        model_name: parameters.model_name.clone(),
+        role: parameters.role,
+    });
     wait_until_ready(&parameters, &mut *booted.server, address).await?;
     let took = started.elapsed();
     context.notes.boot = Some((boot_id.clone(), took));

@@ -141,7 +141,10 @@ mod tests {
         // The last one may be cut by the end of the warm-up.
         assert_eq!(check(&[good(), cut()]), Ok(()));
         let said = check(&[good(), capture(Some(500), "out of memory", End::Eof)]).expect_err("an error");
-        assert!(said.contains("warm-up-failed") && said.contains("of 2 requests to warm up, 1 failed"), "{said}");
+        assert!(
+            said.contains("warm-up-failed") && said.contains("of 2 requests to warm up, 1 failed"),
+            "{said}"
+        );
         assert!(said.contains("HTTP 500") && said.contains("out of memory"), "{said}");
         let said = check(&[cut()]).expect_err("no answer");
         assert!(said.contains("no answer came to its end within 4.0 s"), "{said}");
