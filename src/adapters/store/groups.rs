@@ -94,7 +94,7 @@ impl Group {
     /// Gives a round the last place of the queue, and says which rounds it puts out.
     ///
     /// # Errors
-    /// When as many wait as may ([`MOST_WAITING`]), or the disk refuses.
+    /// When 100 rounds wait already, or the disk refuses.
     pub fn enter(
         &self,
         round_id: &RoundId,
