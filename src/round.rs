@@ -394,8 +394,7 @@ impl EventLoop<'_> {
                 () = self.control.stop.cancel.cancelled(), if !is_cancelled => {
                     is_cancelled = true;
                     self.take_in_what_was_said();
-                    let signal = self.control.signal.get().copied().unwrap_or("none").to_owned();
-                    self.note(JournalEvent::Interrupted { signal });
+                    self.note_interruption();
                     self.on_event(Event::CancelRequested);
                 }
                 Some(news) = self.heard.recv() => self.take_in(news),
@@ -505,6 +504,11 @@ impl EventLoop<'_> {
     /// Takes an event down as one of the next lines.
     fn note(&mut self, event: JournalEvent) {
         self.lines.push(((self.settings.now)(), event));
+    }
+
+    fn note_interruption(&mut self) {
+        let signal = self.control.signal.get().copied().unwrap_or("none").to_owned();
+        self.note(JournalEvent::Interrupted { signal });
     }
 
     /// Writes the lines taken down and waits until they are on disk; the wait holds up no other task.

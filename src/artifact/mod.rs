@@ -37,8 +37,8 @@ pub use parquet_file::{GROUP_ROWS, TableContext, decode, encode};
 pub use retention::{Extent, Fate, Keep, KnownRound, Retention, StayReason, fates};
 pub use round_file::{ParentRound, RoundFile, RunnerFile, SharedFile};
 pub use round_state::{
-    AttemptState, Ending, GroupWait, Interruption, JobState, LegCounts, LegState, RetryWait, RoundEnding,
-    RoundState, StepEnding, StepState,
+    AttemptState, Ending, Interruption, JobState, LegCounts, LegState, RetryWait, RoundEnding, RoundState,
+    StepEnding, StepState,
 };
 pub use row::{Projection, Table};
 pub use seal::{Seal, SealDifference, SealEntry};

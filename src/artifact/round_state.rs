@@ -14,9 +14,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::journal::{
-    JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, RoundStart, TakenLeg,
+    JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, RoundStart, StepKind,
+    TakenLeg,
 };
 use crate::model::{Conclusion, Fault, Reason, RoundId, StepAttemptRow};
+use crate::pipeline::stage::StageName;
 
 /// What is known of a round after some of its journal's lines.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,8 +33,8 @@ pub struct RoundState {
     pub tables: BTreeMap<String, PublishedTable>,
     /// Whether the results are among the published tables.
     pub has_published: bool,
-    /// What the round waits for, as long as nothing of it has run.
-    pub group_wait: Option<GroupWait>,
+    /// The round of its concurrency group that the round waits for, as long as it does.
+    pub group_wait: Option<RoundId>,
     /// The first signal that asked the round to stop.
     pub interruption: Option<Interruption>,
     /// How the round ended; none while it has not.
@@ -42,17 +44,6 @@ pub struct RoundState {
     /// For each job, where in [`JobState::legs`] each leg is.
     leg_indices: Vec<Indices>,
     leg_counts: LegCounts,
-}
-
-/// A wait for the turn in a concurrency group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupWait {
-    /// Name of the group.
-    pub group: String,
-    /// The round that ran when the wait began.
-    pub behind: RoundId,
-    /// When the wait began.
-    pub at: Timestamp,
 }
 
 /// How many legs there are, as far as is known.
@@ -316,9 +307,7 @@ impl RoundState {
                 self.has_published |= *what == Publication::Results;
                 self.tables.extend(tables.iter().map(|table| (table.table.clone(), table.clone())));
             }
-            JournalEvent::GroupAwaited { group, behind } => {
-                self.group_wait = Some(GroupWait { group: group.clone(), behind: behind.clone(), at });
-            }
+            JournalEvent::GroupAwaited { behind, .. } => self.group_wait = Some(behind.clone()),
             JournalEvent::Interrupted { signal } => {
                 self.interruption.get_or_insert_with(|| Interruption { signal: signal.clone(), at });
             }
@@ -584,6 +573,11 @@ impl LegState {
 }
 
 impl AttemptState {
+    /// Whether a step of this stage was begun.
+    pub fn has_begun(&self, stage: StageName) -> bool {
+        self.steps.values().any(|step| step.step.kind == StepKind::Stage(stage))
+    }
+
     /// The steps from the first on that succeeded without exception: what can be kept of an attempt that was cut.
     pub fn standing_steps(&self) -> impl Iterator<Item = (&JobStep, &StepEnding)> {
         let succeeded =

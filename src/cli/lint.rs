@@ -1,5 +1,6 @@
 //! `cacheon lint`: every mistake of a file, underlined, before anything runs.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,9 +55,10 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
         return Err(Error::Usage("no files named, and no `pipelines/` or `runners/` here".to_owned()));
     }
     let runners = runners_in(&arguments.runners)?;
+    let known = Known { runners, data: &session.data, rounds: OnceCell::new() };
     let (mut findings, mut schedules) = (Vec::new(), Vec::new());
     for file in &files {
-        let looked = look_at(file, &runners, session)?;
+        let looked = look_at(file, &known)?;
         findings.push(looked.findings);
         schedules.extend(looked.schedules);
     }
@@ -96,6 +98,15 @@ fn runners_in(folder: &Path) -> Result<Vec<RunnerSpec>, Error> {
     Ok(runners)
 }
 
+/// What is known beside the files.
+struct Known<'a> {
+    runners: Vec<RunnerSpec>,
+    /// The data directory.
+    data: &'a Path,
+    /// The rounds there, once a schedule asks for them.
+    rounds: OnceCell<Vec<RoundSummary>>,
+}
+
 /// What there is to say of a file.
 struct Looked {
     findings: Diagnostics,
@@ -103,7 +114,7 @@ struct Looked {
     schedules: Vec<String>,
 }
 
-fn look_at(file: &Path, runners: &[RunnerSpec], session: &Session) -> Result<Looked, Error> {
+fn look_at(file: &Path, known: &Known<'_>) -> Result<Looked, Error> {
     let source = read_source(file)?;
     let only = |findings| Looked { findings, schedules: Vec::new() };
     if file.parent().is_some_and(|folder| folder.ends_with("runners")) {
@@ -114,10 +125,11 @@ fn look_at(file: &Path, runners: &[RunnerSpec], session: &Session) -> Result<Loo
         Ok(parsed) => parsed,
     };
     // Where no runner is known, nothing can be said about labels.
+    let runners = &known.runners;
     let mut items = if runners.is_empty() { Vec::new() } else { pipeline.unanswered(runners) };
     items.extend(warnings.items);
     if !pipeline.schedules.is_empty() {
-        let usual = usual_duration(&session.data, &pipeline.name);
+        let usual = known.usual_duration(&pipeline.name);
         items.extend(pipeline.schedule_advice(Timestamp::now(), usual));
     }
     let schedules = pipeline.schedules.iter();
@@ -125,22 +137,24 @@ fn look_at(file: &Path, runners: &[RunnerSpec], session: &Session) -> Result<Loo
     Ok(Looked { findings: Diagnostics::new(&source, items), schedules })
 }
 
-/// How long the rounds of a pipeline took, as the median of the last ones that were done; none where there are none.
-fn usual_duration(data: &Path, pipeline: &str) -> Option<Duration> {
-    // A data directory that cannot be read is no mistake of the pipeline; `doctor` says what is wrong with it.
-    let rounds = list_rounds(data).unwrap_or_default();
-    let is_its = |round: &&RoundSummary| {
-        round.pipeline.as_deref() == Some(pipeline)
-            && round.parent.is_none()
-            && round.state == RoundPhase::Ended(Conclusion::Success)
-    };
-    let took = |round: &RoundSummary| {
-        let at = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
-        Duration::try_from(at(&round.ended_at)?.duration_since(at(&round.started_at)?)).ok()
-    };
-    let mut took: Vec<Duration> = rounds.iter().filter(is_its).filter_map(took).take(ROUNDS).collect();
-    took.sort_unstable();
-    took.get(took.len() / 2).copied()
+impl Known<'_> {
+    /// How long the rounds of a pipeline took, as the median of the last ones that were done; none where there are none.
+    fn usual_duration(&self, pipeline: &str) -> Option<Duration> {
+        // A data directory that cannot be read is no mistake of the pipeline; `doctor` says what is wrong with it.
+        let rounds = self.rounds.get_or_init(|| list_rounds(self.data).unwrap_or_default());
+        let is_its = |round: &&RoundSummary| {
+            round.pipeline.as_deref() == Some(pipeline)
+                && round.parent.is_none()
+                && round.state == RoundPhase::Ended(Conclusion::Success)
+        };
+        let took = |round: &RoundSummary| {
+            let at = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
+            Duration::try_from(at(&round.ended_at)?.duration_since(at(&round.started_at)?)).ok()
+        };
+        let mut took: Vec<Duration> = rounds.iter().filter(is_its).filter_map(took).take(ROUNDS).collect();
+        took.sort_unstable();
+        took.get(took.len() / 2).copied()
+    }
 }
 
 fn plural(count: usize, noun: &str) -> String {

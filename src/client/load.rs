@@ -21,7 +21,7 @@ const HEARTBEAT: Duration = Duration::from_millis(5);
 pub struct LoadPlan {
     /// The server and path they go to.
     pub target: Target,
-    /// Serialised request bodies in order; the index is the prompt's number.
+    /// Serialised request bodies in order.
     pub bodies: Vec<Bytes>,
     /// The most that each request may take.
     pub limits: Limits,
@@ -51,9 +51,9 @@ pub struct ClientHealth {
 
 /// Sends the requests one after the other and returns when the last has ended.
 ///
-/// Each capture is handed on as soon as its request has ended, in order; fewer than planned only if cancelled, or
-/// when the run is over. No
-/// request is sent before the last capture is taken, or waits in the channel: whoever takes them bounds the memory.
+/// Each capture is handed on as soon as its request has ended, in order, with its place in the plan for the prompt's number;
+/// fewer than planned only if cancelled, or when the run is over. No request is sent before the last capture is taken, or
+/// waits in the channel: whoever takes them bounds the memory.
 ///
 /// # Errors
 /// Where the thread or its runtime could not be started, or the thread died.

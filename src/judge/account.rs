@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AccountKind, AccountRow, Arm, Check, CheckOutcome, CommitmentRow, Fault, LeaderboardRow, MAX_PROMPTS,
-    ReadRow, ReadSpec, ReadStatus, RequestStatus, RequestTimes, SubmissionRow, VerdictRow, prompt_of_bracket,
+    AccountKind, AccountRow, Arm, Check, CheckOutcome, CommitmentRow, Fault, LeaderboardRow, ReadRow,
+    ReadSpec, ReadStatus, RequestStatus, RequestTimes, SubmissionRow, VerdictRow, prompt_of_bracket,
+    prompt_of_round,
 };
 
 /// What was planned, and all that arrived of it before anything is ranked.
@@ -62,7 +63,7 @@ pub fn accounts(arrived: &Arrived<'_>) -> Vec<AccountRow> {
         let prompts: Vec<u32> = spec
             .brackets
             .iter()
-            .flat_map(|bracket| (0..prompts).map(|number| bracket.saturating_mul(MAX_PROMPTS) + number))
+            .flat_map(|bracket| (0..prompts).map(|number| prompt_of_round(*bracket, number)))
             .collect();
         let by_prompt = statuses.get(spec.key.as_str()).unwrap_or(&no_statuses);
         rows.push(requests(arrived.round_id, spec, (by_prompt, &prompts)));

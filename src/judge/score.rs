@@ -366,19 +366,22 @@ fn read_value(
     component: Component,
     read: &ReadTimes<'_>,
 ) -> Result<ReadValue, NoEstimate> {
-    // Only a read that was asked the same can be compared; a baseline of another bracket was not.
-    let asked: BTreeSet<u32> = read.requests.iter().map(|request| request.prompt_index).collect();
-    let is_of_bracket =
-        |other: &ReadTimes<'_>| other.requests.iter().any(|request| asked.contains(&request.prompt_index));
     let beside = |pick: fn(u32, u32) -> bool| {
         let same = comparison.baseline.iter().filter(|other| other.sequence == read.sequence);
-        let same = same.filter(|other| is_of_bracket(other));
         same.filter(move |other| pick(other.position, read.position))
     };
     let before = beside(|other, own| other < own).max_by_key(|other| other.position);
     let after = beside(|other, own| other > own).min_by_key(|other| other.position);
-    let bracket: Vec<LogTimes> =
-        [before, after].into_iter().flatten().map(|read| log_times(policy, read, component, None)).collect();
+    // Only a read that was asked the same can be compared; where the next baseline is missing, the one behind it was not.
+    let asked: BTreeSet<u32> = read.requests.iter().map(|request| request.prompt_index).collect();
+    let is_of_bracket =
+        |other: &&ReadTimes<'_>| other.requests.iter().any(|request| asked.contains(&request.prompt_index));
+    let bracket: Vec<LogTimes> = [before, after]
+        .into_iter()
+        .flatten()
+        .filter(is_of_bracket)
+        .map(|read| log_times(policy, read, component, None))
+        .collect();
     // ln of the geometric mean is the mean of the logs; a prompt that one of them failed is left out.
     let (reference, drift) = match &bracket[..] {
         [] => return Err(NoEstimate::NoBracket),

@@ -49,6 +49,11 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// Whether one byte came from the server.
+    pub fn was_heard(&self) -> bool {
+        self.http_status.is_some() || !self.pieces.is_empty()
+    }
+
     /// Whether the response's head announces the event stream of an answer.
     pub fn is_event_stream(&self) -> bool {
         self.http_status == Some(200) && self.is_of_event_stream_type()

@@ -35,7 +35,9 @@ pub use identity::{Digest, Hotkey, ImageReference, InvalidIdentity, RoundId};
 pub use leg::LegSummary;
 pub use outcome::{Conclusion, StepAttemptRow};
 pub use published::PublishedTable;
-pub use read::{Arm, MAX_BRACKETS, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, prompt_of_bracket};
+pub use read::{
+    Arm, MAX_BRACKETS, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, prompt_of_bracket, prompt_of_round,
+};
 pub use request::{RequestFlag, RequestRow, RequestStatus, RequestTimes, TokenRow};
 pub use role::Role;
 pub(crate) use row::row;

@@ -47,7 +47,12 @@ pub const MAX_PROMPTS: u32 = 100_000;
 /// Most brackets of a round.
 pub const MAX_BRACKETS: u32 = u32::MAX / MAX_PROMPTS;
 
-/// The bracket that a prompt of the round belongs to, and its number there.
+/// Number in the round of a bracket's prompt; the largest there is for a bracket beyond [`MAX_BRACKETS`].
+pub const fn prompt_of_round(bracket: u32, number: u32) -> u32 {
+    bracket.saturating_mul(MAX_PROMPTS).saturating_add(number)
+}
+
+/// The bracket that a prompt of the round belongs to, and its number there: what [`prompt_of_round`] was made of.
 pub const fn prompt_of_bracket(prompt_index: u32) -> (u32, u32) {
     (prompt_index / MAX_PROMPTS, prompt_index % MAX_PROMPTS)
 }

@@ -86,13 +86,9 @@ impl Schedule {
 
     /// When rounds start, in words: `runs at 00:17, 12:17 UTC`.
     pub fn runs(&self) -> String {
-        let mut fields = self.cron.as_str().split_ascii_whitespace().skip(2);
-        let days = match (self.cron.is_daily(), fields.next(), fields.next(), fields.next()) {
-            (false, Some(day), Some(month), Some(weekday)) => {
-                format!(", on days of `{day} {month} {weekday}` (day of the month, month, weekday)")
-            }
-            _ => String::new(),
-        };
+        let days = self.cron.days();
+        let days = days.map(|days| format!(", on days of `{days}` (day of the month, month, weekday)"));
+        let days = days.unwrap_or_default();
         format!("runs {} {}{days}", self.cron.times_of_day(), self.zone_name())
     }
 

@@ -1,7 +1,7 @@
 //! A round's turn in its concurrency group: it waits until the rounds before it have left, or puts them out.
 
 use super::{Beginning, EventLoop};
-use crate::adapters::store::{Displaces, Group, Place, TickJournal};
+use crate::adapters::store::{Displaces, Group, Place, TickJournal, ask_to_stop};
 use crate::artifact::JournalEvent;
 use crate::error::{Error, ExitCode};
 use crate::model::{Fault, Reason};
@@ -36,7 +36,7 @@ impl EventLoop<'_> {
         for member in displaced {
             // A round that a tick started would be taken up again otherwise.
             TickJournal::cancel_round(&self.settings.data_dir, &member.round_id, (self.settings.now)())?;
-            member.ask_to_stop();
+            ask_to_stop(member.pid);
         }
         let mut has_said = false;
         while let Some(ahead) = place.ahead()? {
@@ -49,8 +49,7 @@ impl EventLoop<'_> {
             tokio::select! {
                 biased;
                 () = self.control.stop.cancel.cancelled() => {
-                    let signal = self.control.signal.get().copied().unwrap_or("none").to_owned();
-                    self.note(JournalEvent::Interrupted { signal });
+                    self.note_interruption();
                     return Ok(Turn::Stopped(place));
                 }
                 _ = ahead.leaves => {}

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::adapters::store::RoundDirectory;
-use crate::artifact::{JournalLine, RoundState, TickEvent, jitter_of, tick_rows};
-use crate::model::{RoundId, ScheduleId, TickId};
+use crate::artifact::{JournalLine, RoundState, TickEvent, tick_rows};
+use crate::model::RoundId;
 use crate::pipeline::definition::Schedule;
 use crate::report::metrics::{DiskRoom, MetricsFacts, PipelineMetrics, RoundMetrics};
-use crate::schedule::timetable::{Lane, Timetable};
+use crate::schedule::timetable::{Lane, Scheduled, Timetable};
 
 /// A pipeline that is looked after.
 #[derive(Debug, Clone, Copy)]
@@ -68,10 +68,9 @@ impl Gatherer {
         }
         for Watched { name, schedules, is_broken } in watched {
             let pipeline = pipelines.entry(name.to_owned()).or_default();
-            let lane = self.timetable.lanes().get(name);
             pipeline.is_broken = is_broken;
-            pipeline.next_tick_at =
-                schedules.iter().filter_map(|schedule| next_tick((name, schedule), lane, now)).min();
+            let scheduled = Scheduled { name, path: "", schedules, from: now };
+            pipeline.next_tick_at = self.timetable.next_tick(now, &scheduled).map(|(_, due)| due);
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         MetricsFacts {
@@ -107,15 +106,6 @@ fn steps(data_dir: &Path, round_id: &str) -> Option<RoundMetrics> {
     let directory = RoundDirectory::open(data_dir, &round_id.parse().ok()?).ok()?;
     let state = RoundState::of(&directory.read_journal().ok()?.lines);
     Some(RoundMetrics::of(&state.step_rows()))
-}
-
-/// When the next tick of a pipeline's schedule is due.
-fn next_tick((name, schedule): (&str, &Schedule), lane: Option<&Lane>, now: Timestamp) -> Option<Timestamp> {
-    let id = ScheduleId::of(name, schedule);
-    let handled = lane.and_then(|lane| lane.handled.get(&id).copied()).unwrap_or(now);
-    let nominal = schedule.cron.next_after(&handled.to_zoned(schedule.timezone.clone()))?.timestamp();
-    let jitter = jitter_of(&TickId { schedule: id, nominal }, schedule.jitter);
-    nominal.checked_add(SignedDuration::try_from(jitter).ok()?).ok()
 }
 
 /// The room on the file system of the data directory.

@@ -9,17 +9,18 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::kept_streams::{KeptStreams, Measured};
+use super::load::run_load;
 use super::{JobContext, StageError, handle, read_kept, write_rows, write_table};
 use crate::adapters::store::StoreError;
 use crate::artifact::digest::sha256;
 use crate::artifact::layout;
-use crate::client::{Deadline, Limits, LoadPlan, LoadResult, Target, run_single_stream};
+use crate::client::{Deadline, Limits, LoadPlan, LoadResult, Target};
 use crate::measure::{
     AnswerBounds, PinnedTokenizer, Prompt, RequestShape, Workload, derive_records, request_body,
 };
 use crate::model::{
     Arm, Digest, ExchangeRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus,
-    StreamRow, TokenRow,
+    StreamRow, TokenRow, prompt_of_round,
 };
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
@@ -32,8 +33,9 @@ const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 pub(super) fn prompts(context: &JobContext<'_>, brackets: &[u32], count: u32) -> Vec<Prompt> {
     let of = |bracket: &u32| {
         let seed = context.round.seed.derive(&["benchmark", "prompts", &bracket.to_string()]);
-        let first = bracket.saturating_mul(MAX_PROMPTS);
-        let numbered = move |prompt: Prompt| Prompt { index: first.saturating_add(prompt.index), ..prompt };
+        let bracket = *bracket;
+        let numbered =
+            move |prompt: Prompt| Prompt { index: prompt_of_round(bracket, prompt.index), ..prompt };
         Workload::prompts(&seed, count.min(MAX_PROMPTS)).into_iter().map(numbered)
     };
     brackets.iter().flat_map(of).collect()
@@ -70,7 +72,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let read_key = &parameters.read.key;
     let measured = Measured { read_key, prompts: &prompts, tokenizer: &tokenizer, bounds };
     let mut kept = KeptStreams::begin(measured, context)?;
-    let result = load(plan, &mut kept, context).await?;
+    let result = run_load(plan, "benchmark", context, |capture| kept.take(capture)).await?;
     let was_heard = kept.was_heard();
     let requests = kept.finish(context)?;
     let (sent, planned) = (requests.len(), prompts.len());
@@ -186,37 +188,6 @@ fn kept_tokenizer(read: &ReadRow, context: &JobContext<'_>) -> Result<PinnedToke
     }
     PinnedTokenizer::from_bytes(&bytes)
         .map_err(|error| StageError::Tokenizer { path, why: error.to_string() })
-}
-
-/// Runs the load, keeps what comes and tells how far it is; an early end of the server ends it by its failing
-/// requests.
-async fn load(
-    plan: LoadPlan,
-    kept: &mut KeptStreams<'_>,
-    context: &JobContext<'_>,
-) -> Result<LoadResult, StageError> {
-    let total = plan.bodies.len();
-    let (sender, mut ended) = tokio::sync::mpsc::channel(1);
-    // Dropping this stage's future, as cancellation does, stops the load's thread too.
-    let cancel = context.cancel.child_token().drop_guard();
-    let mut running = std::pin::pin!(run_single_stream(plan, sender, cancel.token().clone()));
-    let (mut result, mut done) = (None, 0);
-    loop {
-        tokio::select! {
-            capture = ended.recv() => {
-                let Some(capture) = capture else { break };
-                kept.take(capture)?;
-                done += 1;
-                context.tell("benchmark", done, total);
-            }
-            ran = &mut running, if result.is_none() => result = Some(ran),
-        }
-    }
-    let result = match result {
-        Some(ran) => ran,
-        None => running.await,
-    };
-    result.map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })
 }
 
 fn read_row(

@@ -66,7 +66,7 @@ impl<'a> KeptStreams<'a> {
 
     /// Takes the next capture, in the order of prompts.
     pub(super) fn take(&mut self, capture: Capture) -> Result<(), StageError> {
-        self.was_heard |= capture.http_status.is_some() || !capture.pieces.is_empty();
+        self.was_heard |= capture.was_heard();
         self.held_bytes += capture.pieces.iter().map(|read| PIECE_BYTES + read.bytes.len()).sum::<usize>();
         self.held.push(capture);
         if self.held_bytes > HELD_BYTES { self.write_held() } else { Ok(()) }

@@ -10,6 +10,7 @@ mod benchmark;
 mod boot;
 mod fetch_commitments;
 mod kept_streams;
+mod load;
 mod plan_reads;
 mod publish;
 mod pull;

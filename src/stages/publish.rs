@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::{JobContext, StageError, data_dir, read_table};
-use crate::artifact::{JobState, LegState, PublishedTable, RoundState, StepKind, Table, layout};
+use crate::artifact::{JobState, LegState, PublishedTable, RoundState, Table, layout};
 use crate::judge::{first_missing, places};
 use crate::model::{
     AccountRow, CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow,
@@ -71,8 +71,7 @@ fn succeeded(jobs: &[JobState]) -> Vec<String> {
 
 /// Whether a job has put submissions in order: then each has a place.
 fn has_ranked(job: &JobState) -> bool {
-    let mut steps = job.legs.iter().filter_map(LegState::last).flat_map(|attempt| attempt.steps.values());
-    steps.any(|step| step.step.kind == StepKind::Stage(StageName::Rank))
+    job.legs.iter().filter_map(LegState::last).any(|attempt| attempt.has_begun(StageName::Rank))
 }
 
 fn runner_names(reads: &[ReadRow]) -> String {

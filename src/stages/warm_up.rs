@@ -5,8 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::load::run_load;
 use super::{JobContext, StageError};
-use crate::client::{Deadline, Limits, LoadPlan, run_single_stream};
+use crate::client::{Deadline, Limits, LoadPlan};
 use crate::measure::{AnswerBounds, Capture, RequestShape, ResponseBounds, Workload, observe, request_body};
 use crate::model::{MAX_PROMPTS, RequestStatus};
 use crate::pipeline::stage::TimeSpan;
@@ -29,29 +30,15 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
     let total = bodies.len();
     let target = super::benchmark::target(&parameters.endpoint)?;
-    let (sender, mut ended) = tokio::sync::mpsc::channel(1);
-    // Dropping this stage's future, as cancellation does, stops the load's thread too.
-    let cancel = context.cancel.child_token().drop_guard();
     let answer = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
     let limits = Limits { deadline: Deadline(limit), answer };
     let plan = LoadPlan { target, bodies, limits, until: started.checked_add(limit) };
-    let mut running = std::pin::pin!(run_single_stream(plan, sender, cancel.token().clone()));
-    let (mut result, mut seen) = (None, Seen::default());
-    loop {
-        tokio::select! {
-            capture = ended.recv() => {
-                let Some(capture) = capture else { break };
-                seen.take(&capture);
-                context.tell("warm-up", seen.sent, total);
-            }
-            ran = &mut running, if result.is_none() => result = Some(ran),
-        }
-    }
-    let result = match result {
-        Some(ran) => ran,
-        None => running.await,
+    let mut seen = Seen::default();
+    let take = |capture: Capture| {
+        seen.take(&capture);
+        Ok(())
     };
-    result.map_err(|source| StageError::Machine { attempted: "run the load client".to_owned(), source })?;
+    run_load(plan, "warm-up", context, take).await?;
     let took = started.elapsed();
     seen.check(total, took)?;
     context.notes.warm_up = Some(took);
@@ -72,7 +59,7 @@ struct Seen {
 impl Seen {
     fn take(&mut self, capture: &Capture) {
         self.sent += 1;
-        self.was_heard |= capture.http_status.is_some() || !capture.pieces.is_empty();
+        self.was_heard |= capture.was_heard();
         let seen = observe(capture, &ResponseBounds::default());
         match seen.status {
             RequestStatus::Ok => self.answered += 1,

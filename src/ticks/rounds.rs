@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use super::KeeperSettings;
 use super::pipelines::ScheduledPipeline;
-use crate::adapters::store::{RoundDirectory, TickJournal, group_wait};
+use crate::adapters::store::{RoundDirectory, TickJournal, ask_to_stop, is_waiting};
 use crate::artifact::{RoundState, TickEvent, layout};
 use crate::error::{Error, ExitCode};
 use crate::model::{Fault, RoundId, RoundTick, ScheduleId};
@@ -60,13 +59,8 @@ impl Rounds {
         let seen = self.look(open, now);
         // Whether it waits for its group matters from its deadline on only.
         let is_past = open.deadline.is_some_and(|deadline| now > deadline);
-        if seen == RoundSight::Running
-            && is_past
-            && matches!(group_wait(&self.data_dir, &open.round_id), Ok(Some(_)))
-        {
-            return RoundSight::Queued;
-        }
-        seen
+        let is_queued = || is_waiting(&self.data_dir, &open.round_id).unwrap_or(false);
+        if seen == RoundSight::Running && is_past && is_queued() { RoundSight::Queued } else { seen }
     }
 
     fn look(&mut self, open: &OpenRound, now: Timestamp) -> RoundSight {
@@ -139,7 +133,7 @@ impl Rounds {
                 let own = self.running.get(round_id).copied();
                 let holder = || RoundDirectory::open(&self.data_dir, round_id).ok()?.holder();
                 if let Some(pid) = own.or_else(holder) {
-                    terminate(pid);
+                    ask_to_stop(pid);
                 }
                 Ok(())
             }
@@ -225,15 +219,8 @@ impl Rounds {
 
     pub(super) fn stop(&self) {
         for pid in self.running.values() {
-            terminate(*pid);
+            ask_to_stop(*pid);
         }
-    }
-}
-
-/// Asks a process to end; one that has ended is what was wanted.
-fn terminate(pid: u32) {
-    if let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(process, Signal::TERM);
     }
 }
 

@@ -7,9 +7,11 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::schedule::wait_for;
 
 /// A data directory and a pipeline that runs every minute.
 struct Place(tempfile::TempDir);
@@ -79,17 +81,6 @@ impl Drop for Daemon {
         // Where a test fails, it must not live on.
         drop(self.0.kill());
         drop(self.0.wait());
-    }
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_mins(1), "no {what} after a minute");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

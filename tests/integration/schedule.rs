@@ -179,6 +179,14 @@ fn gated(place: &Place) -> PathBuf {
     gate
 }
 
+/// The program with the round of one o'clock, which waits for its gate.
+fn looking(place: &Place, gate: &Path) -> Child {
+    let mut command = place.command(&["schedule", "tick", "--at", "2026-03-01T01:00:00Z"]);
+    let looking = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    wait_for("round", || gate.with_extension("pid").exists().then_some(()));
+    looking
+}
+
 fn pid_of(round: &Path) -> Option<i32> {
     std::fs::read_to_string(round.join("lock")).ok()?.trim().parse().ok()
 }
@@ -187,13 +195,7 @@ fn pid_of(round: &Path) -> Option<i32> {
 fn a_round_that_was_killed_is_taken_up_before_the_next_one() {
     let place = Place::new();
     let gate = gated(&place);
-    let mut looking = place
-        .command(&["schedule", "tick", "--at", "2026-03-01T01:00:00Z"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("starts");
-    wait_for("round", || gate.with_extension("pid").exists().then_some(()));
+    let mut looking = looking(&place, &gate);
     let round = place.path("data/rounds").join(&place.rounds()[0]);
     let pid = wait_for("holder", || pid_of(&round));
     // Both die, as in a power cut.
@@ -220,13 +222,7 @@ fn a_round_that_was_killed_is_taken_up_before_the_next_one() {
 fn a_cancelled_round_is_not_taken_up() {
     let place = Place::new();
     let gate = gated(&place);
-    let mut looking = place
-        .command(&["schedule", "tick", "--at", "2026-03-01T01:00:00Z"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("starts");
-    wait_for("round", || gate.with_extension("pid").exists().then_some(()));
+    let mut looking = looking(&place, &gate);
     let output = place.run(&["cancel", "latest"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(looking.wait().expect("ended").code(), Some(130));

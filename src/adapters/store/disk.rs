@@ -207,12 +207,7 @@ pub(super) fn wait_for_shared_lock(file: &File, path: &Path) -> io::Result<()> {
 
 /// Whether somebody has a lock for itself; in the way of others for a moment.
 pub(super) fn is_locked(file: &File, path: &Path) -> io::Result<bool> {
-    pass(Operation::Lock, path)?;
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(false),
-        Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(true),
-        Err(error) => Err(error.into()),
-    }
+    try_lock(file, path, FlockOperation::NonBlockingLockShared).map(|is_taken| !is_taken)
 }
 
 /// The size of a file, in bytes.
@@ -223,8 +218,12 @@ pub(super) fn len(path: &Path) -> io::Result<u64> {
 
 /// Takes a lock on an open file, without waiting; false if another process has it.
 pub(super) fn lock(file: &File, path: &Path) -> io::Result<bool> {
+    try_lock(file, path, FlockOperation::NonBlockingLockExclusive)
+}
+
+fn try_lock(file: &File, path: &Path, operation: FlockOperation) -> io::Result<bool> {
     pass(Operation::Lock, path)?;
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+    match rustix::fs::flock(file, operation) {
         Ok(()) => Ok(true),
         Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(false),
         Err(error) => Err(error.into()),

@@ -7,11 +7,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::{StoreError, disk, io_error, whole};
+use super::{StoreError, disk, io_error, turn_at, whole};
 use crate::artifact::{digest, layout};
 use crate::model::RoundId;
 
@@ -30,7 +29,7 @@ pub struct Group {
 /// A round that has a place in a group's queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Name of the group.
+    /// Name of the group, for people: the directory's name is its digest.
     pub group: String,
     /// Id of the round.
     pub round_id: RoundId,
@@ -54,7 +53,6 @@ pub enum Displaces {
 pub struct Place {
     group: Group,
     number: u64,
-    path: PathBuf,
     _lock: File,
 }
 
@@ -100,7 +98,7 @@ impl Group {
         round_id: &RoundId,
         displaces: Displaces,
     ) -> Result<(Place, Vec<Member>), StoreError> {
-        let _turn = self.turn()?;
+        let _turn = turn_at(&self.directory)?;
         let Queue { places, next } = self.queue(Dead::Remove)?;
         let first = match displaces {
             Displaces::Nothing => places.len(),
@@ -128,7 +126,7 @@ impl Group {
         // Nobody else has it: its number is new, and this is our turn.
         disk::lock(&lock, &path).map_err(io_error("lock", &path))?;
         disk::write_all(&lock, &path, &text).map_err(io_error("write", &path))?;
-        Ok(Place { group: self.clone(), number, path, _lock: lock })
+        Ok(Place { group: self.clone(), number, _lock: lock })
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -138,14 +136,6 @@ impl Group {
     /// The file that says by which round a place was taken away.
     fn mark(&self, number: u64) -> PathBuf {
         self.directory.join(format!("{number:016}.displaced"))
-    }
-
-    fn turn(&self) -> Result<File, StoreError> {
-        let path = self.directory.join(layout::LOCK_FILE);
-        disk::create_dir_all(&self.directory).map_err(io_error("create", &self.directory))?;
-        let lock = disk::open_or_create(&path).map_err(io_error("open", &path))?;
-        disk::wait_for_lock(&lock, &path).map_err(io_error("lock", &path))?;
-        Ok(lock)
     }
 
     fn queue(&self, dead: Dead) -> Result<Queue, StoreError> {
@@ -196,22 +186,13 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-impl Member {
-    /// Asks the round's process to end gently; one that has ended is what was wanted.
-    pub fn ask_to_stop(&self) {
-        if let Some(process) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(process, Signal::TERM);
-        }
-    }
-}
-
 impl Place {
     /// What this place is behind; none when it is its turn.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn ahead(&self) -> Result<Option<Ahead>, StoreError> {
-        let _turn = self.group.turn()?;
+        let _turn = turn_at(&self.group.directory)?;
         let Queue { places, .. } = self.group.queue(Dead::Remove)?;
         let mut before = places.into_iter().take_while(|place| place.number < self.number);
         let Some(Taken { member: running, number: first, .. }) = before.next() else { return Ok(None) };
@@ -241,28 +222,27 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // While it is still locked: nobody can mistake a place that is given next for this one.
-        let _ = disk::remove_file(&self.path);
+        let _ = disk::remove_file(&self.group.path(self.number));
         let _ = disk::remove_file(&self.group.mark(self.number));
     }
 }
 
-/// The round that runs while this one waits for its group, found without writing anything; none if it does not wait for its group.
+/// Whether a round waits for its turn in a group, found without writing anything.
 ///
 /// # Errors
 /// When the queues cannot be read.
-pub fn group_wait(data_dir: &Path, round_id: &RoundId) -> Result<Option<Member>, StoreError> {
+pub fn is_waiting(data_dir: &Path, round_id: &RoundId) -> Result<bool, StoreError> {
     let groups = data_dir.join(layout::GROUPS_DIR);
     let entries = match disk::list(&groups) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         listed => listed.map_err(io_error("list", &groups))?,
     };
     for entry in entries {
         let group = Group { directory: entry.path(), name: String::new() };
         let places = group.queue(Dead::Leave)?.places;
-        let own = places.iter().position(|place| place.member.round_id == *round_id);
-        if let (Some(1..), Some(running)) = (own, places.first()) {
-            return Ok(Some(running.member.clone()));
+        if places.iter().skip(1).any(|place| place.member.round_id == *round_id) {
+            return Ok(true);
         }
     }
-    Ok(None)
+    Ok(false)
 }

@@ -22,7 +22,7 @@ use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::artifact::{
     self, ArtifactError, LegAttempt, Projection, PublishedTable, Replay, RoundFile, SealDifference, Table,
@@ -34,7 +34,7 @@ use crate::model::RoundId;
 pub use derive::Derivation;
 #[cfg(test)]
 pub(crate) use disk::faults;
-pub use groups::{Ahead, Displaces, Group, Member, Place, group_wait};
+pub use groups::{Ahead, Displaces, Group, Member, Place, is_waiting};
 pub use health::RoundsHealth;
 pub(super) use health::health;
 #[cfg(test)]
@@ -195,6 +195,23 @@ impl StoreError {
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// Asks a process that has a round to end gently; one that has ended is what was wanted.
+pub fn ask_to_stop(pid: u32) {
+    if let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(process, Signal::TERM);
+    }
+}
+
+/// Waits for a turn at a directory that several processes write, and makes the directory; nobody else has a turn until the
+/// file is dropped.
+fn turn_at(directory: &Path) -> Result<File, StoreError> {
+    let path = directory.join(layout::LOCK_FILE);
+    disk::create_dir_all(directory).map_err(io_error("create", directory))?;
+    let lock = disk::open_or_create(&path).map_err(io_error("open", &path))?;
+    disk::wait_for_lock(&lock, &path).map_err(io_error("lock", &path))?;
+    Ok(lock)
 }
 
 /// Makes the error of a system call.
@@ -479,9 +496,7 @@ impl RoundDirectory {
     /// # Errors
     /// When it is absent, damaged, or not this table.
     pub fn read_table<P: Projection>(&self) -> Result<Vec<P>, StoreError> {
-        let relative = layout::table_path(P::Row::NAME);
-        let bytes = self.read(&relative, MAX_TABLE)?;
-        artifact::decode(&bytes).map_err(artifact_error(&self.path.join(&relative)))
+        self.read_rows_at(&layout::table_path(P::Row::NAME))
     }
 
     /// Reads the rows of a table that an attempt left.
@@ -490,9 +505,12 @@ impl RoundDirectory {
     /// When they are absent or damaged.
     pub fn read_rows<P: Projection>(&self, at: &LegAttempt) -> Result<Vec<P>, StoreError> {
         let directory = layout::attempt_path(&at.job, &at.leg, at.attempt);
-        let relative = format!("{directory}/{}.parquet", P::Row::NAME);
-        let bytes = self.read(&relative, MAX_TABLE)?;
-        artifact::decode(&bytes).map_err(artifact_error(&self.path.join(&relative)))
+        self.read_rows_at(&format!("{directory}/{}.parquet", P::Row::NAME))
+    }
+
+    fn read_rows_at<P: Projection>(&self, relative: &str) -> Result<Vec<P>, StoreError> {
+        let bytes = self.read(relative, MAX_TABLE)?;
+        artifact::decode(&bytes).map_err(artifact_error(&self.path.join(relative)))
     }
 
     /// Reads the journal without touching it; empty if there is none yet.

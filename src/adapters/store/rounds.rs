@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::{RoundDirectory, StoreError, io_error};
-use crate::artifact::{LegAttempt, RoundState, StepKind, layout};
+use crate::artifact::{LegAttempt, RoundState, layout};
 use crate::model::{Conclusion, LeaderboardRow};
 use crate::pipeline::stage::StageName;
 use crate::report::text::error_chain;
@@ -45,11 +45,10 @@ pub(in crate::adapters) fn directories(data_dir: &Path) -> Result<Vec<RoundDirec
 
 /// What `rank` came to in a round that has not published it; none where no `rank` succeeded.
 fn ranked(directory: &RoundDirectory, state: &RoundState) -> Option<Vec<LeaderboardRow>> {
-    let is_rank = |step: &StepKind| *step == StepKind::Stage(StageName::Rank);
     let legs = state.jobs.iter().flat_map(|job| job.legs.iter().map(move |leg| (job, leg)));
     let mut ranked = legs.filter(|(_, leg)| {
         leg.conclusion() == Some(Conclusion::Success)
-            && leg.last().is_some_and(|attempt| attempt.steps.values().any(|step| is_rank(&step.step.kind)))
+            && leg.last().is_some_and(|attempt| attempt.has_begun(StageName::Rank))
     });
     let (job, leg) = ranked.next_back()?;
     let at = LegAttempt { job: job.job.clone(), leg: leg.key.clone(), attempt: leg.attempt() };
@@ -84,7 +83,7 @@ pub fn round_detail(directory: &RoundDirectory) -> RoundDetail {
         None if journal.group_wait.is_some() => RoundPhase::Waiting,
         None => RoundPhase::Running,
     };
-    let waits_for = journal.group_wait.map(|wait| wait.behind).filter(|_| phase == RoundPhase::Waiting);
+    let waits_for = journal.group_wait.filter(|_| phase == RoundPhase::Waiting);
     let first = leaderboard.first().filter(|row| is_leaderboard_published && row.score > 0.0);
     let winner =
         first.map(|row| Winner { hotkey: row.hotkey.clone(), image: row.image.clone(), score: row.score });

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{JournalWriter, StoreError, artifact_error, disk, io_error, whole};
+use super::{JournalWriter, StoreError, artifact_error, disk, io_error, turn_at, whole};
 use crate::artifact::journal::{self, Event as _};
 use crate::artifact::{JournalLine, Replay, TickEvent, digest, layout};
 use crate::model::RoundId;
@@ -115,7 +115,10 @@ impl TickJournal {
             return Ok(());
         }
         let mut turn = journal.turn()?;
-        let is_its = |line: &JournalLine<TickEvent>| matches!(&line.event, TickEvent::TickFired { round_id: started, .. } if started == round_id);
+        let is_its = |line: &JournalLine<TickEvent>| match &line.event {
+            TickEvent::TickFired { round_id: started, .. } => started == round_id,
+            _ => false,
+        };
         if turn.lines().iter().any(is_its) {
             turn.append(now, &[TickEvent::RoundCancelled { round_id: round_id.clone(), tick: None }])?;
         }
@@ -127,10 +130,7 @@ impl TickJournal {
     /// # Errors
     /// When the journal is damaged before its last line, of another version, or the disk refuses.
     pub fn turn(&mut self) -> Result<TickTurn<'_>, StoreError> {
-        let lock_path = self.directory.join(layout::LOCK_FILE);
-        disk::create_dir_all(&self.directory).map_err(io_error("create", &self.directory))?;
-        let lock = disk::open_or_create(&lock_path).map_err(io_error("open", &lock_path))?;
-        disk::wait_for_lock(&lock, &lock_path).map_err(io_error("lock", &lock_path))?;
+        let lock = turn_at(&self.directory)?;
         let path = self.directory.join(layout::JOURNAL_FILE);
         let is_current = self.writer.as_ref().is_some_and(|writer| {
             !writer.is_broken() && disk::len(&path).is_ok_and(|len| len == writer.valid_bytes())

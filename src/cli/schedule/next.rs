@@ -11,6 +11,7 @@ use crate::cli::{Session, print, read_source, say};
 use crate::error::{Error, ExitCode};
 use crate::pipeline::code::Code;
 use crate::pipeline::cron::{self, ClockChange, Cron};
+use crate::pipeline::definition::Schedule;
 use crate::pipeline::{Diagnostic, Diagnostics, Pipeline, Severity, Source};
 
 #[derive(Debug, Args)]
@@ -49,30 +50,13 @@ pub(in crate::cli) struct Arguments {
 }
 
 /// A cron line and the zone it is meant in.
-struct Line {
-    cron: Cron,
-    zone: TimeZone,
+/// When a schedule starts rounds, in a sentence.
+fn sentence(schedule: &Schedule) -> String {
+    let (line, times, zone) = (schedule.cron.as_str(), schedule.cron.times_of_day(), schedule.zone_name());
+    let days = schedule.cron.days().map(|days| format!(" on the days of `{days}`")).unwrap_or_default();
+    format!("`{line}` runs {times} {zone}{days}")
 }
 
-impl Line {
-    fn zone_name(&self) -> &str {
-        self.zone.iana_name().unwrap_or("UTC")
-    }
-
-    /// When the line runs, in a sentence.
-    fn sentence(&self) -> String {
-        let (line, times, zone) = (self.cron.as_str(), self.cron.times_of_day(), self.zone_name());
-        let days: Vec<&str> = line.split_ascii_whitespace().skip(2).collect();
-        let days = if self.cron.is_daily() {
-            String::new()
-        } else {
-            format!(" on the days of `{}`", days.join(" "))
-        };
-        format!("`{line}` runs {times} {zone}{days}")
-    }
-}
-
-/// An instant at which a line fires, as `--json` has it.
 #[derive(Serialize)]
 struct Fire<'l> {
     cron: &'l str,
@@ -84,7 +68,7 @@ struct Fire<'l> {
 }
 
 impl<'l> Fire<'l> {
-    fn new(line: &'l Line, at: &Zoned) -> Self {
+    fn new(line: &'l Schedule, at: &Zoned) -> Self {
         Self {
             cron: line.cron.as_str(),
             timezone: line.zone_name(),
@@ -113,13 +97,13 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
     let count = usize::from(arguments.count);
     let mut fires = Vec::new();
     for line in &lines {
-        let own = line.cron.after(&after.to_zoned(line.zone.clone())).take(count);
+        let own = line.cron.after(&after.to_zoned(line.timezone.clone())).take(count);
         let known = fires.len();
         fires.extend(own.map(|at| (at, line)));
         if fires.len() == known {
             say(&format!("`{}` never fires", line.cron.as_str()));
         } else if !arguments.json {
-            say(&line.sentence());
+            say(&sentence(line));
         }
     }
     // Lines that fire together stay in the order of the file.
@@ -135,7 +119,7 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
 }
 
 /// One line for each instant: local time, UTC, the cron line where there are several, and the note.
-fn table(fires: &[(Zoned, &Line)], names_lines: bool) -> String {
+fn table(fires: &[(Zoned, &Schedule)], names_lines: bool) -> String {
     let locals: Vec<String> = fires
         .iter()
         .map(|(at, line)| {
@@ -160,7 +144,7 @@ fn table(fires: &[(Zoned, &Line)], names_lines: bool) -> String {
     text
 }
 
-fn lines(arguments: &Arguments, session: &Session) -> Result<Vec<Line>, Error> {
+fn lines(arguments: &Arguments, session: &Session) -> Result<Vec<Schedule>, Error> {
     let invalid = |errors: Diagnostics| Error::Invalid(errors.render(session.diagnostics()));
     let Some(path) = &arguments.pipeline else {
         return line(arguments).map(|line| vec![line]).map_err(invalid);
@@ -172,17 +156,16 @@ fn lines(arguments: &Arguments, session: &Session) -> Result<Vec<Line>, Error> {
     if parsed.value.schedules.is_empty() {
         return Err(Error::Usage(format!("`{}` has no `on.schedule`", path.display())));
     }
-    let schedules = parsed.value.schedules.into_iter();
-    Ok(schedules.map(|schedule| Line { cron: schedule.cron, zone: schedule.timezone }).collect())
+    Ok(parsed.value.schedules)
 }
 
 /// The line of `--cron` and `--timezone`; what is wrong with either is drawn as in a file.
-fn line(arguments: &Arguments) -> Result<Line, Diagnostics> {
+fn line(arguments: &Arguments) -> Result<Schedule, Diagnostics> {
     let text = Source::new("--cron", arguments.cron.as_deref().unwrap_or_default());
     let cron = Cron::parse(&text.text).map_err(|error| {
         Diagnostics::new(&text, vec![Diagnostic::error(Code::Cron, error.span, error.to_string())])
     })?;
-    let Some(name) = &arguments.timezone else { return Ok(Line { cron, zone: TimeZone::UTC }) };
+    let Some(name) = &arguments.timezone else { return Ok(Schedule::plain(cron, TimeZone::UTC)) };
     let zone = cron::time_zone(name).map_err(|offers| {
         let source = Source::new("--timezone", name);
         let span = crate::pipeline::Span::new(0, name.len());
@@ -192,5 +175,5 @@ fn line(arguments: &Arguments) -> Result<Line, Diagnostics> {
             vec![Diagnostic::error(Code::TimeZone, span, message).did_you_mean(&offers)],
         )
     })?;
-    Ok(Line { cron, zone })
+    Ok(Schedule::plain(cron, zone))
 }

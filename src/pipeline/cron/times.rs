@@ -29,7 +29,13 @@ impl Cron {
 
     /// Whether the line fires on every day.
     pub fn is_daily(&self) -> bool {
-        self.as_str().split_ascii_whitespace().skip(2).all(|field| field == "*")
+        self.days().is_none()
+    }
+
+    /// The day fields of a line that does not fire on every day: day of the month, month, weekday.
+    pub fn days(&self) -> Option<String> {
+        let fields: Vec<&str> = self.as_str().split_ascii_whitespace().skip(2).collect();
+        fields.iter().any(|field| *field != "*").then(|| fields.join(" "))
     }
 }
 

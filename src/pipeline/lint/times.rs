@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value as Json;
-
 use crate::pipeline::code::Code;
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
 use crate::pipeline::definition::{Job, Pipeline, Step, StepAction};
@@ -67,7 +65,7 @@ fn input(step: &Step, name: &str, known: &KnownContexts) -> Option<Value> {
             let value = tree.evaluate(&known.at(Site::Step, Status::Success)).ok()?;
             spec.kind.accept(&value)
         }
-        None => spec.default.map(|default| default()).map(|json: Json| Value::from(json)),
+        None => spec.default.map(|default| Value::from(default())),
     }
 }
 
