@@ -236,6 +236,12 @@ impl<W: Word> SortKey for W {
     }
 }
 
+impl<W: Word> SortKey for Option<W> {
+    fn order(&self, other: &Self) -> Ordering {
+        self.map(W::as_str).cmp(&other.map(W::as_str))
+    }
+}
+
 macro_rules! key {
     ($($rust:ty),+) => {
         $(

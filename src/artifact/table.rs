@@ -19,9 +19,9 @@ use super::footer::{TableFooter, read_footer};
 use super::parquet_file::rewrite_as;
 use super::{ArtifactError, FormatVersion, Table, TableContext, encode};
 use crate::model::{
-    AccountRow, Column, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestRow,
-    RequestTimes, RoundId, StepAttemptRow, StreamRow, SubmissionRow, TickRow, TokenRow, VerdictRow,
-    WeightRow,
+    AccountRow, Column, CommitmentRow, DecisionRow, ExchangeRow, HeadToHeadRow, LeaderboardRow, ReadRow,
+    RequestRow, RequestTimes, RoundId, StepAttemptRow, StreamRow, SubmissionRow, TickRow, TokenRow,
+    VerdictRow, WeightRow,
 };
 
 /// What the public may know of a table without reading a file of it.
@@ -362,8 +362,11 @@ tables! {
     VerdictRow = "verdicts" v 1 by (read_key, check) {
         round_id, read_key, hotkey, check, outcome, value, control_value, threshold, samples, reason, evidence,
     }
-    DecisionRow = "decisions" v 1 by (hotkey, component) {
+    DecisionRow = "decisions" v 1 by (hotkey, look, component) {
         round_id, hotkey, component, log_ratio, standard_error, lower, upper, bar, prompts, outcome, reason,
+    } + { look }
+    HeadToHeadRow = "head_to_head" v 1 by (look, later, earlier) {
+        round_id, look, later, earlier, brackets, log_ratio, standard_error, lower, bar, is_proven, reason,
     }
     LeaderboardRow = "leaderboard" v 1 by (rank, hotkey) {
         round_id, rank, hotkey, uid, block, image, digest, score, share, speedup_e2e, speedup_ttft, standing,
@@ -425,6 +428,7 @@ mod tests {
         check::<TokenRow>();
         check::<VerdictRow>();
         check::<DecisionRow>();
+        check::<HeadToHeadRow>();
         check::<LeaderboardRow>();
         check::<WeightRow>();
         check::<StepAttemptRow>();

@@ -1,7 +1,7 @@
 //! L1, judging: from rows of what was measured to verdicts, decisions, places and weights.
 //!
 //! The line is [`judge_answers`] (are they the model's answers?) -> [`decide`] (is it faster, and is that
-//! proven?) -> [`leaderboard`] (who stands where, and why) -> [`mod@weights`] (what the chain is told). Every step
+//! proven?) -> [`leaderboard`] (who stands where, and why: in the order of proof) -> [`mod@weights`] (what the chain is told). Every step
 //! takes rows and a policy and returns rows, so that anybody can judge a published round again: [`evaluate`] takes
 //! all steps at once.
 //!
@@ -14,23 +14,33 @@ mod answers;
 mod claim;
 mod conduct;
 mod finding;
+mod launches;
 mod margin;
+pub mod order;
 pub mod rank;
 pub mod round;
 pub mod score;
 pub mod scores;
 #[cfg(test)]
 mod simulate;
+#[cfg(test)]
+mod simulate_rounds;
+pub mod speeds;
+pub mod split;
 mod thresholds;
 pub mod verify;
 pub mod weights;
 
 pub use account::{Arrived, accounts, first_missing, places};
 pub use answers::Answers;
-pub use rank::{NO_ANSWER, RankPolicy, Split, Standings, leaderboard};
+pub use launches::{Detect, LaunchPlan};
+pub use order::comparisons;
+pub use rank::{Confirm, NO_ANSWER, Standings, finalists_of, leaderboard};
 pub use round::{MeasuredRead, Policies, RoundEvidence, RoundOutcome, evaluate};
-pub use score::{BaselineNoise, ReadTimes, ScorePolicy, SpeedComparison, decide};
+pub use score::{BaselineNoise, ReadLogs, ReadTimes, ScorePolicy, SpeedComparison, decide};
 pub use scores::{AnswerScores, Question, TokenScore, fill_scores, kept_scores, questions};
+pub use speeds::{LookReads, LookRules, Speeds, TimedRead};
+pub use split::{RankPolicy, Split};
 pub use thresholds::VerifyPolicy;
 pub use verify::{Subject, judge_answers};
 pub use weights::{WeightsPolicy, weights};

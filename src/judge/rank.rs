@@ -1,73 +1,21 @@
 //! Who stands where, and why: one row for every submission and every ignored commitment.
 //!
-//! The order is total: standing, score, earlier block, hotkey. A failed correctness check makes the score zero
-//! whatever the speed; a failure of the submission's own costs its place; everything that is not its own (a
-//! failed machine, an absent scorer, noise) holds it, so that nobody pays for what they did not do.
+//! Those that look faster than the bar stand first, in the order of proof ([`order`](super::order)), and those of them
+//! that are proven faster are paid; the others by standing, score, earlier block, hotkey. A failed correctness check makes the score zero whatever the
+//! speed; a failure of the submission's own costs its place; everything that is not its own (a failed machine, an
+//! absent scorer, noise) holds it, so that nobody pays for what they did not do.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
+use super::order::{Contender, Contest, finalists, order};
+use super::score::ScorePolicy;
+use super::speeds::Speeds;
+use super::split::RankPolicy;
 use crate::model::{
-    Check, CheckOutcome, CommitmentRow, Component, DecisionOutcome, DecisionRow, Fault, IgnoreCode,
-    LeaderboardRow, ReadRow, ReadStatus, Standing, SubmissionRow, VerdictRow,
+    Check, CheckOutcome, CommitmentRow, Component, DecisionOutcome, Fault, HeadToHeadRow, IgnoreCode,
+    LeaderboardRow, Look, ReadRow, ReadStatus, Standing, SubmissionRow, VerdictRow,
 };
-
-/// How places are turned into a reward.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct RankPolicy {
-    /// How the reward is split by place.
-    pub split: Split,
-}
-
-/// Shares of the reward by place. What nobody earned is not handed to others.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Split {
-    /// The first place gets all of it.
-    #[default]
-    WinnerTakesAll,
-    /// The first place gets the first share, the second the second, and so on.
-    Shares(Shares),
-}
-
-/// Shares that are each 0 to 1 and together at most 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<f64>", into = "Vec<f64>")]
-pub struct Shares(Vec<f64>);
-
-/// Shares that are no split: one is not within 0 to 1, or together they are more than 1.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("shares must each lie between 0 and 1 and sum to at most 1, these are {0:?}")]
-pub struct InvalidShares(Vec<f64>);
-
-impl TryFrom<Vec<f64>> for Shares {
-    type Error = InvalidShares;
-
-    fn try_from(shares: Vec<f64>) -> Result<Self, Self::Error> {
-        // Three shares of a third written in decimals may sum to a hair above one.
-        let is_split = shares.iter().all(|share| (0.0..=1.0).contains(share))
-            && shares.iter().sum::<f64>() <= 1.0 + 1e-9;
-        if is_split { Ok(Self(shares)) } else { Err(InvalidShares(shares)) }
-    }
-}
-
-impl From<Shares> for Vec<f64> {
-    fn from(shares: Shares) -> Self {
-        shares.0
-    }
-}
-
-impl Split {
-    fn share(&self, place: usize) -> f64 {
-        match self {
-            Self::WinnerTakesAll => f64::from(u8::from(place == 0)),
-            Self::Shares(shares) => shares.0.get(place).copied().unwrap_or(0.0),
-        }
-    }
-}
 
 /// Everything a place rests on. The order of rows does not matter.
 #[derive(Debug, Clone, Copy)]
@@ -82,8 +30,19 @@ pub struct Standings<'a> {
     pub reads: &'a [ReadRow],
     /// All verdicts of the round.
     pub verdicts: &'a [VerdictRow],
-    /// All decisions of the round.
-    pub decisions: &'a [DecisionRow],
+    /// Everybody's speed in the first look.
+    pub measure: &'a Speeds<'a>,
+    /// The second look, where the round has one.
+    pub confirm: Option<Confirm<'a>>,
+}
+
+/// The second look.
+#[derive(Debug, Clone, Copy)]
+pub struct Confirm<'a> {
+    /// Hotkeys of those that were to be measured again.
+    pub finalists: &'a BTreeSet<&'a str>,
+    /// Their speed in it.
+    pub speeds: &'a Speeds<'a>,
 }
 
 /// What became of one submission, and why.
@@ -95,6 +54,9 @@ struct Judgement {
     code: String,
     detail: String,
 }
+
+/// Reason code of a submission about whose speed the machine's noise allows no decision.
+const NO_DECISION: &str = "no-decision";
 
 /// Reason code of a read in which not one byte came from the server.
 pub const NO_ANSWER: &str = "no-answer";
@@ -110,16 +72,50 @@ impl Judgement {
     }
 }
 
-/// The leaderboard, first place first.
-pub fn leaderboard(policy: &RankPolicy, standings: &Standings<'_>) -> Vec<LeaderboardRow> {
+impl Judgement {
+    /// Whether nothing but its speed was judged: it was measured, and found correct.
+    fn is_by_speed(&self) -> bool {
+        matches!(self.standing, Standing::Scored | Standing::NotFaster) || self.code == NO_DECISION
+    }
+}
+
+/// The leaderboard, first place first, and the comparisons that its order rests on.
+pub fn leaderboard(
+    (score, policy): (&ScorePolicy, &RankPolicy),
+    standings: &Standings<'_>,
+) -> (Vec<LeaderboardRow>, Vec<HeadToHeadRow>) {
     let by_hotkey = Indexed::new(standings);
-    let mut rows: Vec<LeaderboardRow> = standings
+    let judged: Vec<(&SubmissionRow, Judgement)> = standings
         .submissions
         .iter()
-        .map(|submission| {
-            let judgement = by_hotkey.judgement(&submission.hotkey);
+        .map(|submission| (submission, by_hotkey.judgement(&submission.hotkey)))
+        .collect();
+    let speeds = standings.confirm.map_or(standings.measure, |confirm| confirm.speeds);
+    let contenders: Vec<Contender<'_>> = judged
+        .iter()
+        .filter(|(submission, judgement)| {
+            judgement.is_by_speed() && standings.is_finalist(&submission.hotkey)
+        })
+        .filter_map(|(submission, _)| speeds.contender(score, submission))
+        .collect();
+    let contest = Contest {
+        round_id: standings.round_id,
+        look: speeds.rules.look,
+        alpha: speeds.rules.alpha,
+        score,
+        rank: policy,
+        noise: &speeds.noise,
+    };
+    let (places, comparisons) = order(&contest, &contenders);
+    let place_of = |hotkey: &str| places.iter().position(|place| *place == hotkey);
+    let stopped_by = |hotkey: &str| comparisons.iter().find(|row| row.later == hotkey && !row.is_proven);
+    let mut rows: Vec<(Option<usize>, LeaderboardRow)> = judged
+        .into_iter()
+        .map(|(submission, judgement)| {
             let speedup = |component| by_hotkey.speedup(&submission.hotkey, component);
-            LeaderboardRow {
+            let place = place_of(&submission.hotkey);
+            let behind = stopped_by(&submission.hotkey).map(|row| format!("; {}", row.reason));
+            let row = LeaderboardRow {
                 round_id: standings.round_id.to_owned(),
                 rank: 0,
                 hotkey: submission.hotkey.clone(),
@@ -128,37 +124,56 @@ pub fn leaderboard(policy: &RankPolicy, standings: &Standings<'_>) -> Vec<Leader
                 image: Some(submission.image.clone()),
                 digest: Some(submission.digest.clone()),
                 score: judgement.score,
-                share: 0.0,
+                share: place
+                    .filter(|_| judgement.standing == Standing::Scored)
+                    .map_or(0.0, |place| policy.split.share(place)),
                 speedup_e2e: speedup(Component::E2e),
                 speedup_ttft: speedup(Component::Ttft),
                 standing: judgement.standing,
                 fault: judgement.fault,
                 reason: judgement.code,
-                detail: judgement.detail,
-            }
+                detail: judgement.detail + &behind.unwrap_or_default(),
+            };
+            (place, row)
         })
         .collect();
-    rows.extend(
-        standings
-            .commitments
-            .iter()
-            .filter(|commitment| !commitment.is_accepted)
-            .map(|commitment| ignored(standings.round_id, commitment)),
-    );
-    rows.sort_by(order);
-    for (place, row) in rows.iter_mut().enumerate() {
-        row.rank = place as u32 + 1;
-        if row.standing == Standing::Scored {
-            row.share = policy.split.share(place);
-        }
+    let ignored_commitments = standings.commitments.iter().filter(|commitment| !commitment.is_accepted);
+    rows.extend(ignored_commitments.map(|commitment| (None, ignored(standings.round_id, commitment))));
+    rows.sort_by(by_place);
+    for (place, (_, row)) in (1..).zip(&mut rows) {
+        row.rank = place;
     }
-    rows
+    (rows.into_iter().map(|(_, row)| row).collect(), comparisons)
 }
 
-fn order(a: &LeaderboardRow, b: &LeaderboardRow) -> Ordering {
+/// The hotkeys of those that the first look leaves to be measured again, in the order of commitment.
+pub fn finalists_of<'a>(
+    (score, policy): (&ScorePolicy, &RankPolicy),
+    standings: &Standings<'a>,
+) -> Vec<&'a str> {
+    let by_hotkey = Indexed::new(standings);
+    let is_sound = |submission: &&SubmissionRow| by_hotkey.judgement(&submission.hotkey).is_by_speed();
+    let sound = standings.submissions.iter().filter(is_sound);
+    let contenders: Vec<Contender<'a>> =
+        sound.filter_map(|submission| standings.measure.contender(score, submission)).collect();
+    finalists(policy, &contenders)
+}
+
+impl Standings<'_> {
+    fn is_finalist(&self, hotkey: &str) -> bool {
+        self.confirm.is_none_or(|confirm| confirm.finalists.contains(hotkey))
+    }
+}
+
+fn by_place(
+    (a_place, a): &(Option<usize>, LeaderboardRow),
+    (b_place, b): &(Option<usize>, LeaderboardRow),
+) -> Ordering {
+    let place = |place: &Option<usize>| place.unwrap_or(usize::MAX);
     let earlier = |row: &LeaderboardRow| row.block.unwrap_or(i64::MAX);
-    a.standing
-        .cmp(&b.standing)
+    place(a_place)
+        .cmp(&place(b_place))
+        .then_with(|| a.standing.cmp(&b.standing))
         .then_with(|| b.score.total_cmp(&a.score))
         .then_with(|| earlier(a).cmp(&earlier(b)))
         .then_with(|| a.hotkey.cmp(&b.hotkey))
@@ -190,13 +205,13 @@ fn ignored(round_id: &str, commitment: &CommitmentRow) -> LeaderboardRow {
 
 /// The rows of each submission, found by its hotkey.
 struct Indexed<'a> {
+    standings: &'a Standings<'a>,
     reads: BTreeMap<&'a str, Vec<&'a ReadRow>>,
     verdicts: BTreeMap<&'a str, Vec<&'a VerdictRow>>,
-    decisions: BTreeMap<(&'a str, Component), &'a DecisionRow>,
 }
 
 impl<'a> Indexed<'a> {
-    fn new(standings: &Standings<'a>) -> Self {
+    fn new(standings: &'a Standings<'a>) -> Self {
         let mut reads: BTreeMap<&str, Vec<&ReadRow>> = BTreeMap::new();
         for read in standings.reads {
             reads.entry(read.hotkey.as_deref().unwrap_or_default()).or_default().push(read);
@@ -211,13 +226,13 @@ impl<'a> Indexed<'a> {
         for verdicts in verdicts.values_mut() {
             verdicts.sort_by_key(|verdict| (verdict.check, &verdict.read_key));
         }
-        let decisions =
-            standings.decisions.iter().map(|row| ((row.hotkey.as_str(), row.component), row)).collect();
-        Self { reads, verdicts, decisions }
+        Self { standings, reads, verdicts }
     }
 
+    /// By the last look that measured it.
     fn speedup(&self, hotkey: &str, component: Component) -> Option<f64> {
-        let row = self.decisions.get(&(hotkey, component))?;
+        let confirmed = self.standings.confirm.and_then(|confirm| confirm.speeds.decision(hotkey, component));
+        let row = confirmed.or_else(|| self.standings.measure.decision(hotkey, component))?;
         row.log_ratio.map(f64::exp).filter(|ratio| ratio.is_finite())
     }
 
@@ -256,14 +271,18 @@ impl<'a> Indexed<'a> {
         ))
     }
 
-    /// Whether the baseline reads right before and after a read were measured, and there is one.
+    /// Whether the nearest baseline reads before and after a read were measured, and there is one.
     fn has_sound_neighbours(&self, read: &ReadRow) -> bool {
-        let baselines = self.reads.get("").map_or(&[][..], Vec::as_slice);
-        let is_beside = |other: &&&ReadRow| {
-            other.sequence == read.sequence && other.position.abs_diff(read.position) == 1
-        };
-        let beside: Vec<&&ReadRow> = baselines.iter().filter(is_beside).collect();
-        !beside.is_empty() && beside.iter().all(|other| other.status == ReadStatus::Measured)
+        let of_sequence = self.standings.reads.iter().filter(|other| other.sequence == read.sequence);
+        let baselines: Vec<&ReadRow> = of_sequence.filter(|other| other.hotkey.is_none()).collect();
+        let before = baselines.iter().filter(|other| other.position < read.position);
+        let after = baselines.iter().filter(|other| other.position > read.position);
+        let mut beside = before
+            .max_by_key(|other| (other.position, other.attempt))
+            .into_iter()
+            .chain(after.min_by_key(|other| (other.position, u32::MAX - other.attempt)))
+            .peekable();
+        beside.peek().is_some() && beside.all(|other| other.status == ReadStatus::Measured)
     }
 
     fn failed_check(&self, hotkey: &str) -> Option<Judgement> {
@@ -293,23 +312,43 @@ impl<'a> Indexed<'a> {
         })
     }
 
+    /// What the speeds say: of a finalist those of the second look alone, which no luck of the first one has chosen.
     fn decided(&self, hotkey: &str) -> Judgement {
-        let Some(row) = self.decisions.get(&(hotkey, Component::Score)) else {
-            let detail = "its speed was not compared with the baseline's";
-            return Judgement::new(Standing::Held, Some(Fault::Infra), "not-decided", detail);
+        match self.standings.confirm {
+            Some(confirm) if confirm.finalists.contains(hotkey) => decided_by(confirm.speeds, hotkey),
+            Some(_) => {
+                let first = decided_by(self.standings.measure, hotkey);
+                if first.standing != Standing::Scored {
+                    return first;
+                }
+                let detail =
+                    format!("{}; it was not measured again: no paid place was in reach", first.detail);
+                Judgement { code: "not-confirmed".to_owned(), detail, ..first }
+            }
+            None => decided_by(self.standings.measure, hotkey),
+        }
+    }
+}
+
+fn decided_by(speeds: &Speeds<'_>, hotkey: &str) -> Judgement {
+    let Some(row) = speeds.decision(hotkey, Component::Score) else {
+        let detail = match speeds.rules.look {
+            Look::Measure => "its speed was not compared with the baseline's",
+            Look::Confirm => "its speed was not compared with the baseline's a second time",
         };
-        let lower = row.lower.filter(|lower| lower.exp().is_finite());
-        match (row.outcome, lower) {
-            (DecisionOutcome::Pass, Some(lower)) => Judgement {
-                score: lower.exp_m1().max(0.0),
-                ..Judgement::new(Standing::Scored, None, "faster", row.reason.clone())
-            },
-            (DecisionOutcome::Fail, _) => {
-                Judgement::new(Standing::NotFaster, None, "not-faster", row.reason.clone())
-            }
-            (DecisionOutcome::Pass, None) | (DecisionOutcome::NoDecision, _) => {
-                Judgement::new(Standing::Held, Some(Fault::Infra), "no-decision", row.reason.clone())
-            }
+        return Judgement::new(Standing::Held, Some(Fault::Infra), "not-decided", detail);
+    };
+    let lower = row.lower.filter(|lower| lower.exp().is_finite());
+    match (row.outcome, lower) {
+        (DecisionOutcome::Pass, Some(lower)) => Judgement {
+            score: lower.exp_m1().max(0.0),
+            ..Judgement::new(Standing::Scored, None, "faster", row.reason.clone())
+        },
+        (DecisionOutcome::Fail, _) => {
+            Judgement::new(Standing::NotFaster, None, "not-faster", row.reason.clone())
+        }
+        (DecisionOutcome::Pass, None) | (DecisionOutcome::NoDecision, _) => {
+            Judgement::new(Standing::Held, Some(Fault::Infra), NO_DECISION, row.reason.clone())
         }
     }
 }
@@ -318,8 +357,10 @@ impl<'a> Indexed<'a> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::speeds::LookRules;
+    use super::super::split::{Shares, Split};
     use super::*;
-    use crate::model::Arm;
+    use crate::model::{Arm, DecisionRow};
 
     fn submission(hotkey: &str, block: i64) -> SubmissionRow {
         SubmissionRow { hotkey: hotkey.into(), block, ..SubmissionRow::default() }
@@ -353,7 +394,8 @@ mod tests {
         DecisionRow {
             hotkey: hotkey.into(),
             component: Component::Score,
-            log_ratio: Some(lower),
+            log_ratio: Some(lower + 0.03),
+            standard_error: Some(0.01),
             lower: Some(lower),
             outcome,
             reason: "speed".into(),
@@ -379,19 +421,46 @@ mod tests {
         reads: Vec<ReadRow>,
         verdicts: Vec<VerdictRow>,
         decisions: Vec<DecisionRow>,
+        /// The second look, where there is one: who was measured again, and what was decided.
+        confirm: Option<(Vec<String>, Vec<DecisionRow>)>,
     }
 
     impl Round {
         fn leaderboard(&self, split: Split) -> Vec<LeaderboardRow> {
-            let standings = Standings {
+            self.ranked(split).0
+        }
+
+        fn ranked(&self, split: Split) -> (Vec<LeaderboardRow>, Vec<HeadToHeadRow>) {
+            let score = ScorePolicy::default();
+            let policy = RankPolicy { split, ..RankPolicy::default() };
+            self.with_standings(|standings| leaderboard((&score, &policy), standings))
+        }
+
+        fn finalists(&self, policy: &RankPolicy) -> Vec<String> {
+            let names = |standings: &Standings<'_>| {
+                let score = ScorePolicy::default();
+                finalists_of((&score, policy), standings).into_iter().map(str::to_owned).collect()
+            };
+            self.with_standings(names)
+        }
+
+        fn with_standings<R>(&self, then: impl FnOnce(&Standings<'_>) -> R) -> R {
+            let score = ScorePolicy::default();
+            let rules = LookRules::only(&score, self.submissions.len());
+            let measure = Speeds::decided(rules, &self.decisions);
+            let (names, decisions) = self.confirm.clone().unwrap_or_default();
+            let finalists: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+            let second = Speeds::decided(LookRules::confirm(&score, finalists.len()), &decisions);
+            let confirm = Confirm { finalists: &finalists, speeds: &second };
+            then(&Standings {
                 round_id: "r",
                 submissions: &self.submissions,
                 commitments: &self.commitments,
                 reads: &self.reads,
                 verdicts: &self.verdicts,
-                decisions: &self.decisions,
-            };
-            leaderboard(&RankPolicy { split }, &standings)
+                measure: &measure,
+                confirm: self.confirm.is_some().then_some(confirm),
+            })
         }
 
         /// Adds a submission that was measured, found correct and decided.
@@ -414,15 +483,16 @@ mod tests {
         let mut round = Round::default()
             .measured("slow", 1, -0.1)
             .measured("fast", 9, 0.5)
-            .measured("faster", 10, 0.6)
+            .measured("faster", 10, 0.53)
             .measured("cheat", 2, 0.9)
             .measured("void", 3, 0.9)
-            .measured("noisy", 4, 0.9);
+            .measured("noisy", 4, 0.0);
         round.verdicts.push(verdict("cheat", Check::CommittedLogprobs, CheckOutcome::Fail));
         round.verdicts.push(verdict("cheat", Check::Flips, CheckOutcome::Fail));
         round.verdicts.push(verdict("cheat", Check::Counts, CheckOutcome::Void));
         round.verdicts.push(verdict("void", Check::Counts, CheckOutcome::Void));
         round.decisions[5].outcome = DecisionOutcome::NoDecision;
+        round.decisions[5].log_ratio = Some(0.0);
         for (hotkey, fault) in
             [("crashed", Fault::Submission), ("unlucky", Fault::Infra), ("odd", Fault::Unknown)]
         {
@@ -435,8 +505,8 @@ mod tests {
         assert_eq!(
             summary(&rows),
             [
-                ("faster", Standing::Scored, "faster"),
                 ("fast", Standing::Scored, "faster"),
+                ("faster", Standing::Scored, "faster"),
                 ("slow", Standing::NotFaster, "not-faster"),
                 ("cheat", Standing::Disqualified, "failed-flips"),
                 ("crashed", Standing::Failed, "server-exited"),
@@ -449,7 +519,7 @@ mod tests {
             ]
         );
         assert_eq!(rows[3].detail, "flips: why; also failed: committed-logprobs");
-        assert!((rows[0].score - 0.6_f64.exp_m1()).abs() < 1e-12);
+        assert!((rows[0].score - 0.5_f64.exp_m1()).abs() < 1e-12);
         assert!(rows[1..].iter().all(|row| row.share == 0.0) && (rows[0].share - 1.0).abs() < 1e-12);
         assert!(rows[2..].iter().all(|row| row.score == 0.0));
     }
@@ -498,6 +568,94 @@ mod tests {
         let order: Vec<String> =
             round.leaderboard(Split::default()).into_iter().map(|row| row.hotkey).collect();
         assert_eq!(order, ["b", "c", "a"]);
+    }
+
+    #[test]
+    fn a_later_commitment_goes_before_an_earlier_one_only_where_it_is_proven_faster() {
+        // The standard error of a difference is 1.4%; three comparisons at a third of 1e-3 want about 6.5 of them.
+        let first = |lowers: &[f64]| {
+            let mut round = Round::default();
+            for (number, lower) in (0..).zip(lowers) {
+                round = round.measured(&format!("h{number}"), number, *lower);
+            }
+            round.leaderboard(Split::default())[0].hotkey.clone()
+        };
+        assert_eq!(first(&[0.5, 0.51]), "h0");
+        assert_eq!(first(&[0.5, 0.55]), "h0");
+        assert_eq!(first(&[0.5, 0.7]), "h1");
+        assert_eq!(first(&[0.5, 0.51, 0.7]), "h2");
+        assert_eq!(first(&[0.5, 0.7, 0.71]), "h1");
+    }
+
+    #[test]
+    fn the_second_look_decides_among_those_that_were_measured_again() {
+        let mut round = Round::default()
+            .measured("first", 1, 0.2)
+            .measured("copy", 2, 0.19)
+            .measured("fast", 3, 0.5)
+            .measured("lucky", 4, 0.9);
+        let finalists = round.finalists(&RankPolicy::default());
+        assert_eq!(finalists, ["first", "fast", "lucky"]);
+        let again = |lucky| {
+            vec![
+                decision("first", DecisionOutcome::Pass, 0.2),
+                decision("fast", DecisionOutcome::Pass, 0.45),
+                decision("lucky", lucky, -0.1),
+            ]
+        };
+        round.confirm = Some((finalists.clone(), again(DecisionOutcome::Fail)));
+        let rows = round.leaderboard(Split::WinnerTakesAll);
+        assert_eq!(
+            summary(&rows),
+            [
+                ("fast", Standing::Scored, "faster"),
+                ("first", Standing::Scored, "faster"),
+                ("copy", Standing::Scored, "not-confirmed"),
+                ("lucky", Standing::NotFaster, "not-faster"),
+            ]
+        );
+        assert_eq!(rows.iter().map(|row| row.share).collect::<Vec<_>>(), [1.0, 0.0, 0.0, 0.0]);
+        assert!((rows[0].score - 0.45_f64.exp_m1()).abs() < 1e-12, "by the second look alone");
+        // Whoever was to be measured again and was not is held, and nobody waits for it.
+        round.confirm = Some((finalists, again(DecisionOutcome::Fail)[..1].to_vec()));
+        let rows = round.leaderboard(Split::WinnerTakesAll);
+        assert_eq!((rows[0].hotkey.as_str(), rows[0].share), ("first", 1.0));
+        assert_eq!(rows.iter().filter(|row| row.standing == Standing::Held).count(), 2);
+        // An earlier one that is not proven faster than the bar keeps a later one off its place that is not proven
+        // faster than it.
+        let unproven = DecisionRow { log_ratio: Some(0.44), ..decision("first", DecisionOutcome::Fail, 0.0) };
+        let rows = vec![unproven, decision("fast", DecisionOutcome::Pass, 0.45)];
+        round.confirm = Some((vec!["first".to_owned(), "fast".to_owned()], rows));
+        let rows = round.leaderboard(Split::WinnerTakesAll);
+        assert_eq!(
+            summary(&rows)[..2],
+            [("first", Standing::NotFaster, "not-faster"), ("fast", Standing::Scored, "faster")]
+        );
+        assert!(rows.iter().all(|row| row.share == 0.0));
+        // Nobody who was not measured again is paid, however many places are.
+        round.confirm = Some((Vec::new(), Vec::new()));
+        let split = Split::Shares(Shares(vec![0.6, 0.4]));
+        assert!(round.leaderboard(split).iter().all(|row| row.share == 0.0));
+    }
+
+    #[test]
+    fn finalists_are_those_that_could_take_a_paid_place() {
+        let round = |lowers: &[f64]| {
+            (0..).zip(lowers).fold(Round::default(), |round, (number, lower)| {
+                round.measured(&format!("h{number:02}"), number, *lower)
+            })
+        };
+        let policy = RankPolicy::default();
+        assert_eq!(round(&[0.2, 0.2, 0.1, 0.2, 0.3]).finalists(&policy), ["h00", "h01", "h03", "h04"]);
+        let strict = RankPolicy { slack: 0.0, ..policy.clone() };
+        assert_eq!(round(&[0.2, 0.2, 0.1, 0.2, 0.3]).finalists(&strict), ["h00", "h04"]);
+        let two = RankPolicy { split: Split::Shares(Shares(vec![0.7, 0.3])), ..strict.clone() };
+        assert_eq!(round(&[0.2, 0.2, 0.1, 0.2, 0.3]).finalists(&two), ["h00", "h01", "h04"]);
+        // A ladder of ever faster ones cannot take the earliest's place by filling the list.
+        let ladder: Vec<f64> = (1..=40).map(|step| f64::from(step) / 10.0).collect();
+        let few = RankPolicy { max_finalists: 3, ..strict };
+        assert_eq!(round(&ladder).finalists(&few), ["h00", "h38", "h39"]);
+        assert_eq!(round(&[-0.1]).finalists(&policy), [""; 0]);
     }
 
     #[test]
@@ -567,8 +725,20 @@ mod tests {
                 prop_assert!(!row.reason.is_empty() && !row.detail.is_empty());
                 prop_assert!(row.standing == Standing::Scored || row.share == 0.0);
             }
-            for pair in rows.windows(2) {
-                prop_assert!(pair[0].score >= pair[1].score);
+        }
+
+        #[test]
+        fn whoever_stands_before_an_earlier_commitment_is_proven_faster(round in rounds()) {
+            let (rows, comparisons) = round.ranked(Split::WinnerTakesAll);
+            let scored: Vec<_> = rows.iter().filter(|row| row.standing == Standing::Scored).collect();
+            for (place, before) in scored.iter().enumerate() {
+                for after in &scored[place + 1..] {
+                    let is_earlier = (after.block, &after.hotkey) < (before.block, &before.hotkey);
+                    let is_proven = comparisons.iter().any(|row| {
+                        row.later == before.hotkey && row.earlier == after.hotkey && row.is_proven
+                    });
+                    prop_assert!(!is_earlier || is_proven, "{} before {}", before.hotkey, after.hotkey);
+                }
             }
         }
 

@@ -6,14 +6,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::answers::Answers;
-use super::rank::{RankPolicy, Standings, leaderboard};
-use super::score::{BaselineNoise, ReadTimes, ScorePolicy, SpeedComparison, decide};
+use super::rank::{Standings, leaderboard};
+use super::score::{ReadTimes, ScorePolicy};
+use super::speeds::{LookReads, LookRules, Speeds, TimedRead};
+use super::split::RankPolicy;
 use super::thresholds::VerifyPolicy;
 use super::verify::{Subject, judge_answers};
 use super::weights::{WeightsPolicy, weights};
 use crate::model::{
-    Arm, CommitmentRow, DecisionRow, LeaderboardRow, ReadRow, ReadStatus, RequestRow, RequestTimes,
-    SubmissionRow, TokenRow, VerdictRow, WeightRow,
+    Arm, CommitmentRow, DecisionRow, HeadToHeadRow, LeaderboardRow, ReadRow, ReadStatus, RequestRow,
+    RequestTimes, SubmissionRow, TokenRow, VerdictRow, WeightRow,
 };
 
 /// All that is known of a round before it is judged. The rows of one read lie together and in their order.
@@ -54,6 +56,8 @@ pub struct RoundOutcome {
     pub verdicts: Vec<VerdictRow>,
     /// Every component of every submission's speed.
     pub decisions: Vec<DecisionRow>,
+    /// The comparisons of submissions with each other that the order rests on.
+    pub head_to_head: Vec<HeadToHeadRow>,
     /// The leaderboard, first place first.
     pub leaderboard: Vec<LeaderboardRow>,
     /// The weights the chain is told.
@@ -79,18 +83,7 @@ pub struct MeasuredRead<'a> {
     pub tokens: &'a [TokenRow],
 }
 
-/// The times of one measured read, and whose they are: all that speed is decided by.
-#[derive(Debug, Clone, Copy)]
-pub struct TimedRead<'a> {
-    /// Side of the comparison the read is on.
-    pub arm: Arm,
-    /// Hotkey of the submission; none for the baseline.
-    pub hotkey: Option<&'a str>,
-    /// The times of the read's requests.
-    pub times: ReadTimes<'a>,
-}
-
-/// Judges a round: every verdict, decision, place and weight.
+/// Judges a round of one look: every verdict, decision, place and weight.
 pub fn evaluate(policies: &Policies, evidence: &RoundEvidence<'_>) -> RoundOutcome {
     let measured = measured_reads(evidence);
     let verdicts = verdicts(&policies.verify, evidence.round_id, &measured);
@@ -98,18 +91,22 @@ pub fn evaluate(policies: &Policies, evidence: &RoundEvidence<'_>) -> RoundOutco
     let times: Vec<Vec<RequestTimes>> = measured.iter().map(times).collect();
     let timed: Vec<TimedRead<'_>> =
         measured.iter().zip(&times).map(|(read, requests)| read.timed(requests)).collect();
-    let decisions = decisions(&policies.score, evidence.round_id, evidence.submissions, &timed);
+    let reads = LookReads::of(&policies.score, &timed);
+    let rules = LookRules::only(&policies.score, evidence.submissions.len());
+    let measure =
+        Speeds::of(&policies.score, (evidence.round_id, rules), evidence.submissions, (&reads, None));
     let standings = Standings {
         round_id: evidence.round_id,
         submissions: evidence.submissions,
         commitments: evidence.commitments,
         reads: evidence.reads,
         verdicts: &verdicts,
-        decisions: &decisions,
+        measure: &measure,
+        confirm: None,
     };
-    let leaderboard = leaderboard(&policies.rank, &standings);
+    let (leaderboard, head_to_head) = leaderboard((&policies.score, &policies.rank), &standings);
     let weights = weights(&policies.weights, &leaderboard);
-    RoundOutcome { verdicts, decisions, leaderboard, weights }
+    RoundOutcome { verdicts, decisions: measure.decisions, head_to_head, leaderboard, weights }
 }
 
 /// The measured reads with their rows, in the order of `reads`.
@@ -144,34 +141,6 @@ pub fn verdicts(policy: &VerifyPolicy, round_id: &str, reads: &[MeasuredRead<'_>
         judge_answers(policy, &subject, &control, &Answers { requests: read.requests, tokens: read.tokens })
     };
     reads.iter().filter(|read| read.arm == Arm::Candidate).flat_map(judge).collect()
-}
-
-/// Decides the speed of every submission that was measured.
-pub fn decisions(
-    policy: &ScorePolicy,
-    round_id: &str,
-    submissions: &[SubmissionRow],
-    reads: &[TimedRead<'_>],
-) -> Vec<DecisionRow> {
-    let baseline = reads.iter().filter(|read| read.arm == Arm::Baseline);
-    let baseline: Vec<ReadTimes<'_>> = baseline.map(|read| read.times).collect();
-    let noise = BaselineNoise::of(policy, &baseline);
-    let mut rows = Vec::new();
-    for SubmissionRow { hotkey, .. } in submissions {
-        let candidate = reads.iter().filter(|read| read.hotkey == Some(hotkey));
-        let candidate: Vec<ReadTimes<'_>> = candidate.map(|read| read.times).collect();
-        if !candidate.is_empty() {
-            let comparison = SpeedComparison {
-                round_id,
-                hotkey,
-                candidate: &candidate,
-                baseline: &baseline,
-                noise: &noise,
-            };
-            rows.extend(decide(policy, &comparison));
-        }
-    }
-    rows
 }
 
 impl<'a> MeasuredRead<'a> {

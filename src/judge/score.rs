@@ -4,14 +4,12 @@
 //! is the 10% trimmed mean over prompts. Prompts are not replicates, launches are: the standard error is at least
 //! what two launches of the very same baseline differ by, measured in the same round between consecutive baseline
 //! reads. What is published is the lower bound, so that noise pays nobody.
-//!
-//! Not here yet: several looks with split alpha, replaced brackets, head to head with the incumbent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Component, DecisionOutcome, DecisionRow, RequestStatus, RequestTimes};
+use crate::model::{Component, DecisionOutcome, DecisionRow, Look, RequestStatus, RequestTimes};
 use crate::stats::{Sample, TrimmedMean, student_t_quantile};
 
 /// How the speed of a submission is judged.
@@ -28,8 +26,11 @@ pub struct ScorePolicy {
     pub trim: f64,
     /// Fewest prompts on which a read is compared.
     pub min_prompts: u32,
-    /// One-sided error probability of a pass.
+    /// Probability that a round puts anybody before somebody who is not slower: it is split over all comparisons
+    /// that decide about a place.
     pub alpha: f64,
+    /// One-sided error probability of passing the first of two looks: it only says who is measured again.
+    pub screen_alpha: f64,
     /// The lower bound must exceed ln(1 + margin).
     pub margin: f64,
     /// No component may be proven slower, or look slower, by more than this share.
@@ -73,8 +74,9 @@ impl Default for ScorePolicy {
             deadline_ms: 120_000,
             trim: 0.1,
             min_prompts: 8,
-            alpha: 0.025,
-            margin: 0.0,
+            alpha: 0.001,
+            screen_alpha: 0.025,
+            margin: 0.01,
             max_regression: 0.05,
             cap: 4.0,
             max_drift: 0.1,
@@ -97,18 +99,73 @@ pub struct ReadTimes<'a> {
     pub requests: &'a [RequestTimes],
 }
 
-/// One submission's reads and all measured baseline reads of the round.
+/// ln of a component's time by prompt, ascending.
+type LogTimes = Vec<(u32, f64)>;
+
+/// A measured read with the logarithms of its times, which every comparison with it starts from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadLogs<'a> {
+    sequence: &'a str,
+    position: u32,
+    /// By component: the prompts that it answered.
+    answered: [LogTimes; Component::ALL.len()],
+    /// By component: all prompts, those that failed at the deadline.
+    charged: [LogTimes; Component::ALL.len()],
+}
+
+impl<'a> ReadLogs<'a> {
+    /// The logarithms of a read's times.
+    pub fn of(policy: &ScorePolicy, read: &ReadTimes<'a>) -> Self {
+        let deadline = (policy.deadline_ms.max(1) as f64 * 1e6).ln();
+        let logs = |on_failure| {
+            let mut logs: [LogTimes; Component::ALL.len()] = Default::default();
+            for (logs, component) in logs.iter_mut().zip(Component::ALL) {
+                *logs = log_times(policy, (read.requests, *component), on_failure);
+            }
+            logs
+        };
+        Self {
+            sequence: read.sequence,
+            position: read.position,
+            answered: logs(None),
+            charged: logs(Some(deadline)),
+        }
+    }
+
+    /// ln of the times by prompt; only of prompts that it answered.
+    pub(super) fn answered(&self, component: Component) -> &[(u32, f64)] {
+        &self.answered[component as usize]
+    }
+
+    /// ln of the times by prompt, that of a failed one the deadline's.
+    pub(super) fn charged(&self, component: Component) -> &[(u32, f64)] {
+        &self.charged[component as usize]
+    }
+
+    /// Whether both were asked some prompt of the round.
+    pub(super) fn shares_prompts(&self, other: &Self) -> bool {
+        // Every request is charged, answered or not.
+        let (own, others) = (self.charged(Component::Score), other.charged(Component::Score));
+        self.sequence == other.sequence && merged(own, others).next().is_some()
+    }
+}
+
+/// One submission's reads and all measured baseline reads of a look.
 #[derive(Debug, Clone, Copy)]
 pub struct SpeedComparison<'a> {
     /// Id of the round.
     pub round_id: &'a str,
     /// Hotkey of the submission.
     pub hotkey: &'a str,
+    /// The pass of measuring that the reads are of.
+    pub look: Look,
+    /// One-sided error probability of a pass.
+    pub alpha: f64,
     /// The submission's measured reads.
-    pub candidate: &'a [ReadTimes<'a>],
+    pub candidate: &'a [&'a ReadLogs<'a>],
     /// Every measured baseline read: the nearest before and after each candidate read bracket it, all
     /// neighbouring pairs tell the noise.
-    pub baseline: &'a [ReadTimes<'a>],
+    pub baseline: &'a [&'a ReadLogs<'a>],
     /// The noise of these baseline reads.
     pub noise: &'a BaselineNoise,
 }
@@ -125,9 +182,12 @@ const fn words(component: Component) -> &'static str {
 
 /// An estimate of ln(baseline / candidate).
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Estimate {
-    value: f64,
-    error: f64,
+pub struct Estimate {
+    pub(super) value: f64,
+    /// Standard error of the value.
+    pub(super) error: f64,
+    /// Degrees of freedom of the error.
+    pub(super) degrees: f64,
     lower: f64,
     upper: f64,
     prompts: usize,
@@ -137,6 +197,25 @@ struct Estimate {
     drift: f64,
     /// ln(baseline / candidate) of the best read against the slower of its own baseline reads.
     best: f64,
+}
+
+#[cfg(test)]
+impl Estimate {
+    /// The estimate that a row says, with ten degrees of freedom; none where it says none.
+    pub(super) fn of_row(row: &DecisionRow) -> Option<Self> {
+        let (value, error) = (row.log_ratio?, row.standard_error?);
+        Some(Self {
+            value,
+            error,
+            degrees: 10.0,
+            lower: row.lower.unwrap_or(value),
+            upper: row.upper.unwrap_or(value),
+            prompts: 24,
+            noise: error,
+            drift: 0.0,
+            best: value,
+        })
+    }
 }
 
 /// Why there is no estimate.
@@ -152,11 +231,15 @@ enum NoEstimate {
     NoNoise,
 }
 
-/// Decides a submission's speed: rows for `ttft`, `e2e`, `mdt` and `score`, in this order.
+/// Decides a submission's speed: rows for `ttft`, `e2e`, `mdt` and `score`, in this order, and the estimate of the
+/// score.
 ///
 /// The verdict is the score's: first a regression beyond the worst baseline read fails whatever the noise; then
 /// drift or noise beyond the policy's bounds leave it undecided; then the component gate; then the bar.
-pub fn decide(policy: &ScorePolicy, comparison: &SpeedComparison<'_>) -> Vec<DecisionRow> {
+pub fn decide(
+    policy: &ScorePolicy,
+    comparison: &SpeedComparison<'_>,
+) -> (Vec<DecisionRow>, Option<Estimate>) {
     let gate = -(1.0 + policy.max_regression.max(0.0)).ln();
     let bar = (1.0 + policy.margin.max(0.0)).ln();
     let mut rows = Vec::new();
@@ -175,8 +258,9 @@ pub fn decide(policy: &ScorePolicy, comparison: &SpeedComparison<'_>) -> Vec<Dec
         Ok(estimate) => judge_score(policy, estimate, &gates),
         Err(none) => (DecisionOutcome::NoDecision, none.to_string()),
     };
-    rows.push(row(comparison, Component::Score, Judged { estimate: estimate.ok(), bar, outcome, reason }));
-    rows
+    let estimate = estimate.ok();
+    rows.push(row(comparison, Component::Score, Judged { estimate, bar, outcome, reason }));
+    (rows, estimate)
 }
 
 fn judge_component(component: Component, estimate: &Estimate, gate: f64) -> (DecisionOutcome, String) {
@@ -264,21 +348,19 @@ fn row(comparison: &SpeedComparison<'_>, component: Component, judged: Judged) -
         prompts: judged.estimate.map_or(0, |estimate| estimate.prompts as u32),
         outcome: judged.outcome,
         reason: judged.reason,
+        look: Some(comparison.look),
     }
 }
 
 /// ln of a component's time by prompt; for a failed request none, or the deadline where one is given.
-type LogTimes = BTreeMap<u32, f64>;
-
 fn log_times(
     policy: &ScorePolicy,
-    read: &ReadTimes<'_>,
-    component: Component,
+    (requests, component): (&[RequestTimes], Component),
     on_failure: Option<f64>,
 ) -> LogTimes {
     let weights = policy.weights;
     let total = weights.ttft + weights.e2e + weights.mdt;
-    read.requests
+    let by_prompt: BTreeMap<u32, f64> = requests
         .iter()
         .filter_map(|request| {
             let is_ok = request.status == RequestStatus::Ok;
@@ -297,12 +379,28 @@ fn log_times(
             };
             Some((request.prompt_index, value))
         })
-        .collect()
+        .collect();
+    by_prompt.into_iter().collect()
+}
+
+/// The values of the prompts that both have.
+fn merged(left: &[(u32, f64)], right: &[(u32, f64)]) -> impl Iterator<Item = (u32, f64, f64)> {
+    let mut rest = right;
+    left.iter().filter_map(move |(prompt, value)| {
+        let before = rest.iter().take_while(|(other, _)| other < prompt).count();
+        rest = rest.get(before..)?;
+        let (other, right) = rest.first()?;
+        (other == prompt).then_some((*prompt, *value, *right))
+    })
 }
 
 /// Trimmed mean over the prompts both have of `reference` - `other`.
-fn difference(policy: &ScorePolicy, reference: &LogTimes, other: &LogTimes) -> Option<(TrimmedMean, usize)> {
-    let sample = Sample::new(reference.iter().filter_map(|(prompt, time)| Some(time - other.get(prompt)?)))?;
+pub(super) fn difference(
+    policy: &ScorePolicy,
+    reference: &[(u32, f64)],
+    other: &[(u32, f64)],
+) -> Option<(TrimmedMean, usize)> {
+    let sample = Sample::new(merged(reference, other).map(|(_, time, other)| time - other))?;
     Some((sample.trimmed_mean(policy.trim), sample.len()))
 }
 
@@ -312,13 +410,13 @@ pub struct BaselineNoise(BTreeMap<Component, Option<(f64, f64)>>);
 
 impl BaselineNoise {
     /// The noise of these reads, all of the round's baseline.
-    pub fn of(policy: &ScorePolicy, baseline: &[ReadTimes<'_>]) -> Self {
+    pub fn of(policy: &ScorePolicy, baseline: &[&ReadLogs<'_>]) -> Self {
         let of = |component: &Component| (*component, noise(policy, baseline, *component));
         Self(Component::ALL.iter().map(of).collect())
     }
 
     /// Noise of one read and its degrees of freedom; none where neither the reads nor the policy say any.
-    fn get(&self, component: Component) -> Option<(f64, f64)> {
+    pub(super) fn get(&self, component: Component) -> Option<(f64, f64)> {
         self.0.get(&component).copied().flatten()
     }
 }
@@ -326,20 +424,20 @@ impl BaselineNoise {
 /// Noise of one read and its degrees of freedom, from neighbouring baseline reads.
 ///
 /// Half the mean square of successive differences (von Neumann, Annals of Mathematical Statistics 12, 1941), which
-/// a drift of the machine hardly touches; m differences of a chain carry 2 m^2 / (3 m - 1) degrees.
-fn noise(policy: &ScorePolicy, baseline: &[ReadTimes<'_>], component: Component) -> Option<(f64, f64)> {
-    let mut reads: Vec<&ReadTimes<'_>> = baseline.iter().collect();
+/// a drift of the machine hardly touches; their degrees are [`chain_degrees`].
+fn noise(policy: &ScorePolicy, baseline: &[&ReadLogs<'_>], component: Component) -> Option<(f64, f64)> {
+    let mut reads = baseline.to_vec();
     reads.sort_by_key(|read| (read.sequence, read.position));
     let squares: Vec<f64> = reads
         .windows(2)
         .filter(|pair| pair[0].sequence == pair[1].sequence)
         .filter_map(|pair| {
-            let [first, second] = [pair[0], pair[1]].map(|read| log_times(policy, read, component, None));
-            difference(policy, &first, &second).map(|(trimmed, _)| trimmed.mean * trimmed.mean)
+            let [first, second] = [pair[0], pair[1]].map(|read| read.answered(component));
+            difference(policy, first, second).map(|(trimmed, _)| trimmed.mean * trimmed.mean)
         })
         .collect();
     let pairs = squares.len() as f64;
-    let own_degrees = if pairs > 0.0 { 2.0 * pairs * pairs / (3.0 * pairs - 1.0) } else { 0.0 };
+    let own_degrees = chain_degrees(pairs);
     let own = if pairs > 0.0 { squares.iter().sum::<f64>() / pairs / 2.0 } else { 0.0 };
     let (pooled, pooled_degrees) =
         policy.pooled_noise.map_or((0.0, 0.0), |s| (s * s, policy.pooled_degrees.max(0.0)));
@@ -348,6 +446,11 @@ fn noise(policy: &ScorePolicy, baseline: &[ReadTimes<'_>], component: Component)
         let variance = (own * own_degrees + pooled * pooled_degrees) / degrees;
         (variance.sqrt().max(policy.noise_floor), degrees)
     })
+}
+
+/// Degrees of freedom of a chain of so many differences: 2 m^2 / (3 m - 1).
+pub(super) fn chain_degrees(pairs: f64) -> f64 {
+    if pairs > 0.0 { 2.0 * pairs * pairs / (3.0 * pairs - 1.0) } else { 0.0 }
 }
 
 /// What one candidate read says of the speed.
@@ -364,7 +467,7 @@ fn read_value(
     policy: &ScorePolicy,
     comparison: &SpeedComparison<'_>,
     component: Component,
-    read: &ReadTimes<'_>,
+    read: &ReadLogs<'_>,
 ) -> Result<ReadValue, NoEstimate> {
     let beside = |pick: fn(u32, u32) -> bool| {
         let same = comparison.baseline.iter().filter(|other| other.sequence == read.sequence);
@@ -373,29 +476,24 @@ fn read_value(
     let before = beside(|other, own| other < own).max_by_key(|other| other.position);
     let after = beside(|other, own| other > own).min_by_key(|other| other.position);
     // Only a read that was asked the same can be compared; where the next baseline is missing, the one behind it was not.
-    let asked: BTreeSet<u32> = read.requests.iter().map(|request| request.prompt_index).collect();
-    let is_of_bracket =
-        |other: &&ReadTimes<'_>| other.requests.iter().any(|request| asked.contains(&request.prompt_index));
-    let bracket: Vec<LogTimes> = [before, after]
+    let bracket: Vec<&[(u32, f64)]> = [before, after]
         .into_iter()
         .flatten()
-        .filter(is_of_bracket)
-        .map(|read| log_times(policy, read, component, None))
+        .filter(|other| other.shares_prompts(read))
+        .map(|other| other.answered(component))
         .collect();
     // ln of the geometric mean is the mean of the logs; a prompt that one of them failed is left out.
     let (reference, drift) = match &bracket[..] {
         [] => return Err(NoEstimate::NoBracket),
-        [one] => (one.clone(), 0.0),
+        [one] => (one.to_vec(), 0.0),
         [before, after, ..] => {
-            let mean =
-                |(prompt, time): (&u32, &f64)| Some((*prompt, f64::midpoint(*time, *after.get(prompt)?)));
-            let reference = before.iter().filter_map(mean).collect();
+            let mean = |(prompt, before, after)| (prompt, f64::midpoint(before, after));
+            let reference = merged(before, after).map(mean).collect();
             (reference, difference(policy, before, after).map_or(0.0, |(trimmed, _)| trimmed.mean.abs()))
         }
     };
-    let deadline = (policy.deadline_ms.max(1) as f64 * 1e6).ln();
-    let own = log_times(policy, read, component, Some(deadline));
-    let (trimmed, prompts) = difference(policy, &reference, &own).ok_or(NoEstimate::FewPrompts(0))?;
+    let own = read.charged(component);
+    let (trimmed, prompts) = difference(policy, &reference, own).ok_or(NoEstimate::FewPrompts(0))?;
     if prompts < policy.min_prompts as usize {
         return Err(NoEstimate::FewPrompts(prompts));
     }
@@ -430,12 +528,13 @@ fn estimate(
     let launches = noise * (largest(|read| read.reads) / count).sqrt();
     let bracket = largest(|read| read.drift) / 2.0 / count.sqrt();
     let error = within.max(between).max(launches).max(bracket);
-    let quantile =
-        student_t_quantile(1.0 - policy.alpha, count - 1.0 + noise_degrees).ok_or(NoEstimate::NoNoise)?;
+    let degrees = count - 1.0 + noise_degrees;
+    let quantile = student_t_quantile(1.0 - comparison.alpha, degrees).ok_or(NoEstimate::NoNoise)?;
     let value = values.mean();
     Ok(Estimate {
         value,
         error,
+        degrees,
         lower: value - quantile * error,
         upper: value + quantile * error,
         prompts: reads.iter().map(|read| read.prompts).min().unwrap_or(0),

@@ -43,7 +43,9 @@ pub use role::Role;
 pub(crate) use row::row;
 pub use row::{Column, Described};
 pub use seed::Seed;
-pub use standing::{Component, DecisionOutcome, DecisionRow, LeaderboardRow, Standing, WeightRow};
+pub use standing::{
+    Component, DecisionOutcome, DecisionRow, HeadToHeadRow, LeaderboardRow, Look, Standing, WeightRow,
+};
 pub use tick::{RoundTick, ScheduleId, TickId, TickOutcome, TickReason, TickRow};
 pub use verdict::{Check, CheckOutcome, VerdictRow};
 use word::words;

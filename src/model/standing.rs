@@ -28,6 +28,16 @@ words! {
     }
 }
 
+words! {
+    /// One of the passes of measuring after which something is decided.
+    pub enum Look {
+        /// The first pass: every submission.
+        Measure = "measure",
+        /// The second pass: those that could take a paid place, with fresh prompts.
+        Confirm = "confirm",
+    }
+}
+
 row! {
     /// A row of `decisions`: one component of one submission's speed against the baseline reads around it.
     pub struct DecisionRow {
@@ -52,6 +62,36 @@ row! {
         /// What was decided.
         pub outcome: DecisionOutcome,
         /// Why it was decided so, in words.
+        pub reason: String,
+        /// The pass of measuring whose reads are compared; none before version 1.1, where there was one.
+        pub look: Option<Look>,
+    }
+}
+
+row! {
+    /// A row of `head_to_head`: whether a submission is proven faster than one that was committed before it.
+    pub struct HeadToHeadRow {
+        /// Id of the round.
+        pub round_id: String,
+        /// The pass of measuring whose reads are compared.
+        pub look: Look,
+        /// Hotkey of the one that was committed later, and would take the place.
+        pub later: String,
+        /// Hotkey of the one that was committed earlier, and holds it.
+        pub earlier: String,
+        /// Number of brackets in which both answered the same prompts; 0 where they are compared through the baseline.
+        pub brackets: u32,
+        /// Mean of ln(earlier / later) of their times; above 0 the later one is faster.
+        pub log_ratio: Option<f64>,
+        /// Standard error of `log_ratio`.
+        pub standard_error: Option<f64>,
+        /// Lower confidence bound of `log_ratio`.
+        pub lower: Option<f64>,
+        /// What `lower` must exceed for the later one to go before the earlier one.
+        pub bar: f64,
+        /// Whether it does.
+        pub is_proven: bool,
+        /// The comparison in words.
         pub reason: String,
     }
 }

@@ -11,8 +11,8 @@ use super::{JobContext, StageError, data_dir, read_table};
 use crate::artifact::{JobState, LegState, PublishedTable, RoundState, Table, layout};
 use crate::judge::{first_missing, places};
 use crate::model::{
-    AccountRow, CommitmentRow, Conclusion, DecisionRow, LeaderboardRow, ReadRow, RequestRow, SubmissionRow,
-    TokenRow, VerdictRow,
+    AccountRow, CommitmentRow, Conclusion, DecisionRow, HeadToHeadRow, LeaderboardRow, ReadRow, RequestRow,
+    SubmissionRow, TokenRow, VerdictRow,
 };
 use crate::pipeline::stage::StageName;
 use crate::pipeline::stage::publish::{Output, Parameters};
@@ -33,6 +33,7 @@ pub(super) fn run(Parameters {}: &Parameters, context: &JobContext<'_>) -> Resul
     gathered.publish::<TokenRow>()?;
     let verdicts = gathered.publish::<VerdictRow>()?;
     let decisions = gathered.publish::<DecisionRow>()?;
+    gathered.publish::<HeadToHeadRow>()?;
     let leaderboard = gathered.publish::<LeaderboardRow>()?;
     gathered.write(&accounts)?;
     let tables = gathered.tables;

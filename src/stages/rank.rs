@@ -4,8 +4,10 @@
 //! nothing, so it can be done again, by anybody, with this policy or another.
 
 use super::{JobContext, StageError, load, load_columns, write_table};
-use crate::judge::round::{TimedRead, decisions};
-use crate::judge::{Arrived, ReadTimes, Standings, accounts, first_missing, leaderboard};
+use crate::judge::{
+    Arrived, LookReads, LookRules, ReadTimes, Speeds, Standings, TimedRead, accounts, first_missing,
+    leaderboard,
+};
 use crate::model::{
     CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestTimes, Standing,
     SubmissionRow, VerdictRow,
@@ -22,18 +24,22 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let reads = read_rows_of(&parameters.reads, context)?;
     account(parameters, (&submissions, &reads, &verdicts), (&requests, context))?;
     let timed: Vec<TimedRead<'_>> = requests.iter().map(|(read, requests)| timed(read, requests)).collect();
-    let decisions = decisions(&parameters.score, round_id, &submissions, &timed);
+    let measured = LookReads::of(&parameters.score, &timed);
+    let rules = LookRules::only(&parameters.score, submissions.len());
+    let measure = Speeds::of(&parameters.score, (round_id, rules), &submissions, (&measured, None));
     let standings = Standings {
         round_id,
         submissions: &submissions,
         commitments: &commitments,
         reads: &reads,
         verdicts: &verdicts,
-        decisions: &decisions,
+        measure: &measure,
+        confirm: None,
     };
-    let rows = leaderboard(&parameters.rank, &standings);
+    let (rows, head_to_head) = leaderboard((&parameters.score, &parameters.rank), &standings);
     write_table(context, &reads)?;
-    write_table(context, &decisions)?;
+    write_table(context, &measure.decisions)?;
+    write_table(context, &head_to_head)?;
     write_table(context, &rows)?;
     let held = rows.iter().filter(|row| row.standing == Standing::Held).count();
     let winner = rows.iter().find(|row| row.share > 0.0).map(|row| row.hotkey.clone()).unwrap_or_default();

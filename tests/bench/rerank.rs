@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use cacheon::adapters::store::{RoundDirectory, StoreError, list_rounds};
-use cacheon::judge::round::{TimedRead, decisions};
 use cacheon::judge::{
-    Arrived, RankPolicy, ReadTimes, ScorePolicy, Standings, accounts, first_missing, leaderboard,
+    Arrived, LookReads, LookRules, RankPolicy, ReadTimes, ScorePolicy, Speeds, Standings, TimedRead,
+    accounts, first_missing, leaderboard,
 };
 use cacheon::model::{
     Arm, Check, CheckOutcome, CommitmentRow, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus,
@@ -107,16 +107,20 @@ fn rank(data_dir: &Path) -> Result<(usize, usize), StoreError> {
             verdicts: &verdicts,
         });
         assert_eq!(first_missing(&rows), None, "all that was planned is there");
-        let decisions = decisions(&ScorePolicy::default(), round_id, &submissions, &timed);
+        let score = ScorePolicy::default();
+        let measured = LookReads::of(&score, &timed);
+        let rules = LookRules::only(&score, submissions.len());
+        let measure = Speeds::of(&score, (round_id, rules), &submissions, (&measured, None));
         let standings = Standings {
             round_id,
             submissions: &submissions,
             commitments: &commitments,
             reads: &reads,
             verdicts: &verdicts,
-            decisions: &decisions,
+            measure: &measure,
+            confirm: None,
         };
-        places += leaderboard(&RankPolicy::default(), &standings).len();
+        places += leaderboard((&score, &RankPolicy::default()), &standings).0.len();
         rounds += 1;
     }
     Ok((rounds, places))

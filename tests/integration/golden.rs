@@ -167,6 +167,7 @@ impl Case {
         dump(&mut tables, tokens.clone());
         dump(&mut tables, outcome.verdicts);
         dump(&mut tables, outcome.decisions);
+        dump(&mut tables, outcome.head_to_head);
         dump(&mut tables, outcome.leaderboard);
         dump(&mut tables, outcome.weights);
         tables
