@@ -4,6 +4,7 @@
 //! here are the answers that are judged later: `answers.parquet` is what `verify-logprobs` scores, and
 //! `streams.parquet` with `exchanges.parquet` holds what came, from which all of it is derived.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +17,11 @@ use crate::artifact::digest::sha256;
 use crate::artifact::layout;
 use crate::client::{Deadline, Limits, LoadPlan, LoadResult, Target};
 use crate::measure::{
-    AnswerBounds, PinnedTokenizer, Prompt, RequestShape, Workload, derive_records, request_body,
+    AnswerBounds, Draw, PinnedTokenizer, Prompt, RequestShape, Share, derive_records, request_body,
 };
 use crate::model::{
     Arm, Digest, ExchangeRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus,
-    StreamRow, TokenRow, prompt_of_round,
+    StreamRow, TokenRow, Workload, prompt_of_round,
 };
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
@@ -36,7 +37,11 @@ pub(super) fn prompts(context: &JobContext<'_>, brackets: &[u32], count: u32) ->
         let bracket = *bracket;
         let numbered =
             move |prompt: Prompt| Prompt { index: prompt_of_round(bracket, prompt.index), ..prompt };
-        Workload::prompts(&seed, count.min(MAX_PROMPTS)).into_iter().map(numbered)
+        let (workload, count) = (Workload::default(), count.min(MAX_PROMPTS));
+        let share = Share::Bracket { number: bracket, prompts: count };
+        let draw = Draw { workload: &workload, round: &context.round.seed, own: seed, share };
+        let drawn = draw.draw(count, &BTreeMap::new()).and_then(|drawn| drawn.prompts(&BTreeMap::new()));
+        drawn.unwrap_or_default().into_iter().map(numbered)
     };
     brackets.iter().flat_map(of).collect()
 }

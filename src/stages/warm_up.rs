@@ -3,13 +3,16 @@
 //! It is outside the score, bounded in time, and the same in every arm. Its answers are not kept, and count all the same: a
 //! server that is healthy by its own word and fails a request here is not measured.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::load::run_load;
 use super::{JobContext, StageError};
 use crate::client::{Deadline, Limits, LoadPlan};
-use crate::measure::{AnswerBounds, Capture, RequestShape, ResponseBounds, Workload, observe, request_body};
-use crate::model::{MAX_PROMPTS, RequestStatus};
+use crate::measure::{
+    AnswerBounds, Capture, Draw, RequestShape, ResponseBounds, Share, observe, request_body,
+};
+use crate::model::{MAX_PROMPTS, RequestStatus, Workload};
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::warm_up::{Output, Parameters};
 use bytes::Bytes;
@@ -25,7 +28,10 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     };
     // The leg enters the seed: no two launches are conditioned with the same prompts.
     let seed = context.round.seed.derive(&["warm-up", &context.leg, &context.attempt.to_string()]);
-    let prompts = Workload::prompts(&seed, parameters.requests.min(MAX_PROMPTS));
+    let workload = Workload::default();
+    let draw = Draw { workload: &workload, round: &context.round.seed, own: seed, share: Share::WarmUp };
+    let drawn = draw.draw(parameters.requests.min(MAX_PROMPTS), &BTreeMap::new());
+    let prompts = drawn.and_then(|drawn| drawn.prompts(&BTreeMap::new())).unwrap_or_default();
     let bodies =
         prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
     let total = bodies.len();
