@@ -3,22 +3,19 @@
 //! It is outside the score, bounded in time, and the same in every arm. Its answers are not kept, and count all the same: a
 //! server that is healthy by its own word and fails a request here is not measured.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::load::run_load;
+use super::prompts::{for_warm_up, keep_corpora};
 use super::{JobContext, StageError};
 use crate::client::{Deadline, Limits, LoadPlan};
-use crate::measure::{
-    AnswerBounds, Capture, Draw, RequestShape, ResponseBounds, Share, observe, request_body,
-};
-use crate::model::{MAX_PROMPTS, RequestStatus, Workload};
+use crate::measure::{AnswerBounds, Capture, RequestShape, ResponseBounds, observe, request_body};
+use crate::model::RequestStatus;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::warm_up::{Output, Parameters};
 use bytes::Bytes;
 
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
-    let started = Instant::now();
     let TimeSpan(limit) = parameters.deadline;
     let shape = RequestShape {
         model: context.server()?.model_name.clone(),
@@ -26,12 +23,9 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         top_logprobs: parameters.top_logprobs,
         seed: 0,
     };
-    // The leg enters the seed: no two launches are conditioned with the same prompts.
-    let seed = context.round.seed.derive(&["warm-up", &context.leg, &context.attempt.to_string()]);
-    let workload = Workload::default();
-    let draw = Draw { workload: &workload, round: &context.round.seed, own: seed, share: Share::WarmUp };
-    let drawn = draw.draw(parameters.requests.min(MAX_PROMPTS), &BTreeMap::new());
-    let prompts = drawn.and_then(|drawn| drawn.prompts(&BTreeMap::new())).unwrap_or_default();
+    keep_corpora(&parameters.workload, context)?;
+    let prompts = for_warm_up(&parameters.workload, parameters.requests, context)?;
+    let started = Instant::now();
     let bodies =
         prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
     let total = bodies.len();
