@@ -288,7 +288,7 @@ fn derive(
         ..origin.file.clone()
     };
     let attempt = |taken: &TakenLeg| layout::attempt_path(&taken.at.job, &taken.at.leg, taken.at.attempt);
-    let mut shared = vec![layout::TOKENIZER_DIR.to_owned()];
+    let mut shared = vec![layout::TOKENIZER_DIR.to_owned(), layout::CORPUS_DIR.to_owned()];
     shared.extend(origin.taken.iter().map(attempt));
     let taken = origin.taken.iter().cloned().map(JournalEvent::LegTakenOver);
     let derivation = Derivation {

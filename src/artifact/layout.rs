@@ -21,6 +21,8 @@ pub const REMOVED_FILE: &str = "REMOVED";
 pub const SUMMARY_FILE: &str = "summary.md";
 /// The directory of the tokenizers by which the round's tokens were counted.
 pub const TOKENIZER_DIR: &str = "tokenizers";
+/// The directory of the corpora from which the round's prompts were drawn.
+pub const CORPUS_DIR: &str = "corpora";
 /// Start of the name of a file that is still being written.
 pub const PARTIAL_PREFIX: &str = ".part-";
 /// Start of the name of a round's directory that is being removed: what has it is no round any more.
@@ -74,6 +76,11 @@ pub fn table_path(table: &str) -> String {
 /// Path of a tokenizer by its digest.
 pub fn tokenizer_path(digest: &Digest) -> String {
     format!("{TOKENIZER_DIR}/{}.json", digest.as_str().trim_start_matches("sha256:"))
+}
+
+/// Path of a corpus by its digest; what kind of file it is, its first bytes say.
+pub fn corpus_path(digest: &Digest) -> String {
+    format!("{CORPUS_DIR}/{}", digest.as_str().trim_start_matches("sha256:"))
 }
 
 /// Directory in which an attempt of a leg keeps its files: `jobs/<job>/<leg>/attempt-<n>`. The only leg of a job

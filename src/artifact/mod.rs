@@ -2,12 +2,13 @@
 //!
 //! Tables are Parquet ([`encode`], [`decode`]), the journal is JSON lines that notice damage
 //! ([`journal`]) and come to a [`RoundState`], `round.json` says what the round was made of ([`RoundFile`]), `SEAL` lists what all of
-//! it hashes to ([`seal`]), and [`layout`] says which file is where. Nothing here opens a file: reading
+//! it hashes to ([`seal`]), [`layout`] says which file is where, and an operator's file of texts is read by [`read_corpus`]. Nothing here opens a file: reading
 //! and writing is `adapters::store`'s business, and what the rows mean is `model`'s.
 #![deny(clippy::disallowed_methods)]
 
 mod cell;
 mod compare;
+mod corpus;
 pub mod digest;
 #[cfg(test)]
 mod drawn;
@@ -27,6 +28,7 @@ mod tick_journal;
 mod version;
 
 pub use compare::CellDifference;
+pub use corpus::{CorpusError, MAX_CORPUS_BYTES, read_corpus};
 pub use error::ArtifactError;
 pub use footer::TableFooter;
 pub use journal::{

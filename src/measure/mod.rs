@@ -1,6 +1,6 @@
 //! L1, measuring: from seeded prompts and captured bytes to rows of `requests` and `tokens`.
 //!
-//! The line is [`Workload`] (what is asked) -> [`Capture`] (what the client saw, bytes and stamps) -> [`keep`] (the
+//! The line is [`Draw`] (what is asked) -> [`Capture`] (what the client saw, bytes and stamps) -> [`keep`] (the
 //! same as rows) -> [`Observation`] (what the bytes say) -> [`Record`] (rows of tables). Everything after the capture is
 //! pure and is repeated from the kept rows by [`derive_records`], which the measurement itself calls; nothing here
 //! opens a socket or reads a clock, and no number that a server states about itself (usage, log probabilities, its
@@ -29,4 +29,6 @@ pub use metrics::{Record, RecordContext, record};
 pub use observe::{Observation, ResponseBounds, observe};
 pub use streams::{InvalidStreams, StreamContext, derive_records, keep};
 pub use tokenizer::PinnedTokenizer;
-pub use workload::{Prompt, RequestShape, Workload, request_body};
+pub use workload::draw::{Draw, DrawError, Drawn, Share};
+pub use workload::index::CorpusIndex;
+pub use workload::{Prompt, RequestShape, request_body};

@@ -1,15 +1,18 @@
 //! What is asked: the prompts of a round from its seed, and the bytes of a request.
 //!
 //! The reads of a bracket get the same prompts and byte-identical requests, and nobody else gets these, so that nothing can
-//! be answered from what an accomplice, or an earlier launch, was asked.
+//! be answered from what an accomplice, or an earlier launch, was asked. Which prompts these are is drawn in [`draw`], from
+//! the toy grammar, from generators of natural text ([`natural`]) and from corpora, of which only an [`index`] is known
+//! here: their files are `artifact`'s.
 
-use std::collections::BTreeSet;
+pub mod deck;
+pub mod draw;
+pub mod expand;
+pub mod index;
+pub mod natural;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-
-use super::language;
-use crate::model::Seed;
 
 /// One prompt of a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,26 +25,11 @@ pub struct Prompt {
     pub sha256: String,
 }
 
-/// The source of prompts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Workload;
-
-impl Workload {
-    /// Draws the first `count` prompts of a seed, all different. A longer draw begins with the shorter one.
-    ///
-    /// Ends early only where the language itself has too few sentences: after 1,000 repeats in a row.
-    pub fn prompts(seed: &Seed, count: u32) -> Vec<Prompt> {
-        let mut generator = seed.derive(&["workload", "prompts"]).generator();
-        let mut known = BTreeSet::new();
-        let mut prompts = Vec::new();
-        for index in 0..count {
-            let fresh =
-                (0..1000).map(|_| language::prompt(&mut generator)).find(|text| known.insert(text.clone()));
-            let Some(text) = fresh else { break };
-            let sha256 = hex::encode(Sha256::digest(text.as_bytes()));
-            prompts.push(Prompt { index, text, sha256 });
-        }
-        prompts
+impl Prompt {
+    /// A prompt with its digest.
+    pub fn new(index: u32, text: String) -> Self {
+        let sha256 = hex::encode(Sha256::digest(text.as_bytes()));
+        Self { index, text, sha256 }
     }
 }
 
@@ -118,18 +106,6 @@ pub fn request_body(shape: &RequestShape, prompt: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn prompts_are_fresh_seeded_and_prefix_stable() {
-        let seed = Seed::from_text("a");
-        let prompts = Workload::prompts(&seed, 100);
-        assert_eq!(prompts.len(), 100);
-        assert_eq!(prompts[..7], Workload::prompts(&seed, 7));
-        let texts: BTreeSet<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
-        assert_eq!(texts.len(), 100);
-        assert_ne!(prompts[0], Workload::prompts(&Seed::from_text("b"), 1)[0]);
-        assert_eq!((prompts[5].index, prompts[5].sha256.len()), (5, 64));
-    }
 
     #[test]
     fn the_request_is_pinned() {

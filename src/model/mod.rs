@@ -25,6 +25,7 @@ mod standing;
 mod tick;
 mod verdict;
 mod word;
+mod workload;
 
 pub use account::{AccountKind, AccountRow};
 pub use admission::{Admission, admit};
@@ -50,3 +51,4 @@ pub use tick::{RoundTick, ScheduleId, TickId, TickOutcome, TickReason, TickRow};
 pub use verdict::{Check, CheckOutcome, VerdictRow};
 use word::words;
 pub use word::{UnknownWord, Word};
+pub use workload::{CorpusSource, InvalidWorkload, MAX_TEXT_BYTES, Source, Workload};

@@ -74,6 +74,9 @@ codes! {
     ClockChanges = "L066": "a schedule one of whose next ticks a clock change moves or repeats",
     ShortInterval = "L067": "a schedule whose ticks are closer together than its rounds usually take",
     TimesDoNotFit = "L068": "what a job's boot, warm-up and requests may take is more than its timeout",
+    UnknownSource = "L069": "a workload names a source of prompts that does not exist",
+    UnpinnedCorpus = "L070": "a corpus without a digest",
+    ToyWorkload = "L071": "weights are set by prompts of the toy grammar alone",
     Evaluation = "E001": "an expression failed while the pipeline ran",
 }
 

@@ -10,17 +10,16 @@ use bytes::Bytes;
 
 use super::kept_streams::{KeptStreams, Measured};
 use super::load::run_load;
+use super::prompts::{Asked, keep_corpora};
 use super::{JobContext, StageError, handle, read_kept, write_rows, write_table};
 use crate::adapters::store::StoreError;
 use crate::artifact::digest::sha256;
 use crate::artifact::layout;
 use crate::client::{Deadline, Limits, LoadPlan, LoadResult, Target};
-use crate::measure::{
-    AnswerBounds, PinnedTokenizer, Prompt, RequestShape, Workload, derive_records, request_body,
-};
+use crate::measure::{AnswerBounds, PinnedTokenizer, Prompt, RequestShape, derive_records, request_body};
 use crate::model::{
     Arm, Digest, ExchangeRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus,
-    StreamRow, TokenRow, prompt_of_round,
+    StreamRow, TokenRow,
 };
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
@@ -28,17 +27,14 @@ use crate::pipeline::stage::benchmark::{Output, Parameters};
 /// A tokenizer's file may not be larger than this; Qwen2.5's has 7 MB.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 
-/// The first prompts of brackets, one bracket after the other: the same for every read of a bracket, so that these can be
-/// compared prompt by prompt, and for nobody else.
-pub(super) fn prompts(context: &JobContext<'_>, brackets: &[u32], count: u32) -> Vec<Prompt> {
-    let of = |bracket: &u32| {
-        let seed = context.round.seed.derive(&["benchmark", "prompts", &bracket.to_string()]);
-        let bracket = *bracket;
-        let numbered =
-            move |prompt: Prompt| Prompt { index: prompt_of_round(bracket, prompt.index), ..prompt };
-        Workload::prompts(&seed, count.min(MAX_PROMPTS)).into_iter().map(numbered)
-    };
-    brackets.iter().flat_map(of).collect()
+/// The prompts of a read's brackets; what was to be asked is left, for whoever needs them again.
+fn asked(parameters: &Parameters, context: &JobContext<'_>) -> Result<Vec<Prompt>, StageError> {
+    let asked = Asked { workload: parameters.workload.clone(), prompts: parameters.prompts };
+    let wanted: Vec<(u32, u32)> =
+        parameters.read.brackets.iter().map(|bracket| (*bracket, parameters.prompts)).collect();
+    let prompts = asked.prompts(&wanted, context)?;
+    asked.leave(context)?;
+    Ok(prompts)
 }
 
 /// The chat endpoint below `http://host:port`.
@@ -64,7 +60,8 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         top_logprobs: parameters.top_logprobs,
         seed: 0,
     };
-    let prompts = prompts(context, &parameters.read.brackets, parameters.prompts);
+    keep_corpora(&parameters.workload, context)?;
+    let prompts = asked(&parameters, context)?;
     let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect();
     let bounds = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
     let limits = Limits { deadline: Deadline(parameters.request_deadline.0), answer: bounds };
@@ -123,7 +120,7 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
     let tokenizer = kept_tokenizer(&read, context)?;
     let mut exchanges: Vec<ExchangeRow> = read_kept(context, "exchanges.parquet")?;
     let pieces: Vec<StreamRow> = read_kept(context, "streams.parquet")?;
-    let prompts = prompts(context, &parameters.read.brackets, parameters.prompts);
+    let prompts = asked(parameters, context)?;
     if exchanges.len() != prompts.len() {
         let (kept, planned) = (exchanges.len(), prompts.len());
         return Err(StageError::NotAsPlanned(format!(

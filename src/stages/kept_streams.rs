@@ -121,7 +121,9 @@ impl<'a> KeptStreams<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::path::Path;
+
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -151,34 +153,42 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_was_measured_is_derived_again_from_the_files() {
-        let data = tempfile::tempdir().expect("a directory");
+    /// A new round in a data directory.
+    pub(in crate::stages) fn round(data: &Path) -> RoundContext {
         let round_id: RoundId = "r".parse().expect("an id");
-        let directory = RoundDirectory::create(data.path(), &round_id).expect("creates");
-        let round = RoundContext { round_id, kept: directory.clone(), directory, seed: Seed::from_text("1") };
-        let runner = RunnerContext {
-            name: String::new(),
-            engine: None,
-            model_dir: data.path().to_owned(),
-            max_log_bytes: 0,
-        };
-        let context = JobContext {
-            round: &round,
-            runner: &runner,
+        let directory = RoundDirectory::create(data, &round_id).expect("creates");
+        RoundContext { round_id, kept: directory.clone(), directory, seed: Seed::from_text("1") }
+    }
+
+    /// The first attempt of a leg that measures, on a runner that boots nothing.
+    pub(in crate::stages) fn context<'a>(
+        round: &'a RoundContext,
+        runner: &'a RunnerContext,
+    ) -> JobContext<'a> {
+        JobContext {
+            round,
+            runner,
             job: "measure".to_owned(),
             leg: "0000-a".to_owned(),
             attempt: 1,
             upstream: std::collections::BTreeSet::new(),
-            attempt_dir: data.path().to_owned(),
-            scratch_dir: data.path().to_owned(),
+            attempt_dir: round.directory.path().to_owned(),
+            scratch_dir: round.directory.path().to_owned(),
             started_at_us: 0,
             server: None,
             notes: Notes::default(),
             ends: None,
             cancel: CancellationToken::new(),
             news: tokio::sync::mpsc::unbounded_channel().0,
-        };
+        }
+    }
+
+    #[test]
+    fn what_was_measured_is_derived_again_from_the_files() {
+        let data = tempfile::tempdir().expect("a directory");
+        let round = round(data.path());
+        let runner = RunnerContext::controller();
+        let context = context(&round, &runner);
         let tokenizer = tiny();
         let bounds = AnswerBounds::of(4, 0);
         let measured = Measured { read_key: "0000-a", prompts: &[], tokenizer: &tokenizer, bounds };

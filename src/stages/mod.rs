@@ -12,6 +12,7 @@ mod fetch_commitments;
 mod kept_streams;
 mod load;
 mod plan_reads;
+mod prompts;
 mod publish;
 mod pull;
 mod rank;
@@ -32,10 +33,10 @@ pub use boot::{BootError, BootedServer};
 
 use crate::adapters::shell::ExecError;
 use crate::adapters::store::{RoundDirectory, StoreError};
-use crate::artifact::{ArtifactError, Projection, Table, TableContext, layout};
+use crate::artifact::{ArtifactError, CorpusError, Projection, Table, TableContext, layout};
 use crate::judge::NO_ANSWER;
-use crate::measure::InvalidStreams;
-use crate::model::{Fault, Reason, Role, RoundId, Seed};
+use crate::measure::{DrawError, InvalidStreams};
+use crate::model::{Digest, Fault, Reason, Role, RoundId, Seed};
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, JobNews, Progress};
 use crate::report::text::error_chain;
@@ -276,6 +277,27 @@ pub enum StageError {
         /// What is wrong with the file.
         why: String,
     },
+    /// A corpus cannot be read, or a row of it cannot be used.
+    #[error("the corpus `{path}` cannot be used")]
+    Corpus {
+        /// The operator's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CorpusError,
+    },
+    /// A corpus is not the file that the pipeline pins.
+    #[error("the corpus `{path}` has the digest `{found}`, and the pipeline pins `{expected}`")]
+    OtherCorpus {
+        /// The operator's file.
+        path: PathBuf,
+        /// The digest that it has.
+        found: Digest,
+        /// The digest that the pipeline says.
+        expected: Digest,
+    },
+    /// A workload does not give as many prompts as are wanted.
+    #[error(transparent)]
+    Draw(#[from] DrawError),
     /// The control-plane client could not be made.
     #[error("make an HTTP client: {0}")]
     HttpClient(reqwest::Error),
@@ -353,6 +375,7 @@ impl StageError {
             Self::Streams(_) => (Fault::Unknown, "streams"),
             Self::Machine { .. } => (Fault::Infra, "machine"),
             Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),
+            Self::Corpus { .. } | Self::OtherCorpus { .. } | Self::Draw(_) => (Fault::Operator, "corpus"),
             Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),

@@ -9,11 +9,13 @@
 
 use std::collections::BTreeMap;
 
+use super::prompts::Asked;
 use super::{JobContext, MAX_TABLE_BYTES, StageError, handle, load, read_kept, write_rows, write_table};
 use crate::adapters::scorer::{Scorer, ScorerError};
 use crate::artifact::layout;
 use crate::judge::round::verdicts;
 use crate::judge::{AnswerScores, MeasuredRead, Question, fill_scores, kept_scores, questions};
+use crate::measure::Prompt;
 use crate::model::{Arm, CheckOutcome, Hotkey, ReadSpec, RequestRow, TokenRow, prompt_of_bracket};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::verify_logprobs::{Output, Parameters};
@@ -24,6 +26,7 @@ const SCORED_FILE: &str = "scored.parquet";
 /// The sealed answers of one read.
 struct SealedRead {
     spec: ReadSpec,
+    asked: Asked,
     requests: Vec<RequestRow>,
     answers: Vec<TokenRow>,
 }
@@ -50,6 +53,7 @@ fn sealed_reads(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Se
         let Some(data) = &leg.outputs.data else { continue };
         reads.push(SealedRead {
             spec: leg.matrix.read.clone(),
+            asked: Asked::left_in(data.attempt(), context)?,
             requests: load(context, data, "requests.parquet")?,
             answers: load(context, data, "answers.parquet")?,
         });
@@ -62,7 +66,8 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let reads = sealed_reads(&parameters.reads, context)?;
     let questions = questions(reads.iter().map(|read| read.answers.as_slice()));
     let mut scores = scored_before(context)?;
-    if let Err(error) = ask(&scorer, &questions, &mut scores, context).await {
+    let prompts = prompts(&reads, &questions, context)?;
+    if let Err(error) = ask(&scorer, (&questions, &prompts), &mut scores, context).await {
         let mut rows: Vec<TokenRow> = reads.into_iter().flat_map(|read| read.answers).collect();
         fill_scores(&mut rows, &scores);
         write_rows(context, SCORED_FILE, &rows)?;
@@ -118,25 +123,51 @@ fn judge(
     Ok(Output { failed: failed as u64, data: handle(context)? })
 }
 
-/// Asks the scorer all that has no scores yet.
-async fn ask(
-    scorer: &Scorer,
+/// The prompts that the questions are about, drawn again.
+fn prompts(
+    reads: &[SealedRead],
     questions: &[Question],
-    scores: &mut BTreeMap<Question, AnswerScores>,
     context: &JobContext<'_>,
-) -> Result<(), StageError> {
-    let failed = |error: ScorerError| StageError::Scorer(error.to_string());
+) -> Result<Vec<Prompt>, StageError> {
     let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
     for (prompt, _) in questions {
         let (bracket, number) = prompt_of_bracket(*prompt);
         let count = counts.entry(bracket).or_default();
         *count = (*count).max(number + 1);
     }
-    let mut prompt_tokens = BTreeMap::new();
+    let mut by_asked: Vec<(&Asked, Vec<(u32, u32)>)> = Vec::new();
     for (bracket, count) in counts {
-        for prompt in super::benchmark::prompts(context, &[bracket], count) {
-            prompt_tokens.insert(prompt.index, scorer.prompt_tokens(&prompt.text).await.map_err(failed)?);
+        let mut those = reads.iter().filter(|read| read.spec.brackets.contains(&bracket));
+        let Some(first) = those.next() else { continue };
+        if let Some(other) = those.find(|read| read.asked != first.asked) {
+            let (one, other) = (&first.spec.key, &other.spec.key);
+            return Err(StageError::NotAsPlanned(format!(
+                "reads `{one}` and `{other}` of bracket {bracket} were asked from different workloads"
+            )));
         }
+        match by_asked.iter_mut().find(|(asked, _)| *asked == &first.asked) {
+            Some((_, wanted)) => wanted.push((bracket, count)),
+            None => by_asked.push((&first.asked, vec![(bracket, count)])),
+        }
+    }
+    let mut prompts = Vec::new();
+    for (asked, wanted) in by_asked {
+        prompts.extend(asked.prompts(&wanted, context)?);
+    }
+    Ok(prompts)
+}
+
+/// Asks the scorer all that has no scores yet.
+async fn ask(
+    scorer: &Scorer,
+    (questions, prompts): (&[Question], &[Prompt]),
+    scores: &mut BTreeMap<Question, AnswerScores>,
+    context: &JobContext<'_>,
+) -> Result<(), StageError> {
+    let failed = |error: ScorerError| StageError::Scorer(error.to_string());
+    let mut prompt_tokens = BTreeMap::new();
+    for prompt in prompts {
+        prompt_tokens.insert(prompt.index, scorer.prompt_tokens(&prompt.text).await.map_err(failed)?);
     }
     let mut order: Vec<&Question> = questions.iter().collect();
     context.round.seed.derive(&["verify-logprobs", "order"]).shuffle(&mut order);

@@ -6,16 +6,16 @@
 use std::time::{Duration, Instant};
 
 use super::load::run_load;
+use super::prompts::{for_warm_up, keep_corpora};
 use super::{JobContext, StageError};
 use crate::client::{Deadline, Limits, LoadPlan};
-use crate::measure::{AnswerBounds, Capture, RequestShape, ResponseBounds, Workload, observe, request_body};
-use crate::model::{MAX_PROMPTS, RequestStatus};
+use crate::measure::{AnswerBounds, Capture, RequestShape, ResponseBounds, observe, request_body};
+use crate::model::RequestStatus;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::warm_up::{Output, Parameters};
 use bytes::Bytes;
 
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
-    let started = Instant::now();
     let TimeSpan(limit) = parameters.deadline;
     let shape = RequestShape {
         model: context.server()?.model_name.clone(),
@@ -23,9 +23,9 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         top_logprobs: parameters.top_logprobs,
         seed: 0,
     };
-    // The leg enters the seed: no two launches are conditioned with the same prompts.
-    let seed = context.round.seed.derive(&["warm-up", &context.leg, &context.attempt.to_string()]);
-    let prompts = Workload::prompts(&seed, parameters.requests.min(MAX_PROMPTS));
+    keep_corpora(&parameters.workload, context)?;
+    let prompts = for_warm_up(&parameters.workload, parameters.requests, context)?;
+    let started = Instant::now();
     let bodies =
         prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
     let total = bodies.len();

@@ -10,3 +10,4 @@ mod resume;
 mod round;
 mod schedule;
 mod strangers;
+mod workload;

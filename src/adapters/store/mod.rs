@@ -435,7 +435,7 @@ impl RoundDirectory {
     ///
     /// # Errors
     /// When it is absent, not a plain file, or reached through a link.
-    pub(super) fn open_file(&self, relative: &str) -> Result<(File, PathBuf), StoreError> {
+    pub fn open_file(&self, relative: &str) -> Result<(File, PathBuf), StoreError> {
         whole::open(&self.path, relative)
     }
 

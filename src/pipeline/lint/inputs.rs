@@ -1,5 +1,6 @@
 //! Checks what stands under `with:` against the stage's table.
 
+use super::workloads;
 use crate::pipeline::code::Code;
 use crate::pipeline::definition::{Pipeline, Step, StepAction};
 use crate::pipeline::diagnostic::Diagnostic;
@@ -29,7 +30,11 @@ fn step_findings(step: &Step) -> Vec<Diagnostic> {
             found.push(Diagnostic::error(Code::UnknownInput, key.span, message).did_you_mean(&offers));
             continue;
         };
-        found.extend(mistyped(*stage, input, tree));
+        let named = if input.name == "workload" { workloads::of_input(tree) } else { Vec::new() };
+        if named.is_empty() {
+            found.extend(mistyped(*stage, input, tree));
+        }
+        found.extend(named);
     }
     found
 }

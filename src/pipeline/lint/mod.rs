@@ -9,6 +9,7 @@ mod runners;
 mod schedules;
 mod scripts;
 mod times;
+mod workloads;
 
 use super::definition::Pipeline;
 use super::diagnostic::Diagnostic;
@@ -21,6 +22,7 @@ pub(crate) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     found.extend(schedules::findings(pipeline));
     found.extend(scripts::findings(pipeline));
     found.extend(times::findings(pipeline));
+    found.extend(workloads::findings(pipeline));
     found.extend(expressions::findings(pipeline));
     found
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::declare::{outputs, parameters};
 use super::{Handle, LeavesData, StageName, TimeSpan};
-use crate::model::{LegSummary, ReadSpec};
+use crate::model::{LegSummary, ReadSpec, Workload};
 
 parameters! {
     /// Which read is measured, and within which bounds it is a measurement.
@@ -17,6 +17,9 @@ parameters! {
         "read" read: ReadSpec,
         /// how many prompts are sent
         "prompts" prompts: u32 = 128,
+        /// where the prompts come from: a list of sources, mixed by `weight`: `grammar` (a toy, for demos), `passages`,
+        /// `instructions`, `corpus` (`path`, `digest`, `column`, `strata`); see [workloads](workloads.md)
+        "workload" workload: Workload = Workload::default(),
         /// the most tokens that an answer may have
         "max-tokens" max_tokens: u32 = 256,
         /// how many alternatives are asked for at each position

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::{Handle, LeavesData};
 use crate::judge::{RankPolicy, ScorePolicy, VerifyPolicy};
-use crate::model::{Digest, ImageReference, ReadSpec, Role};
+use crate::model::{Digest, ImageReference, ReadSpec, Role, Workload};
 use crate::pipeline::duration;
 use crate::pipeline::expr::Value;
 
@@ -88,7 +88,7 @@ stage_values! {
     Integer: u16, u32, u64;
     Boolean: bool;
     Duration: TimeSpan;
-    Json: ReadSpec, VerifyPolicy, ScorePolicy, RankPolicy;
+    Json: ReadSpec, Workload, VerifyPolicy, ScorePolicy, RankPolicy;
 }
 
 impl<T: StageValue> StageValue for Option<T> {

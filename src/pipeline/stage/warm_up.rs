@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::TimeSpan;
 use super::declare::{outputs, parameters};
+use crate::model::Workload;
 
 parameters! {
     /// Which requests are sent, and how long they may take.
@@ -12,6 +13,8 @@ parameters! {
         "endpoint" endpoint: String,
         /// how many requests are sent
         "requests" requests: u32 = 4,
+        /// where the prompts come from, as in the benchmark; a corpus keeps a tenth of its texts for warm-ups
+        "workload" workload: Workload = Workload::default(),
         /// the most tokens that an answer may have
         "max-tokens" max_tokens: u32 = 256,
         /// how many alternatives are asked for at each position; as in the benchmark, so that requests look alike
