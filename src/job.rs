@@ -557,6 +557,7 @@ fn published(output: StageOutput) -> Option<JournalEvent> {
         | StageOutput::WarmUp(_)
         | StageOutput::Benchmark(_)
         | StageOutput::VerifyLogprobs(_)
+        | StageOutput::PlanConfirm(_)
         | StageOutput::Rank(_) => return None,
     };
     Some(JournalEvent::Published { what, tables })

@@ -20,6 +20,7 @@ pub mod edit;
 pub mod expr;
 mod graph;
 pub mod inputs;
+mod known;
 mod lint;
 pub mod matrix;
 pub mod parse;

@@ -10,8 +10,11 @@ use super::contexts::{ContextName, KnownContexts, Site};
 use super::definition::{InputDecl, InputType, Job, Pipeline, Schedule, Step, StepAction};
 use super::diagnostic::Diagnostic;
 use super::expr::{ExprError, Status, TermKind, Value};
+use super::known::input;
 use super::matrix::{self, Emptiness};
+use super::stage::StageName;
 use super::template::{self, Template, TemplateTree};
+use crate::judge::{Detect, LaunchPlan, RankPolicy, ScorePolicy};
 
 /// What would run if the pipeline were started.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -68,6 +71,53 @@ pub struct PlannedJob {
     pub legs: Legs,
     /// The steps of the job: for each the name of its stage, or its own.
     pub steps: Vec<String>,
+    /// What a round needs to see the effect that its `plan-reads` is told, by the number of submissions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub launches: Vec<PlannedLaunches>,
+}
+
+/// What a round needs to see an effect among so many submissions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PlannedLaunches {
+    /// Number of submissions.
+    pub submissions: u32,
+    /// The launches and prompts; none where the effect cannot be seen.
+    pub needs: Option<LaunchPlan>,
+    /// The same in words.
+    pub words: String,
+}
+
+impl PlannedLaunches {
+    /// For a few numbers of submissions; none where nothing is to be seen, or it is not known yet.
+    fn of(step: &Step, known: &KnownContexts) -> Vec<Self> {
+        let StepAction::Stage { stage: StageName::PlanReads, .. } = step.action else { return Vec::new() };
+        let parameter = |name: &str| Some(serde_json::Value::from(input(step, name, known)?));
+        let policies = || {
+            let score: ScorePolicy = serde_json::from_value(parameter("score")?).ok()?;
+            let rank: RankPolicy = serde_json::from_value(parameter("rank")?).ok()?;
+            let detect: Detect = serde_json::from_value(parameter("detect")?).ok()?;
+            Some((score, rank, detect))
+        };
+        let Some((score, rank, detect)) = policies() else { return Vec::new() };
+        let planned = |submissions: u32| {
+            let plan = detect.plan((&score, &rank), submissions);
+            let words = match &plan {
+                Ok(plan) => format!(
+                    "{submissions} submissions: {} launches each and {} of each finalist, {} prompts a launch, to see {:.1}% in {:.0}% of rounds at a noise of {:.1}%",
+                    plan.measure,
+                    plan.confirm,
+                    plan.prompts,
+                    detect.effect * 100.0,
+                    detect.power * 100.0,
+                    detect.noise * 100.0
+                ),
+                Err(none) => format!("{submissions} submissions: {none}"),
+            };
+            Self { submissions, needs: plan.ok(), words }
+        };
+        [1, 8, 41].map(planned).into()
+    }
 }
 
 /// The legs of a job, as far as they are known before it runs.
@@ -112,6 +162,7 @@ impl Plan {
                 runs_on: job.runs_on.labels.iter().map(|label| written(label, pipeline)).collect(),
                 legs,
                 steps: job.steps.iter().map(|step| step_name(step, pipeline)).collect(),
+                launches: job.steps.iter().flat_map(|step| PlannedLaunches::of(step, known)).collect(),
             });
         }
         let inputs = pipeline.inputs.iter().map(PlannedInput::of).collect();
@@ -156,6 +207,9 @@ impl Plan {
             }
             for (number, step) in job.steps.iter().enumerate() {
                 let _ = writeln!(text, "    {}. {step}", number + 1);
+            }
+            for launches in &job.launches {
+                let _ = writeln!(text, "    {}", launches.words);
             }
         }
         text

@@ -11,11 +11,13 @@ mod boot;
 mod fetch_commitments;
 mod kept_streams;
 mod load;
+mod plan_confirm;
 mod plan_reads;
 mod prompts;
 mod publish;
 mod pull;
 mod rank;
+mod ranking;
 mod set_weights;
 mod verify_logprobs;
 mod warm_up;
@@ -152,6 +154,7 @@ fn role(call: &StageCall, context: &JobContext<'_>) -> Option<Role> {
         StageCall::FetchCommitments(_)
         | StageCall::PlanReads(_)
         | StageCall::VerifyLogprobs(_)
+        | StageCall::PlanConfirm(_)
         | StageCall::Rank(_)
         | StageCall::Publish(_)
         | StageCall::SetWeights(_) => None,
@@ -181,6 +184,7 @@ pub async fn run_stage(call: StageCall, context: &mut JobContext<'_>) -> Result<
             StageCall::VerifyLogprobs(with) => {
                 StageOutput::VerifyLogprobs(verify_logprobs::run(with, context).await?)
             }
+            StageCall::PlanConfirm(with) => StageOutput::PlanConfirm(plan_confirm::run(&with, context)?),
             StageCall::Rank(with) => StageOutput::Rank(rank::run(&with, context)?),
             StageCall::Publish(with) => StageOutput::Publish(publish::run(&with, context)?),
             StageCall::SetWeights(with) => StageOutput::SetWeights(set_weights::run(&with, context)?),

@@ -15,26 +15,47 @@ use crate::pipeline::stage::plan_reads::{Output, Parameters};
 const MAX_ROUNDS: u32 = 64;
 
 pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
-    if !(1..=MAX_ROUNDS).contains(&parameters.rounds) {
-        return Err(StageError::Parameter(format!(
-            "`rounds` is {}, want 1 to {MAX_ROUNDS}",
-            parameters.rounds
-        )));
+    let count = parameters.submissions.len();
+    let needs = match (&parameters.detect, parameters.rounds) {
+        (Some(_), Some(_)) => {
+            let why = "`rounds` follows from `detect`: leave one of them out";
+            return Err(StageError::Parameter(why.to_owned()));
+        }
+        (Some(detect), None) => Some(
+            detect
+                .plan((&parameters.score, &parameters.rank), u32::try_from(count).unwrap_or(u32::MAX))
+                .map_err(|none| StageError::Parameter(format!("`detect`: {none}")))?,
+        ),
+        (None, _) => None,
+    };
+    let rounds = needs.map_or(parameters.rounds.unwrap_or(1), |needs| needs.measure);
+    check_brackets((rounds, count), 0)?;
+    let reads = plan(parameters, rounds, &context.round.seed);
+    Ok(Output {
+        count: reads.len() as u64,
+        reads,
+        rounds,
+        confirm_rounds: needs.map(|needs| needs.confirm),
+        prompts: needs.map(|needs| needs.prompts),
+    })
+}
+
+/// Whether so many brackets of each round may follow those that there are.
+pub(super) fn check_brackets((rounds, each): (u32, usize), before: u32) -> Result<(), StageError> {
+    if !(1..=MAX_ROUNDS).contains(&rounds) {
+        return Err(StageError::Parameter(format!("`rounds` is {rounds}, want 1 to {MAX_ROUNDS}")));
     }
-    let brackets = u64::from(parameters.rounds) * parameters.submissions.len() as u64;
+    let brackets = u64::from(before) + u64::from(rounds) * each as u64;
     if brackets > u64::from(MAX_BRACKETS) {
         return Err(StageError::Parameter(format!(
-            "{} submissions in {} rounds are {brackets} brackets, want at most {MAX_BRACKETS}",
-            parameters.submissions.len(),
-            parameters.rounds
+            "the round would have {brackets} brackets, want at most {MAX_BRACKETS}: fewer submissions or `rounds`"
         )));
     }
-    let reads = plan(parameters, &context.round.seed);
-    Ok(Output { count: reads.len() as u64, reads })
+    Ok(())
 }
 
 /// The reads in the order of measurement; none where there is no submission.
-fn plan(parameters: &Parameters, seed: &Seed) -> Vec<ReadSpec> {
+fn plan(parameters: &Parameters, rounds: u32, seed: &Seed) -> Vec<ReadSpec> {
     let mut reads = Vec::new();
     let mut push = |arm: Arm, hotkey: Option<&Hotkey>, image: &ImageReference, digest: &Digest| {
         let position = reads.len() as u32;
@@ -51,7 +72,7 @@ fn plan(parameters: &Parameters, seed: &Seed) -> Vec<ReadSpec> {
         });
     };
     let baseline = &parameters.baseline;
-    for round in 0..parameters.rounds {
+    for round in 0..rounds {
         let mut order: Vec<&Submission> = parameters.submissions.iter().collect();
         seed.derive(&["plan-reads", &round.to_string()]).shuffle(&mut order);
         for submission in order {
@@ -77,6 +98,7 @@ fn plan(parameters: &Parameters, seed: &Seed) -> Vec<ReadSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::{RankPolicy, ScorePolicy};
     use crate::pipeline::stage::plan_reads::Baseline;
 
     fn submission(name: char, block: i64) -> Submission {
@@ -101,9 +123,12 @@ mod tests {
                 image: "base".parse().expect("image"),
                 digest: format!("sha256:{}", "1".repeat(64)).parse().expect("digest"),
             },
-            rounds,
+            rounds: Some(rounds),
+            detect: None,
+            score: ScorePolicy::default(),
+            rank: RankPolicy::default(),
         };
-        plan(&parameters, &Seed::from_text(seed))
+        plan(&parameters, rounds, &Seed::from_text(seed))
     }
 
     #[test]

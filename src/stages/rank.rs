@@ -3,42 +3,50 @@
 //! Everything it uses is on disk: the requests of each read, the verdicts, the commitments. It measures
 //! nothing, so it can be done again, by anybody, with this policy or another.
 
-use super::{JobContext, StageError, load, load_columns, write_table};
+use std::collections::BTreeSet;
+
+use super::ranking::{Look, Ranking};
+use super::{JobContext, StageError, write_table};
 use crate::judge::{
-    Arrived, LookReads, LookRules, ReadTimes, Speeds, Standings, TimedRead, accounts, first_missing,
-    leaderboard,
+    Arrived, Confirm, LookReads, LookRules, Speeds, Standings, accounts, first_missing, leaderboard,
 };
-use crate::model::{
-    CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestTimes, Standing,
-    SubmissionRow, VerdictRow,
-};
+use crate::model::{AccountKind, AccountRow, Hotkey, ReadSpec, Standing, SubmissionRow};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::rank::{Output, Parameters};
 
 pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
     let round_id = context.round.round_id.as_str();
-    let commitments: Vec<CommitmentRow> = load(context, &parameters.commitments, "commitments.parquet")?;
-    let submissions: Vec<SubmissionRow> = load(context, &parameters.commitments, "submissions.parquet")?;
-    let verdicts: Vec<VerdictRow> = load(context, &parameters.verdicts, "verdicts.parquet")?;
-    let requests = requests_of(&parameters.reads, context)?;
-    let reads = read_rows_of(&parameters.reads, context)?;
-    account(parameters, (&submissions, &reads, &verdicts), (&requests, context))?;
-    let timed: Vec<TimedRead<'_>> = requests.iter().map(|(read, requests)| timed(read, requests)).collect();
-    let measured = LookReads::of(&parameters.score, &timed);
-    let rules = LookRules::only(&parameters.score, submissions.len());
-    let measure = Speeds::of(&parameters.score, (round_id, rules), &submissions, (&measured, None));
+    let (score, policy) = (&parameters.score, &parameters.rank);
+    let again: Option<&[MeasuredLeg]> = parameters.confirm.as_deref();
+    let mut looks: Vec<Look<'_>> = vec![(&parameters.reads, Some(&parameters.verdicts))];
+    looks.extend(again.map(|legs| (legs, parameters.confirm_verdicts.as_ref())));
+    let ranking = Ranking::load(&parameters.commitments, &looks, context)?;
+    let finalists: BTreeSet<&str> = again.unwrap_or_default().iter().filter_map(hotkey).collect();
+    account((parameters, &finalists), &ranking, context)?;
+
+    let timed = ranking.timed(&parameters.reads);
+    let measured = LookReads::of(score, &timed);
+    let rules = match again {
+        Some(_) => LookRules::screen(score),
+        None => LookRules::only(score, ranking.submissions.len()),
+    };
+    let measure = Speeds::of(score, (round_id, rules), &ranking.submissions, (&measured, None));
+    let timed = ranking.timed(again.unwrap_or_default());
+    let confirmed = LookReads::of(score, &timed);
+    let rules = LookRules::confirm(score, finalists.len());
+    let second = Speeds::of(score, (round_id, rules), &ranking.submissions, (&confirmed, Some(&measured)));
     let standings = Standings {
         round_id,
-        submissions: &submissions,
-        commitments: &commitments,
-        reads: &reads,
-        verdicts: &verdicts,
+        submissions: &ranking.submissions,
+        commitments: &ranking.commitments,
+        reads: &ranking.reads,
+        verdicts: &ranking.verdicts,
         measure: &measure,
-        confirm: None,
+        confirm: again.map(|_| Confirm { finalists: &finalists, speeds: &second }),
     };
-    let (rows, head_to_head) = leaderboard((&parameters.score, &parameters.rank), &standings);
-    write_table(context, &reads)?;
-    write_table(context, &measure.decisions)?;
+    let (rows, head_to_head) = leaderboard((score, policy), &standings);
+    write_table(context, &ranking.reads)?;
+    write_table(context, &[&measure.decisions[..], &second.decisions[..]].concat())?;
     write_table(context, &head_to_head)?;
     write_table(context, &rows)?;
     let held = rows.iter().filter(|row| row.standing == Standing::Held).count();
@@ -46,17 +54,27 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     Ok(Output { held: held as u64, winner, leaderboard: rows })
 }
 
-/// What arrived against what was planned, before anything is ranked.
+fn hotkey(leg: &MeasuredLeg) -> Option<&str> {
+    leg.matrix.read.hotkey.as_ref().map(Hotkey::as_str)
+}
+
+/// What arrived against what was planned, before anything is ranked: of the first look for every submission, of the
+/// second for those that it was planned for.
 fn account(
-    parameters: &Parameters,
-    (submissions, reads, verdicts): (&[SubmissionRow], &[ReadRow], &[VerdictRow]),
-    (requests, context): (&[(&ReadSpec, Vec<RequestTimes>)], &JobContext<'_>),
+    (parameters, finalists): (&Parameters, &BTreeSet<&str>),
+    ranking: &Ranking,
+    context: &JobContext<'_>,
 ) -> Result<(), StageError> {
-    let planned: Vec<&ReadSpec> = parameters.reads.iter().map(|leg| &leg.matrix.read).collect();
-    let requests: Vec<&RequestTimes> = requests.iter().flat_map(|(_, requests)| requests).collect();
-    let round_id = context.round.round_id.as_str();
-    let rows =
-        accounts(&Arrived { round_id, submissions, planned: &planned, reads, requests: &requests, verdicts });
+    let mut rows = account_of(&parameters.reads, &ranking.submissions, (ranking, context));
+    if let Some(legs) = &parameters.confirm {
+        let is_finalist = |row: &&SubmissionRow| finalists.contains(row.hotkey.as_str());
+        let again: Vec<SubmissionRow> = ranking.submissions.iter().filter(is_finalist).cloned().collect();
+        let mut second = account_of(legs, &again, (ranking, context));
+        for row in second.iter_mut().filter(|row| row.kind == AccountKind::Reads) {
+            row.name.push_str(" confirm");
+        }
+        rows.extend(second);
+    }
     write_table(context, &rows)?;
     match first_missing(&rows) {
         None => Ok(()),
@@ -64,61 +82,20 @@ fn account(
     }
 }
 
-/// The requests of each measured read. Its answers, many times as large, do not enter its speed.
-fn requests_of<'a>(
-    legs: &'a [MeasuredLeg],
-    context: &JobContext<'_>,
-) -> Result<Vec<(&'a ReadSpec, Vec<RequestTimes>)>, StageError> {
-    let measured = legs.iter().filter_map(|leg| Some((&leg.matrix.read, leg.outputs.data.as_ref()?)));
-    measured.map(|(read, data)| Ok((read, load_columns(context, data, "requests.parquet")?))).collect()
-}
-
-fn timed<'a>(read: &'a ReadSpec, requests: &'a [RequestTimes]) -> TimedRead<'a> {
-    let times = ReadTimes { sequence: &read.sequence, position: read.position, requests };
-    TimedRead { arm: read.arm, hotkey: read.hotkey.as_ref().map(Hotkey::as_str), times }
-}
-
-/// One row for each read: what the benchmark left, or what is known of one that did not come so far.
-fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<ReadRow>, StageError> {
-    let mut rows = Vec::with_capacity(legs.len());
-    for leg in legs {
-        if let Some(data) = &leg.outputs.data {
-            rows.extend(load::<ReadRow, _>(context, data, "read.parquet")?);
-            continue;
-        }
-        let spec = leg.matrix.read.clone();
-        let unexplained = || Reason::new(Fault::Unknown, "not-measured", "the read ended without a reason");
-        let reason = leg.reason.clone().unwrap_or_else(unexplained);
-        rows.push(ReadRow {
-            round_id: context.round.round_id.to_string(),
-            read_key: spec.key,
-            arm: spec.arm,
-            hotkey: spec.hotkey.map(String::from),
-            image: spec.image.into(),
-            digest: spec.digest.into(),
-            position: spec.position,
-            sequence: spec.sequence,
-            attempt: leg.attempt,
-            runner: leg.runner.clone(),
-            boot_id: None,
-            boot_ns: None,
-            warm_up_ns: None,
-            benchmark_ns: None,
-            started_at_us: leg.started_at_us,
-            status: ReadStatus::Failed,
-            fault: Some(reason.fault),
-            reason: Some(reason.code),
-            detail: Some(reason.message),
-            requests: 0,
-            failed_requests: 0,
-            client_lag_p50_ns: None,
-            client_lag_p99_ns: None,
-            client_cpu_ns: None,
-            machine_cpu: None,
-            machine_cpus: None,
-            machine_memory_bytes: None,
-            tokenizer_digest: None,
-        });
-    }
-    Ok(rows)
+fn account_of(
+    legs: &[MeasuredLeg],
+    submissions: &[SubmissionRow],
+    (ranking, context): (&Ranking, &JobContext<'_>),
+) -> Vec<AccountRow> {
+    let planned: Vec<&ReadSpec> = legs.iter().map(|leg| &leg.matrix.read).collect();
+    let requests =
+        planned.iter().filter_map(|read| ranking.requests.get(&read.key)).flatten().collect::<Vec<_>>();
+    accounts(&Arrived {
+        round_id: context.round.round_id.as_str(),
+        submissions,
+        planned: &planned,
+        reads: &ranking.reads,
+        requests: &requests,
+        verdicts: &ranking.verdicts,
+    })
 }

@@ -29,7 +29,7 @@ fn text(row: &Value, column: &str) -> String {
 fn verdicts(round: &Round, id: &str) -> (Vec<Value>, Vec<Value>, Vec<Value>) {
     (
         round.rows(&format!("SELECT DISTINCT prompt_index, prompt_sha256 FROM requests WHERE round_id = '{id}' ORDER BY prompt_index")),
-        round.rows(&format!("SELECT hotkey, \"check\", outcome FROM verdicts WHERE round_id = '{id}' ORDER BY hotkey, \"check\"")),
+        round.rows(&format!("SELECT DISTINCT hotkey, \"check\", outcome FROM verdicts WHERE round_id = '{id}' ORDER BY hotkey, \"check\"")),
         round.rows(&format!("SELECT hotkey, image, standing FROM leaderboard WHERE round_id = '{id}' ORDER BY hotkey")),
     )
 }

@@ -3,22 +3,15 @@
 use std::time::Duration;
 
 use crate::pipeline::code::Code;
-use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
+use crate::pipeline::contexts::KnownContexts;
 use crate::pipeline::definition::{Job, Pipeline, Step, StepAction};
 use crate::pipeline::diagnostic::Diagnostic;
 use crate::pipeline::duration;
-use crate::pipeline::expr::{Object, Status, Value};
+use crate::pipeline::known::{defaults, input};
 use crate::pipeline::stage::StageName;
 
 pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
-    // What depends on inputs without a default is not known before the start.
-    let mut inputs = Object::new();
-    for input in &pipeline.inputs {
-        if let Some(default) = &input.default {
-            inputs.insert(&input.name, default.clone());
-        }
-    }
-    let known = KnownContexts::default().with(ContextName::Inputs, inputs);
+    let known = defaults(pipeline);
     let mut found = Vec::new();
     for job in &pipeline.jobs {
         let needs: Vec<(&Step, Need)> =
@@ -53,19 +46,6 @@ fn need(step: &Step, known: &KnownContexts) -> Option<Need> {
             Some(Need { longest, words })
         }
         _ => None,
-    }
-}
-
-/// The value of an input as far as it is known before the start; the stage's own where none is given.
-fn input(step: &Step, name: &str, known: &KnownContexts) -> Option<Value> {
-    let StepAction::Stage { stage, with, .. } = &step.action else { return None };
-    let spec = stage.spec().input(name)?;
-    match with.iter().find(|(key, _)| key.name == name) {
-        Some((_, tree)) => {
-            let value = tree.evaluate(&known.at(Site::Step, Status::Success)).ok()?;
-            spec.kind.accept(&value)
-        }
-        None => spec.default.map(|default| Value::from(default())),
     }
 }
 

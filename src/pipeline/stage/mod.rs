@@ -11,6 +11,7 @@ mod value;
 pub mod benchmark;
 pub mod boot;
 pub mod fetch_commitments;
+pub mod plan_confirm;
 pub mod plan_reads;
 pub mod publish;
 pub mod pull;
@@ -107,6 +108,7 @@ stages! {
     WarmUp = "warm-up" warm_up "Sends requests that are not measured."
     Benchmark = "benchmark" benchmark "Sends the measured requests and records every time point."
     VerifyLogprobs = "verify-logprobs" verify_logprobs "Checks by teacher forcing that the answers are the model's own."
+    PlanConfirm = "plan-confirm" plan_confirm "Lays out a second look for those that could still take a paid place."
     Rank = "rank" rank "Turns measurements and verdicts into decisions, scores and the leaderboard."
     Publish = "publish" publish "Writes the tables, the leaderboard and the summary."
     SetWeights = "set-weights" set_weights "Turns the leaderboard into weights; a dry run only, so far."

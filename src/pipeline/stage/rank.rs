@@ -15,6 +15,10 @@ parameters! {
         "reads" reads: Vec<MeasuredLeg>,
         /// the handle to the verdicts: the output `data` of `verify-logprobs`
         "verdicts" verdicts: Handle<verify_logprobs::Output>,
+        /// the legs of the second look: `needs.<job>.legs`; without it the first look decides about the places
+        "confirm" confirm: Option<Vec<MeasuredLeg>>,
+        /// the handle to the verdicts of the second look; none where nobody was measured again
+        "confirm-verdicts" confirm_verdicts: Option<Handle<verify_logprobs::Output>>,
         /// formula, margins and gates of the speed comparison, by name
         "score" score: ScorePolicy = ScorePolicy::default(),
         /// how the reward is split

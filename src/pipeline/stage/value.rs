@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 
 use super::{Handle, LeavesData};
-use crate::judge::{RankPolicy, ScorePolicy, VerifyPolicy};
+use crate::judge::{Detect, RankPolicy, ScorePolicy, VerifyPolicy};
 use crate::model::{Digest, ImageReference, ReadSpec, Role, Workload};
 use crate::pipeline::duration;
 use crate::pipeline::expr::Value;
@@ -88,7 +88,7 @@ stage_values! {
     Integer: u16, u32, u64;
     Boolean: bool;
     Duration: TimeSpan;
-    Json: ReadSpec, Workload, VerifyPolicy, ScorePolicy, RankPolicy;
+    Json: ReadSpec, Workload, VerifyPolicy, ScorePolicy, RankPolicy, Detect;
 }
 
 impl<T: StageValue> StageValue for Option<T> {

@@ -1,0 +1,112 @@
+//! What `plan-confirm` and `rank` rest on, read from where earlier stages left it.
+
+use std::collections::BTreeMap;
+
+use super::{JobContext, StageError, load, load_columns};
+use crate::judge::{ReadTimes, TimedRead};
+use crate::model::{
+    CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestTimes, SubmissionRow,
+    VerdictRow,
+};
+use crate::pipeline::stage::benchmark::MeasuredLeg;
+use crate::pipeline::stage::{Handle, fetch_commitments, verify_logprobs};
+
+/// The legs of one look, and the verdicts on their answers; none where nothing was to be judged.
+pub(super) type Look<'a> = (&'a [MeasuredLeg], Option<&'a Handle<verify_logprobs::Output>>);
+
+/// All rows that a place rests on.
+pub(super) struct Ranking {
+    pub(super) commitments: Vec<CommitmentRow>,
+    pub(super) submissions: Vec<SubmissionRow>,
+    pub(super) verdicts: Vec<VerdictRow>,
+    /// One row for each leg, measured or not.
+    pub(super) reads: Vec<ReadRow>,
+    /// The requests of each measured read, by its key. Its answers, many times as large, do not enter its speed.
+    pub(super) requests: BTreeMap<String, Vec<RequestTimes>>,
+}
+
+impl Ranking {
+    /// Reads them.
+    pub(super) fn load(
+        commitments: &Handle<fetch_commitments::Output>,
+        looks: &[Look<'_>],
+        context: &JobContext<'_>,
+    ) -> Result<Self, StageError> {
+        let (mut verdicts, mut reads, mut requests) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (legs, handle) in looks {
+            if let Some(handle) = handle {
+                verdicts.extend(load::<VerdictRow, _>(context, handle, "verdicts.parquet")?);
+            }
+            reads.extend(read_rows_of(legs, context)?);
+            for leg in *legs {
+                if let Some(data) = &leg.outputs.data {
+                    let rows = load_columns(context, data, "requests.parquet")?;
+                    requests.insert(leg.matrix.read.key.clone(), rows);
+                }
+            }
+        }
+        Ok(Self {
+            commitments: load(context, commitments, "commitments.parquet")?,
+            submissions: load(context, commitments, "submissions.parquet")?,
+            verdicts,
+            reads,
+            requests,
+        })
+    }
+
+    /// The measured reads among these legs, with their times.
+    pub(super) fn timed<'a>(&'a self, legs: &'a [MeasuredLeg]) -> Vec<TimedRead<'a>> {
+        let timed = |leg: &'a MeasuredLeg| {
+            let ReadSpec { key, arm, hotkey, sequence, position, .. } = &leg.matrix.read;
+            let requests = self.requests.get(key)?;
+            let times = ReadTimes { sequence, position: *position, requests };
+            Some(TimedRead { arm: *arm, hotkey: hotkey.as_ref().map(Hotkey::as_str), times })
+        };
+        legs.iter().filter_map(timed).collect()
+    }
+}
+
+/// One row for each read: what the benchmark left, or what is known of one that did not come so far.
+fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<ReadRow>, StageError> {
+    let mut rows = Vec::with_capacity(legs.len());
+    for leg in legs {
+        if let Some(data) = &leg.outputs.data {
+            rows.extend(load::<ReadRow, _>(context, data, "read.parquet")?);
+            continue;
+        }
+        let spec = leg.matrix.read.clone();
+        let unexplained = || Reason::new(Fault::Unknown, "not-measured", "the read ended without a reason");
+        let reason = leg.reason.clone().unwrap_or_else(unexplained);
+        rows.push(ReadRow {
+            round_id: context.round.round_id.to_string(),
+            read_key: spec.key,
+            arm: spec.arm,
+            hotkey: spec.hotkey.map(String::from),
+            image: spec.image.into(),
+            digest: spec.digest.into(),
+            position: spec.position,
+            sequence: spec.sequence,
+            attempt: leg.attempt,
+            runner: leg.runner.clone(),
+            boot_id: None,
+            boot_ns: None,
+            warm_up_ns: None,
+            benchmark_ns: None,
+            started_at_us: leg.started_at_us,
+            status: ReadStatus::Failed,
+            fault: Some(reason.fault),
+            reason: Some(reason.code),
+            detail: Some(reason.message),
+            requests: 0,
+            failed_requests: 0,
+            client_lag_p50_ns: None,
+            client_lag_p99_ns: None,
+            client_cpu_ns: None,
+            machine_cpu: None,
+            machine_cpus: None,
+            machine_memory_bytes: None,
+            tokenizer_digest: None,
+        });
+    }
+    Ok(rows)
+}
