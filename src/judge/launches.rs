@@ -85,7 +85,7 @@ const SCREEN_POWER: f64 = 0.999;
 
 /// By how much the standard error that is used exceeds the one of the launches: it is the largest of three estimates
 /// (by simulation, at two to twenty launches).
-const LARGEST_OF_THREE: f64 = 1.2;
+const LARGEST_OF_THREE: f64 = 1.3;
 
 /// Most launches of one submission in one look.
 pub(super) const MAX_LAUNCHES: u32 = 64;
