@@ -70,6 +70,10 @@ pub trait Server: Send + Sync {
     /// The last lines of its log, at most a few KiB, control characters removed.
     fn log_tail(&self) -> String;
 
+    /// Processor time that the server and all it started have used since the launch. None where that is not known any more,
+    /// because it has ended.
+    fn cpu_time(&self) -> BoxFuture<'_, Option<Duration>>;
+
     /// Waits until the server has ended by itself.
     ///
     /// # Cancel safety

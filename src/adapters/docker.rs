@@ -26,7 +26,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    StatsOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -48,6 +48,8 @@ const DEFAULT_PIDS: u32 = 16_384;
 const DEFAULT_TMPFS_MIB: u64 = 8192;
 /// Longest text of the daemon's that is passed on.
 const MAX_WORDS: usize = 400;
+/// How long the daemon may take to say what a container has used.
+const STATS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the daemon may take to remove a container.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(30);
 /// How often a daemon that lost a container's end is asked again, and how long apart.
@@ -419,6 +421,16 @@ impl Container {
         None
     }
 
+    /// Processor time of its cgroup, as the daemon reads it at this moment.
+    async fn cpu_time(&self) -> Option<Duration> {
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut stats = std::pin::pin!(self.docker.stats(&self.id, Some(options)));
+        let read = tokio::time::timeout(STATS_DEADLINE, stats.next()).await.ok()??.ok()?;
+        // One that has ended is said to have used nothing.
+        let nanos = read.cpu_stats?.cpu_usage?.total_usage.filter(|nanos| *nanos > 0)?;
+        Some(Duration::from_nanos(nanos))
+    }
+
     async fn remove(&mut self) {
         remove(&self.docker, &self.id).await;
         self.is_removed = true;
@@ -474,6 +486,10 @@ impl Server for DockerServer {
 
     fn log_tail(&self) -> String {
         self.tail.text()
+    }
+
+    fn cpu_time(&self) -> BoxFuture<'_, Option<Duration>> {
+        self.container.cpu_time().boxed()
     }
 
     fn exited(&mut self) -> BoxFuture<'_, Exit> {

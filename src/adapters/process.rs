@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
 use super::manifest::{Manifest, Values};
+use super::tree::cpu_time;
 use crate::model::{Digest, ImageReference};
 use crate::ports::{ContainerEngine, EngineError, Exit, Launch, Server};
 
@@ -230,6 +231,10 @@ impl Server for ProcessServer {
 
     fn log_tail(&self) -> String {
         self.tail.text()
+    }
+
+    fn cpu_time(&self) -> BoxFuture<'_, Option<Duration>> {
+        async move { cpu_time(self.pid?).ok() }.boxed()
     }
 
     fn exited(&mut self) -> BoxFuture<'_, Exit> {

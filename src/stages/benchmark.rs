@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::idle::{Idle, Watch};
 use super::kept_streams::{KeptStreams, Measured};
 use super::load::run_load;
 use super::prompts::{Asked, keep_corpora};
@@ -53,6 +54,12 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
             parameters.prompts
         )));
     }
+    if !(0.0..=1.0).contains(&parameters.max_foreign_cpu) {
+        return Err(StageError::Parameter(format!(
+            "`max-foreign-cpu` is {}, want 0 to 1",
+            parameters.max_foreign_cpu
+        )));
+    }
     let (tokenizer, tokenizer_digest) = load_tokenizer(context)?;
     let shape = RequestShape {
         model: context.server()?.model_name.clone(),
@@ -69,7 +76,13 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let read_key = &parameters.read.key;
     let measured = Measured { read_key, prompts: &prompts, tokenizer: &tokenizer, bounds };
     let mut kept = KeptStreams::begin(measured, context)?;
+    idle(&parameters).wait(context).await?;
+    let watch = Watch::begin(context).await?;
     let result = run_load(plan, "benchmark", context, |capture| kept.take(capture)).await?;
+    let foreign = match watch {
+        Some(watch) => watch.foreign(context).await?,
+        None => None,
+    };
     let was_heard = kept.was_heard();
     let requests = kept.finish(context)?;
     let (sent, planned) = (requests.len(), prompts.len());
@@ -84,6 +97,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let counts = (requests.len(), failed);
     let mut read = read_row(&parameters.read, &result, counts, context);
     read.tokenizer_digest = Some(tokenizer_digest.to_string());
+    read.foreign_cpu = foreign;
     leave(&parameters, (&read, &requests), context)
 }
 
@@ -97,10 +111,12 @@ fn leave(
     write_table(context, requests)?;
 
     let TimeSpan(limit) = parameters.max_client_lag;
-    let lag =
-        read.client_lag_p99_ns.map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or_default()));
-    if let Some(lag) = lag.filter(|lag| *lag > limit) {
+    let span = |nanos: i64| Duration::from_nanos(u64::try_from(nanos).unwrap_or_default());
+    if let Some(lag) = read.client_lag_p99_ns.map(span).filter(|lag| *lag > limit) {
         return Err(StageError::ClientLag { lag, limit });
+    }
+    if let Some(share) = read.foreign_cpu {
+        idle(parameters).check(share, "during the read")?;
     }
     let failed: Vec<&RequestRow> =
         requests.iter().filter(|request| request.status != RequestStatus::Ok).collect();
@@ -187,13 +203,22 @@ fn kept_tokenizer(read: &ReadRow, context: &JobContext<'_>) -> Result<PinnedToke
         .map_err(|error| StageError::Tokenizer { path, why: error.to_string() })
 }
 
+/// What the machine has to be for a measurement.
+fn idle(parameters: &Parameters) -> Idle {
+    Idle { max_share: parameters.max_foreign_cpu, within: parameters.idle_within.0 }
+}
+
+/// Nanoseconds as the tables have them.
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
 fn read_row(
     read: &ReadSpec,
     result: &LoadResult,
     (requests, failed_requests): (usize, usize),
     context: &JobContext<'_>,
 ) -> ReadRow {
-    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
     let machine = crate::adapters::machine::facts();
     ReadRow {
         round_id: context.round.round_id.to_string(),
@@ -224,6 +249,7 @@ fn read_row(
         machine_cpus: machine.cpus,
         machine_memory_bytes: machine.memory_bytes,
         tokenizer_digest: None,
+        foreign_cpu: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod again;
 mod benchmark;
 mod boot;
 mod fetch_commitments;
+mod idle;
 mod kept_streams;
 mod load;
 mod plan_confirm;
@@ -313,6 +314,16 @@ pub enum StageError {
         /// The most lateness that is still a measurement.
         limit: Duration,
     },
+    /// Somebody else used the machine.
+    #[error("others used {:.1}% of this machine's processors {when}, at most {:.1}% is a measurement; `top` shows who", share * 100.0, limit * 100.0)]
+    NotIdle {
+        /// Share of the processors' time that others used.
+        share: f64,
+        /// The largest that is still a measurement.
+        limit: f64,
+        /// When it was.
+        when: &'static str,
+    },
     /// The baseline failed requests: there is nothing to compare with.
     #[error("the baseline failed {failed} of {requests} requests: {first}")]
     BaselineFailed {
@@ -382,6 +393,7 @@ impl StageError {
             Self::Corpus { .. } | Self::OtherCorpus { .. } | Self::Draw(_) => (Fault::Operator, "corpus"),
             Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
+            Self::NotIdle { .. } => (Fault::Infra, "machine-not-idle"),
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
             Self::Silent { .. } => (Fault::Submission, NO_ANSWER),
             Self::WarmUp { .. } => (Fault::Submission, "warm-up-failed"),
