@@ -20,7 +20,9 @@ pub const HEALTH_PATH: &str = "/health";
 
 /// Starts servers from images: Docker, or plain processes.
 pub trait ContainerEngine: Send + Sync {
-    /// Makes the image present on the machine and checks that its bytes have the digest.
+    /// Makes the image present on the machine and checks that its bytes have the digest; the digest of its content, which is
+    /// what would run: the same under another name, and under another manifest with the same layers and the same
+    /// configuration.
     ///
     /// # Errors
     /// [`EngineError`] where the image is absent, is not what the digest says, or is no image.
@@ -28,7 +30,7 @@ pub trait ContainerEngine: Send + Sync {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<(), EngineError>>;
+    ) -> BoxFuture<'a, Result<Digest, EngineError>>;
 
     /// Starts a server. It is not ready yet; the caller polls its health.
     ///

@@ -119,8 +119,8 @@ impl ContainerEngine for ProcessEngine {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<(), EngineError>> {
-        async move { self.manifest(image, digest).await.map(drop) }.boxed()
+    ) -> BoxFuture<'a, Result<Digest, EngineError>> {
+        async move { Ok(self.manifest(image, digest).await?.content) }.boxed()
     }
 
     fn launch<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<Box<dyn Server>, EngineError>> {
@@ -335,7 +335,7 @@ mod tests {
             digest
         };
         match engine.pull(&image.parse().expect("image"), &digest).await {
-            Ok(()) => "pulled".to_owned(),
+            Ok(_) => "pulled".to_owned(),
             Err(error) => error.reason().code,
         }
     }

@@ -128,6 +128,9 @@ row! {
         pub machine_memory_bytes: Option<i64>,
         /// Digest of the tokenizer by which tokens were counted: the round keeps the file.
         pub tokenizer_digest: Option<String>,
+        /// Digest of what ran: the same for the same layers and configuration under another manifest; none in files before
+        /// 1.2.
+        pub content_digest: Option<String>,
         /// Share of the machine's processors, 0 to 1, that others than the server and this program used over the benchmark;
         /// none in files before 1.2.
         pub foreign_cpu: Option<f64>,

@@ -249,6 +249,7 @@ fn read_row(
         machine_cpus: machine.cpus,
         machine_memory_bytes: machine.memory_bytes,
         tokenizer_digest: None,
+        content_digest: context.notes.content.as_ref().map(ToString::to_string),
         foreign_cpu: None,
     }
 }

@@ -112,6 +112,8 @@ pub struct JobContext<'a> {
 /// What later stages of a job need to know of earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Notes {
+    /// Digest of the content of the image that was pulled last.
+    pub content: Option<Digest>,
     /// Identity of the launch and how long it took to be ready.
     pub boot: Option<(String, Duration)>,
     /// Directory of the model the server was booted with, absolute.

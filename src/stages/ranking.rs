@@ -106,7 +106,8 @@ fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Re
             machine_cpus: None,
             machine_memory_bytes: None,
             tokenizer_digest: None,
-            foreign_cpu: None,
+            content_digest: None,
+        foreign_cpu: None,
         });
     }
     Ok(rows)

@@ -216,6 +216,7 @@ fn read(round_id: &str, position: u32, hotkey: Option<&String>) -> ReadRow {
         machine_cpus: None,
         machine_memory_bytes: None,
         tokenizer_digest: None,
+        content_digest: None,
         foreign_cpu: None,
     }
 }

@@ -281,6 +281,7 @@ fn read(position: u32, launch: &Launch) -> ReadRow {
         machine_cpus: None,
         machine_memory_bytes: None,
         tokenizer_digest: None,
+        content_digest: None,
         foreign_cpu: None,
     }
 }
