@@ -16,11 +16,15 @@ use crate::adapters::store::StoreError;
 use crate::artifact::digest::sha256;
 use crate::artifact::layout;
 use crate::client::{Deadline, Limits, LoadPlan, LoadResult, Target};
-use crate::measure::{AnswerBounds, PinnedTokenizer, Prompt, RequestShape, derive_records, request_body};
+use crate::judge::Floor;
+use crate::measure::{
+    AnswerBounds, PinnedTokenizer, Prompt, RequestShape, derive_records, new_prompt_tokens, request_body,
+};
 use crate::model::{
     Arm, Digest, ExchangeRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus,
     StreamRow, TokenRow,
 };
+use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
 
@@ -84,7 +88,24 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let counts = (requests.len(), failed);
     let mut read = read_row(&parameters.read, &result, counts, context);
     read.tokenizer_digest = Some(tokenizer_digest.to_string());
+    if let Some(floor) = floor(context) {
+        keep_floor(&mut read, floor);
+    }
     leave(&parameters, (&read, &requests), context)
+}
+
+/// The floor of the job's runner; none where nothing is known of its machine.
+fn floor(context: &JobContext<'_>) -> Option<Floor> {
+    match context.runner.floor.as_ref()? {
+        FloorSource::Stated(facts) => Some(facts.floor()),
+    }
+}
+
+/// Keeps what the read is held against, so that it can be judged where its machine is not known.
+fn keep_floor(read: &mut ReadRow, floor: Floor) {
+    read.floor_pass_ns = Some(floor.pass_ns);
+    read.floor_token_ns = Some(floor.token_ns);
+    read.floor_step_tokens = Some(floor.step_tokens);
 }
 
 /// Leaves the rows of the read and its requests, and says whether the read is a measurement.
@@ -128,10 +149,13 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
             parameters.read.key
         )));
     }
-    for (exchange, prompt) in exchanges.iter_mut().zip(&prompts) {
+    let new_tokens = new_prompt_tokens(&tokenizer, &prompts);
+    for ((exchange, prompt), new_tokens) in exchanges.iter_mut().zip(&prompts).zip(new_tokens) {
         exchange.read_key.clone_from(&parameters.read.key);
         exchange.prompt_index = prompt.index;
         exchange.prompt_sha256.clone_from(&prompt.sha256);
+        // Rounds of older programs did not count them.
+        exchange.new_prompt_tokens = exchange.new_prompt_tokens.and(new_tokens);
     }
     write_table(context, &exchanges)?;
     let mut requests = Vec::with_capacity(exchanges.len());
@@ -224,6 +248,9 @@ fn read_row(
         machine_cpus: machine.cpus,
         machine_memory_bytes: machine.memory_bytes,
         tokenizer_digest: None,
+        floor_pass_ns: None,
+        floor_token_ns: None,
+        floor_step_tokens: None,
     }
 }
 
@@ -244,5 +271,39 @@ fn load_tokenizer(context: &JobContext<'_>) -> Result<(PinnedTokenizer, Digest),
         // Another read, at the same time, was counted by it too.
         Ok(_) | Err(StoreError::Exists { .. }) => Ok((tokenizer, digest)),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::Facts;
+    use crate::stages::RunnerContext;
+    use crate::stages::kept_streams::tests::{context, round};
+
+    #[test]
+    fn a_read_keeps_the_floor_of_its_runner() {
+        let facts = Facts {
+            parameters: 71.46e9,
+            bytes_per_parameter: 2.0,
+            gpus: 4,
+            gpu_cache_bytes: 0.132e9,
+            gpu_bytes_per_s: 4.814e12,
+            gpu_operations_per_s: 1.0705e15,
+            operations_per_token: 138.7e9,
+            longest_draft: 3,
+        };
+        let data = tempfile::tempdir().expect("a directory");
+        let round = round(data.path());
+        let check = |source: Option<FloorSource>, expected: Option<Floor>| {
+            let runner = RunnerContext { floor: source, ..RunnerContext::controller() };
+            let mut row = ReadRow::default();
+            if let Some(floor) = floor(&context(&round, &runner)) {
+                keep_floor(&mut row, floor);
+            }
+            assert_eq!(Floor::of_row(&row), expected);
+        };
+        check(None, None);
+        check(Some(FloorSource::Stated(facts.clone())), Some(facts.floor()));
     }
 }

@@ -39,6 +39,7 @@ use crate::artifact::{ArtifactError, CorpusError, Projection, Table, TableContex
 use crate::judge::NO_ANSWER;
 use crate::measure::{DrawError, InvalidStreams};
 use crate::model::{Digest, Fault, Reason, Role, RoundId, Seed};
+use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, JobNews, Progress};
 use crate::report::text::error_chain;
@@ -67,12 +68,20 @@ pub struct RunnerContext {
     pub model_dir: PathBuf,
     /// Most bytes of server log kept.
     pub max_log_bytes: u64,
+    /// The least time of an answer there follows from this; none where the runner states no facts.
+    pub floor: Option<FloorSource>,
 }
 
 impl RunnerContext {
     /// The controller: the machine that runs the round, which boots no servers.
     pub fn controller() -> Self {
-        Self { name: "controller".to_owned(), engine: None, model_dir: PathBuf::new(), max_log_bytes: 0 }
+        Self {
+            name: "controller".to_owned(),
+            engine: None,
+            model_dir: PathBuf::new(),
+            max_log_bytes: 0,
+            floor: None,
+        }
     }
 }
 

@@ -106,6 +106,9 @@ fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Re
             machine_cpus: None,
             machine_memory_bytes: None,
             tokenizer_digest: None,
+            floor_pass_ns: None,
+            floor_token_ns: None,
+            floor_step_tokens: None,
         });
     }
     Ok(rows)

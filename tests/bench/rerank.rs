@@ -216,6 +216,9 @@ fn read(round_id: &str, position: u32, hotkey: Option<&String>) -> ReadRow {
         machine_cpus: None,
         machine_memory_bytes: None,
         tokenizer_digest: None,
+        floor_pass_ns: None,
+        floor_token_ns: None,
+        floor_step_tokens: None,
     }
 }
 
@@ -254,6 +257,7 @@ fn requests(read: &ReadRow, drawn: &mut ChaCha8Rng) -> Vec<RequestRow> {
             body_bytes: 80_000,
             text: format!("{:016x} and what else an answer of this length would say. ", drawn.next_u64())
                 .repeat(16),
+            new_prompt_tokens: None,
         }
     };
     (0..PROMPTS).map(&mut request).collect()
