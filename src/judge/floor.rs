@@ -211,6 +211,22 @@ impl Floors {
     }
 }
 
+#[cfg(test)]
+impl Floors {
+    /// As if these were below the floor, and those on a machine whose floor is wrong.
+    pub(super) fn of_cases(impossible: &[&str], wrong: &[&str]) -> Self {
+        let below = |what: &str| Below {
+            read_key: "0".to_owned(),
+            what: what.to_owned(),
+            took_ns: 1e3,
+            floor_ns: 1e6,
+            times: 1,
+        };
+        let of = |hotkeys: &[&str]| hotkeys.iter().map(|key| ((*key).to_owned(), below("it"))).collect();
+        Self { impossible: of(impossible), wrong: of(wrong) }
+    }
+}
+
 fn keep_worst(worst: &mut BTreeMap<String, Below>, key: &str, below: Below) {
     match worst.get(key) {
         Some(known) if known.share() <= below.share() => {}

@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::floor::Floors;
 use super::order::{Contender, Contest, finalists, order};
 use super::score::ScorePolicy;
 use super::speeds::Speeds;
@@ -30,6 +31,8 @@ pub struct Standings<'a> {
     pub reads: &'a [ReadRow],
     /// All verdicts of the round.
     pub verdicts: &'a [VerdictRow],
+    /// What the floors of the runners say of all reads.
+    pub floors: &'a Floors,
     /// Everybody's speed in the first look.
     pub measure: &'a Speeds<'a>,
     /// The second look, where the round has one.
@@ -237,7 +240,15 @@ impl<'a> Indexed<'a> {
     }
 
     fn judgement(&self, hotkey: &str) -> Judgement {
-        self.failed_read(hotkey).or_else(|| self.failed_check(hotkey)).unwrap_or_else(|| self.decided(hotkey))
+        self.failed_read(hotkey)
+            .or_else(|| self.failed_check(hotkey))
+            .or_else(|| self.held_by_floor(hotkey))
+            .unwrap_or_else(|| self.decided(hotkey))
+    }
+
+    fn held_by_floor(&self, hotkey: &str) -> Option<Judgement> {
+        let (code, fault, detail) = self.standings.floors.holds(hotkey)?;
+        Some(Judgement::new(Standing::Held, Some(fault), code, detail))
     }
 
     /// What a read that failed by the submission's own fault says, or that no read of it was measured; else none.
@@ -421,6 +432,7 @@ mod tests {
         reads: Vec<ReadRow>,
         verdicts: Vec<VerdictRow>,
         decisions: Vec<DecisionRow>,
+        floors: Floors,
         /// The second look, where there is one: who was measured again, and what was decided.
         confirm: Option<(Vec<String>, Vec<DecisionRow>)>,
     }
@@ -458,6 +470,7 @@ mod tests {
                 commitments: &self.commitments,
                 reads: &self.reads,
                 verdicts: &self.verdicts,
+                floors: &self.floors,
                 measure: &measure,
                 confirm: self.confirm.is_some().then_some(confirm),
             })
@@ -560,6 +573,30 @@ mod tests {
         for (before, after) in [(Failed, Measured), (Measured, Failed), (Failed, Failed)] {
             assert_eq!(silent_beside(before, after), (Standing::Held, Some(Fault::Unknown)));
         }
+    }
+
+    #[test]
+    fn who_is_below_the_floor_is_held_and_keeps_nobody_from_a_place() {
+        let mut round = Round::default()
+            .measured("table", 1, 3.0)
+            .measured("honest", 2, 0.5)
+            .measured("caught", 3, 3.0)
+            .measured("here", 4, 0.4);
+        round.verdicts.push(verdict("caught", Check::Flips, CheckOutcome::Fail));
+        round.floors = Floors::of_cases(&["table", "caught"], &["here"]);
+        let rows = round.leaderboard(Split::WinnerTakesAll);
+        assert_eq!(
+            summary(&rows),
+            [
+                ("honest", Standing::Scored, "faster"),
+                ("caught", Standing::Disqualified, "failed-flips"),
+                ("table", Standing::Held, "impossible-time"),
+                ("here", Standing::Held, "floor-wrong"),
+            ]
+        );
+        assert_eq!((rows[2].fault, rows[3].fault), (Some(Fault::Unknown), Some(Fault::Operator)));
+        assert!((rows[0].share - 1.0).abs() < 1e-12 && rows[1..].iter().all(|row| row.share == 0.0));
+        assert_eq!(round.finalists(&RankPolicy::default()), ["honest"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use cacheon::adapters::store::{RoundDirectory, StoreError, list_rounds};
 use cacheon::judge::{
-    Arrived, LookReads, LookRules, RankPolicy, ReadTimes, ScorePolicy, Speeds, Standings, TimedRead,
+    Arrived, Floors, LookReads, LookRules, RankPolicy, ReadTimes, ScorePolicy, Speeds, Standings, TimedRead,
     accounts, first_missing, leaderboard,
 };
 use cacheon::model::{
@@ -117,6 +117,7 @@ fn rank(data_dir: &Path) -> Result<(usize, usize), StoreError> {
             commitments: &commitments,
             reads: &reads,
             verdicts: &verdicts,
+            floors: Floors::NONE,
             measure: &measure,
             confirm: None,
         };
