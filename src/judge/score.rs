@@ -109,8 +109,11 @@ pub struct ReadTimes<'a> {
 /// ln of the times of one request: to first token, end to end, of mean delivery. Those that a comparison does not weigh are 0.
 pub(super) type Logs = [f64; 3];
 
+/// A prompt and the logarithms of its times.
+pub(super) type PromptLogs = (u32, Logs);
+
 /// The logarithms of a component's times by prompt, ascending.
-type LogTimes = Vec<(u32, Logs)>;
+type LogTimes = Vec<PromptLogs>;
 
 /// A measured read with the logarithms of its times, which every comparison with it starts from.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,12 +146,12 @@ impl<'a> ReadLogs<'a> {
     }
 
     /// ln of the times by prompt; only of prompts that it answered.
-    pub(super) fn answered(&self, component: Component) -> &[(u32, Logs)] {
+    pub(super) fn answered(&self, component: Component) -> &[PromptLogs] {
         &self.answered[component as usize]
     }
 
     /// ln of the times by prompt, that of a failed one the deadline's.
-    pub(super) fn charged(&self, component: Component) -> &[(u32, Logs)] {
+    pub(super) fn charged(&self, component: Component) -> &[PromptLogs] {
         &self.charged[component as usize]
     }
 
@@ -388,7 +391,7 @@ fn log_times((requests, component): (&[RequestTimes], Component), on_failure: Op
 }
 
 /// The values of the prompts that both have.
-fn merged(left: &[(u32, Logs)], right: &[(u32, Logs)]) -> impl Iterator<Item = (u32, Logs, Logs)> {
+fn merged(left: &[PromptLogs], right: &[PromptLogs]) -> impl Iterator<Item = (u32, Logs, Logs)> {
     let mut rest = right;
     left.iter().filter_map(move |(prompt, value)| {
         let before = rest.iter().take_while(|(other, _)| other < prompt).count();
@@ -418,7 +421,7 @@ fn log_ratio(policy: &ScorePolicy, component: Component, (reference, other): (Lo
 pub(super) fn difference(
     policy: &ScorePolicy,
     component: Component,
-    (reference, other): (&[(u32, Logs)], &[(u32, Logs)]),
+    (reference, other): (&[PromptLogs], &[PromptLogs]),
 ) -> Option<(TrimmedMean, usize)> {
     let ratios = merged(reference, other).map(|(_, time, other)| log_ratio(policy, component, (time, other)));
     let sample = Sample::new(ratios)?;
@@ -497,7 +500,7 @@ fn read_value(
     let before = beside(|other, own| other < own).max_by_key(|other| other.position);
     let after = beside(|other, own| other > own).min_by_key(|other| other.position);
     // Only a read that was asked the same can be compared; where the next baseline is missing, the one behind it was not.
-    let bracket: Vec<&[(u32, Logs)]> = [before, after]
+    let bracket: Vec<&[PromptLogs]> = [before, after]
         .into_iter()
         .flatten()
         .filter(|other| other.shares_prompts(read))

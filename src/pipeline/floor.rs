@@ -15,6 +15,11 @@ use crate::judge::Facts;
 pub enum FloorSource {
     /// The operator states them.
     Stated(Facts),
+    /// Each read measures the processor that it runs on, and looks into the weights of its model.
+    Measured {
+        /// The longest draft that the rules allow, tokens; 0 where they allow no speculation.
+        longest_draft: u32,
+    },
 }
 
 /// A kind of number: its units with their scales, and between what it must lie.
@@ -49,6 +54,13 @@ const DRAFT: Quantity = Quantity { units: &[], range: (0.0, 4096.0), example: "3
 /// Reads the floor of a runner.
 pub(super) fn floor(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<FloorSource> {
     let mut fields = decoder.fields(slot.node, "`floor`", slot.key.span)?;
+    let is_measured =
+        fields.take("facts").and_then(|slot| decoder.word(slot, &[("stated", false), ("measured", true)]));
+    if is_measured == Some(true) {
+        let longest_draft = whole(decoder, &mut fields, ("longest-draft", &DRAFT));
+        fields.finish(decoder);
+        return Some(FloorSource::Measured { longest_draft: longest_draft? });
+    }
     let operations = fields.require("operations-per-token", decoder);
     let read = [
         number(decoder, &mut fields, ("parameters", &PARAMETERS)),
@@ -248,6 +260,17 @@ floor:
         check("gpu-cache", "cpu-cache", "unknown key `cpu-cache`");
         check("138.7e9", "138.7e10", "at most one multiplication and one addition");
         check("floor:", "floor: {}\nlimits:", "`floor` is empty");
+    }
+
+    #[test]
+    fn facts_can_be_measured_and_then_not_stated() {
+        let text = "name: r\nengine: docker\nfloor: {facts: measured, longest-draft: 5}\n";
+        let expected = FloorSource::Measured { longest_draft: 5 };
+        assert_eq!(parsed(text).expect("a runner"), (Some(expected), String::new()));
+        let found = parsed(&text.replace("5}", "5, gpus: 4}")).expect_err("both");
+        assert!(found.contains("unknown key `gpus` in `floor`"), "{found}");
+        let found = parsed(&text.replace("measured", "guessed")).expect_err("a word");
+        assert!(found.contains("not one of stated, measured"), "{found}");
     }
 
     #[test]

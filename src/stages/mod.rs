@@ -290,6 +290,14 @@ pub enum StageError {
         /// What is wrong with the file.
         why: String,
     },
+    /// The weights of the model do not say what a pass of it reads.
+    #[error("the weights in `{path}` do not say what a pass of the model reads: {why}")]
+    Weights {
+        /// The model's folder.
+        path: PathBuf,
+        /// What is wrong with them.
+        why: String,
+    },
     /// A corpus cannot be read, or a row of it cannot be used.
     #[error("the corpus `{path}` cannot be used")]
     Corpus {
@@ -388,6 +396,7 @@ impl StageError {
             Self::Streams(_) => (Fault::Unknown, "streams"),
             Self::Machine { .. } => (Fault::Infra, "machine"),
             Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),
+            Self::Weights { .. } => (Fault::Operator, "weights"),
             Self::Corpus { .. } | Self::OtherCorpus { .. } | Self::Draw(_) => (Fault::Operator, "corpus"),
             Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),

@@ -145,6 +145,7 @@ const KEYS: &[(&str, &str, Fate)] = &[
     ("runner", "capacity", Effect(SCHEDULED, "every_round_ends_within_its_limits")),
     ("runner", "images", Effect("tests/e2e/demo.rs", "the_demo_round_ends_as_described_and_again_the_same")),
     ("runner", "floor", Effect("src/stages/benchmark.rs", "a_read_keeps_the_floor_of_its_runner")),
+    ("floor", "facts", Effect("src/stages/benchmark.rs", "the_reference_model_has_a_floor_on_this_machine")),
     ("floor", "parameters", Effect(FLOOR, "the_facts_are_read_with_their_units")),
     ("floor", "bytes-per-parameter", Effect(FLOOR, "the_facts_are_read_with_their_units")),
     ("floor", "gpus", Effect(FLOOR, "the_facts_are_read_with_their_units")),
