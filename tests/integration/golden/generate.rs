@@ -178,6 +178,34 @@ pub(super) fn cases() -> BTreeMap<&'static str, Case> {
             ),
         ),
         (
+            "cheats-floor",
+            with_floor(
+                4.0,
+                case(
+                    "A machine whose floor is known: one answers from a table and is held, one drafts as far as is allowed and wins, one is a little faster than the baseline.",
+                    of(3),
+                    &bracketed(&[
+                        candidate(0, 100.0, Honest),
+                        candidate(1, 3.9, Honest),
+                        candidate(2, 1.2, Honest),
+                    ]),
+                    0.002,
+                ),
+            ),
+        ),
+        (
+            "floor-wrong",
+            with_floor(
+                60.0,
+                case(
+                    "A machine whose floor is stated too high: the baseline itself is below it, and nobody is blamed or paid.",
+                    of(2),
+                    &bracketed(&[candidate(0, 1.5, Honest), candidate(1, 1.0, Honest)]),
+                    0.002,
+                ),
+            ),
+        ),
+        (
             "faults",
             case(
                 "Whose fault: a failed machine and an unexplained end hold their submissions, a server that died pays itself; a lost baseline read costs its neighbour nothing.",
@@ -235,6 +263,16 @@ fn case(about: &str, commitments: Vec<Value>, launches: &[Launch], jitter: f64) 
     let round = Setup { about: about.to_owned(), round_id, policies, commitments };
     let mut case = Case { round, reads, streams, scores: Vec::new() };
     case.scores = scores(&case);
+    case
+}
+
+/// The case on a machine on which a pass takes so many milliseconds and yields at most three tokens.
+fn with_floor(pass_ms: f64, mut case: Case) -> Case {
+    for read in &mut case.reads {
+        read.floor_pass_ns = Some(pass_ms * 1e6);
+        read.floor_token_ns = Some(20_000.0);
+        read.floor_step_tokens = Some(3);
+    }
     case
 }
 
