@@ -106,8 +106,14 @@ pub struct ReadTimes<'a> {
     pub requests: &'a [RequestTimes],
 }
 
-/// ln of the times of one request: to first token, end to end, of mean delivery. Those that a comparison does not weigh are 0.
-pub(super) type Logs = [f64; 3];
+/// The logarithms of one request's times.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Logs {
+    /// ln of the times to first token, end to end, and of mean delivery; those that a comparison does not weigh are 0.
+    times: [f64; 3],
+    /// Whether the request failed, so that all of them are the deadline's.
+    has_failed: bool,
+}
 
 /// A prompt and the logarithms of its times.
 pub(super) type PromptLogs = (u32, Logs);
@@ -378,13 +384,13 @@ fn log_times((requests, component): (&[RequestTimes], Component), on_failure: Op
             let ttft = ln(request.ttft_ns.map(|time| time as f64));
             let e2e = ln(request.e2e_ns.map(|time| time as f64));
             let mdt = ln(request.mdt_ns);
-            let logs = match component {
+            let times = match component {
                 Component::Ttft => [ttft?, 0.0, 0.0],
                 Component::E2e => [0.0, e2e?, 0.0],
                 Component::Mdt => [0.0, 0.0, mdt?],
                 Component::Score => [ttft?, e2e?, mdt?],
             };
-            Some((request.prompt_index, logs))
+            Some((request.prompt_index, Logs { times, has_failed: !is_ok }))
         })
         .collect();
     by_prompt.into_iter().collect()
@@ -401,7 +407,8 @@ fn merged(left: &[PromptLogs], right: &[PromptLogs]) -> impl Iterator<Item = (u3
     })
 }
 
-/// ln(reference / other) of a component on one prompt: the weighted mean over what it is made of, each bounded first.
+/// ln(reference / other) of a component on one prompt: the weighted mean over what it is made of, each bounded first. What a
+/// failed request costs is not bounded.
 fn log_ratio(policy: &ScorePolicy, component: Component, (reference, other): (Logs, Logs)) -> f64 {
     let ComponentWeights { ttft, e2e, mdt } = policy.weights;
     let weights = match component {
@@ -410,10 +417,10 @@ fn log_ratio(policy: &ScorePolicy, component: Component, (reference, other): (Lo
         Component::Mdt => [0.0, 0.0, 1.0],
         Component::Score => [ttft, e2e, mdt],
     };
-    let bound = policy.component_cap.max(1.0).ln();
-    let bounded =
-        reference.iter().zip(other).map(|(reference, other)| (reference - other).clamp(-bound, bound));
-    let sum: f64 = weights.iter().zip(bounded).map(|(weight, ratio)| weight * ratio).sum();
+    let has_failed = reference.has_failed || other.has_failed;
+    let bound = if has_failed { f64::INFINITY } else { policy.component_cap.max(1.0).ln() };
+    let ratios = reference.times.iter().zip(other.times).map(|(reference, other)| reference - other);
+    let sum: f64 = weights.iter().zip(ratios).map(|(weight, ratio)| weight * ratio.clamp(-bound, bound)).sum();
     sum / weights.iter().sum::<f64>()
 }
 
@@ -512,7 +519,8 @@ fn read_value(
         [one] => (one.to_vec(), 0.0),
         [before, after, ..] => {
             let mean = |(prompt, before, after): (u32, Logs, Logs)| {
-                (prompt, std::array::from_fn(|place| f64::midpoint(before[place], after[place])))
+                let mean = |place: usize| f64::midpoint(before.times[place], after.times[place]);
+                (prompt, Logs { times: std::array::from_fn(mean), has_failed: false })
             };
             let reference = merged(before, after).map(mean).collect();
             let drift = difference(policy, component, (before, after));
@@ -626,6 +634,14 @@ mod tests {
         check([0.0, 1000e6, 500e6], deadline(HONEST[0]));
         check([50e6, 1000e6, f64::INFINITY], deadline(HONEST[2]));
         check([50e6, 1000e6, f64::NAN], deadline(HONEST[2]));
+        // A request that failed costs all of its deadline.
+        let failed = [RequestTimes { status: RequestStatus::Timeout, ..times(0, HONEST) }];
+        let whole = [times(0, HONEST)];
+        let sides = [&whole, &failed]
+            .map(|requests| ReadLogs::of(&policy, &ReadTimes { sequence: "0", position: 0, requests }));
+        let sides = (sides[0].answered(Component::E2e), sides[1].charged(Component::E2e));
+        let cost = difference(&policy, Component::E2e, sides).expect("a prompt").0.mean;
+        assert!((cost + 120.0_f64.ln()).abs() < 1e-9, "{cost}");
         let strict = ScorePolicy { component_cap: 2.0, ..policy.clone() };
         assert!((score(&strict, HONEST, [1.0, 1.0, 1e-9]) - 2.0_f64.ln()).abs() < 1e-9);
     }

@@ -247,7 +247,7 @@ floor:
         check("4.814 TB/s", "4814 TB/s", "or more than 1e9 MB/s");
         check("2141TFLOP/s", "2141 TOPS", "GFLOP/s, TFLOP/s, PFLOP/s");
         check("2141TFLOP/s", "0 PFLOP/s", "L080");
-        check("132 MB", "-1 MB", "`gpu-cache` is -1e-3 MB");
+        check("132 MB", "-1 MB", "`gpu-cache` is -1e3 KB");
         check("71.460e9", "71.46 B", "`parameters` wants a number without a unit");
         check("71.460e9", "0", "`parameters` is 0e0");
         check("1.32", "16", "`bytes-per-parameter` is 1.6e1");
