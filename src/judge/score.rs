@@ -420,7 +420,8 @@ fn log_ratio(policy: &ScorePolicy, component: Component, (reference, other): (Lo
     let has_failed = reference.has_failed || other.has_failed;
     let bound = if has_failed { f64::INFINITY } else { policy.component_cap.max(1.0).ln() };
     let ratios = reference.times.iter().zip(other.times).map(|(reference, other)| reference - other);
-    let sum: f64 = weights.iter().zip(ratios).map(|(weight, ratio)| weight * ratio.clamp(-bound, bound)).sum();
+    let sum: f64 =
+        weights.iter().zip(ratios).map(|(weight, ratio)| weight * ratio.clamp(-bound, bound)).sum();
     sum / weights.iter().sum::<f64>()
 }
 
