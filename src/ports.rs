@@ -270,6 +270,24 @@ pub struct MachineFacts {
     pub memory_bytes: Option<i64>,
 }
 
+/// What a machine does at the most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MachineSpeed {
+    /// Bytes that all its cores together read per second from where a model of the asked size lies.
+    pub bytes_per_s: f64,
+    /// Operations of all its cores together per second; a multiplication and an addition are two.
+    pub operations_per_s: f64,
+}
+
+/// What a model costs at the least.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ModelSize {
+    /// Bytes that a pass reads, in the densest lossless form.
+    pub pass_bytes: f64,
+    /// Operations that each token of prompt and answer costs.
+    pub token_operations: f64,
+}
+
 /// How far a step has come, for people who watch.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Progress {

@@ -20,9 +20,9 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
-use bollard::models::{ImageInspect, 
-    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
-    MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig,
+    ImageInspect, Mount, MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,

@@ -23,6 +23,8 @@ pub struct RecordContext<'a> {
     pub read_key: &'a str,
     /// SHA-256 of the prompt's text, hexadecimal.
     pub prompt_sha256: &'a str,
+    /// Number of the prompt's tokens that no other prompt of the read begins with; none where nobody knows.
+    pub new_prompt_tokens: Option<u32>,
     /// The tokenizer that every token of the round is counted by.
     pub tokenizer: &'a PinnedTokenizer,
 }
@@ -152,6 +154,7 @@ pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation
         events: seen.events,
         body_bytes: nanoseconds(seen.body_bytes),
         text: text.to_owned(),
+        new_prompt_tokens: context.new_prompt_tokens,
     };
     Record { request, tokens }
 }
@@ -262,8 +265,13 @@ mod tests {
             ..Capture::default()
         };
         let tokenizer = tiny();
-        let context =
-            RecordContext { round_id: "r", read_key: "k", prompt_sha256: "", tokenizer: &tokenizer };
+        let context = RecordContext {
+            round_id: "r",
+            read_key: "k",
+            prompt_sha256: "",
+            new_prompt_tokens: None,
+            tokenizer: &tokenizer,
+        };
         record(&context, &capture, &observe(&capture, &ResponseBounds::default()))
     }
 

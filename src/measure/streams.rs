@@ -21,6 +21,8 @@ pub struct StreamContext<'a> {
     pub read_key: &'a str,
     /// SHA-256 of the prompt's text, hexadecimal.
     pub prompt_sha256: &'a str,
+    /// Number of the prompt's tokens that no other prompt of the read begins with; none where nobody knows.
+    pub new_prompt_tokens: Option<u32>,
 }
 
 /// Why rows are not the kept streams of a read.
@@ -65,6 +67,7 @@ pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<
         ended: capture.end,
         end_detail: cut(capture.end_detail),
         pieces: u32::try_from(capture.pieces.len()).unwrap_or(u32::MAX),
+        new_prompt_tokens: context.new_prompt_tokens,
     };
     let pieces = (0..).zip(capture.pieces).map(|(sequence, read)| StreamRow {
         round_id: context.round_id.to_owned(),
@@ -112,6 +115,7 @@ pub fn derive_records(
             round_id: &exchange.round_id,
             read_key: &exchange.read_key,
             prompt_sha256: &exchange.prompt_sha256,
+            new_prompt_tokens: exchange.new_prompt_tokens,
             tokenizer,
         };
         let capture = capture(exchange, own);
@@ -167,7 +171,8 @@ mod tests {
     use super::*;
     use crate::model::RequestStatus;
 
-    const CONTEXT: StreamContext<'_> = StreamContext { round_id: "r", read_key: "k", prompt_sha256: "00" };
+    const CONTEXT: StreamContext<'_> =
+        StreamContext { round_id: "r", read_key: "k", prompt_sha256: "00", new_prompt_tokens: None };
 
     fn answered(prompt_index: u32) -> Capture {
         let event = |at_ns: u64, rest: &str| Piece {

@@ -78,14 +78,19 @@ pub fn admit(round_id: &str, entries: &[Value]) -> Admission {
     candidates.sort_by_key(|(position, submission)| (submission.block, *position));
     let mut first_of: BTreeMap<(ImageReference, Digest), (Hotkey, i64)> = BTreeMap::new();
     candidates.retain(|(position, submission)| {
-        if let Some((first, first_block)) = first_of.get(&(submission.image.clone(), submission.digest.clone())) {
+        if let Some((first, first_block)) =
+            first_of.get(&(submission.image.clone(), submission.digest.clone()))
+        {
             ignore(
                 *position,
                 &IgnoreReason::DuplicateDigest { first: first.clone(), first_block: *first_block },
             );
             return false;
         }
-        first_of.insert((submission.image.clone(), submission.digest.clone()), (submission.hotkey.clone(), submission.block));
+        first_of.insert(
+            (submission.image.clone(), submission.digest.clone()),
+            (submission.hotkey.clone(), submission.block),
+        );
         true
     });
     Admission { commitments, submissions: candidates.into_iter().map(|(_, submission)| submission).collect() }

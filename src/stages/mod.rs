@@ -40,6 +40,7 @@ use crate::artifact::{ArtifactError, CorpusError, Projection, Table, TableContex
 use crate::judge::NO_ANSWER;
 use crate::measure::{DrawError, InvalidStreams};
 use crate::model::{Digest, Fault, Reason, Role, RoundId, Seed};
+use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, JobNews, Progress};
 use crate::report::text::error_chain;
@@ -68,12 +69,20 @@ pub struct RunnerContext {
     pub model_dir: PathBuf,
     /// Most bytes of server log kept.
     pub max_log_bytes: u64,
+    /// The least time of an answer there follows from this; none where the runner states no facts.
+    pub floor: Option<FloorSource>,
 }
 
 impl RunnerContext {
     /// The controller: the machine that runs the round, which boots no servers.
     pub fn controller() -> Self {
-        Self { name: "controller".to_owned(), engine: None, model_dir: PathBuf::new(), max_log_bytes: 0 }
+        Self {
+            name: "controller".to_owned(),
+            engine: None,
+            model_dir: PathBuf::new(),
+            max_log_bytes: 0,
+            floor: None,
+        }
     }
 }
 
@@ -284,6 +293,14 @@ pub enum StageError {
         /// What is wrong with the file.
         why: String,
     },
+    /// The weights of the model do not say what a pass of it reads.
+    #[error("the weights in `{path}` do not say what a pass of the model reads: {why}")]
+    Weights {
+        /// The model's folder.
+        path: PathBuf,
+        /// What is wrong with them.
+        why: String,
+    },
     /// A corpus cannot be read, or a row of it cannot be used.
     #[error("the corpus `{path}` cannot be used")]
     Corpus {
@@ -392,6 +409,7 @@ impl StageError {
             Self::Streams(_) => (Fault::Unknown, "streams"),
             Self::Machine { .. } => (Fault::Infra, "machine"),
             Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),
+            Self::Weights { .. } => (Fault::Operator, "weights"),
             Self::Corpus { .. } | Self::OtherCorpus { .. } | Self::Draw(_) => (Fault::Operator, "corpus"),
             Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),

@@ -222,7 +222,7 @@ impl Bench {
 async fn check_pull(image: &str, script: Script, expected: &str) {
     let bench = bench(script);
     let found = match bench.engine.pull(&image.parse().unwrap(), &digest(1)).await {
-        Ok(()) => format!("{} pulls", bench.daemon.calls.borrow().len()),
+        Ok(_) => format!("{} pulls", bench.daemon.calls.borrow().len()),
         Err(error) => error.reason().code,
     };
     assert_eq!(found, expected, "{image}: {:?}", bench.daemon.script);
@@ -241,6 +241,25 @@ async fn a_pull_ends_with_the_image_or_with_whose_fault_it_is() {
     check(&|script| script.listed = "nonsense".to_owned(), "container-engine").await;
     check(&|script| script.is_present = (false, false), "container-engine").await;
     check(&|script| script.pull = (200, "no JSON\n".to_owned()), "container-engine").await;
+}
+
+#[test]
+fn content_is_what_would_run() {
+    let image = |layer: &str, config: Value| {
+        let found = json!({
+            "RootFS": {"Type": "layers", "Layers": [digest(7), layer]},
+            "Config": config,
+            "Author": "somebody",
+        });
+        content(&serde_json::from_value(found).unwrap(), &digest(1))
+    };
+    let own = image("sha256:1", json!({"Cmd": ["serve"], "Env": ["A=1"], "Labels": {"a": "b"}}));
+    assert_eq!(own, image("sha256:1", json!({"Cmd": ["serve"], "Env": ["A=1"]})));
+    assert_ne!(own, image("sha256:2", json!({"Cmd": ["serve"], "Env": ["A=1"]})));
+    assert_ne!(own, image("sha256:1", json!({"Cmd": ["serve"], "Env": ["A=2"]})));
+    assert_ne!(own, image("sha256:1", json!({"Entrypoint": ["serve"], "Env": ["A=1"]})));
+    // An engine that does not say is believed the digest, which it has checked.
+    assert_eq!(content(&ImageInspect::default(), &digest(1)), digest(1));
 }
 
 #[tokio::test]
