@@ -9,5 +9,4 @@ mod interrupt;
 mod resume;
 mod round;
 mod schedule;
-mod strangers;
 mod workload;

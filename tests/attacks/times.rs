@@ -1,0 +1,39 @@
+//! Who looks faster than he is: by answers that were given before, by a first sign of life, by ends that the model would not
+//! have chosen.
+
+use super::arena::Arena;
+
+#[test]
+fn who_only_looks_faster_gains_nothing() {
+    let mut arena = Arena::new();
+    // An accomplice and its heir share their memory; the honest server has none.
+    arena.proxy("accomplice", "remember");
+    arena.proxy("heir", "remember");
+    arena.proxy("control", "none");
+    arena.serve("first-character", "--prefill token --cheat first-character");
+    arena.serve("draft-first-token", "--prefill token --cheat draft-first-token");
+    arena.serve("late-logprobs", "--prefill block --cheat late-logprobs");
+    arena.serve("empty-logprobs", "--prefill block --cheat empty-logprobs-first");
+    arena.serve("cached", "--prefill token --cheat cached-answers");
+    arena.serve("cut-short", "--prefill block --cheat cut-short");
+    let output = arena.run(16, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    arena.is_judged_by_speed("control");
+    for name in
+        ["first-character", "draft-first-token", "late-logprobs", "empty-logprobs", "cached", "cut-short"]
+    {
+        arena.gains_nothing(name);
+    }
+    // Whoever passes on is as fast as what stands behind him, and no faster: nobody is asked what another one was asked.
+    arena.is_judged_by_speed("accomplice");
+    arena.is_judged_by_speed("heir");
+    let kept = std::fs::read_dir(arena.round.dir.path().join("memory")).expect("memory").count();
+    let asked = arena.round.rows(
+        "SELECT count(*) AS n FROM requests r JOIN reads d ON r.read_key = d.read_key WHERE d.image IN ('embedded/accomplice', 'embedded/heir')",
+    );
+    let asked = asked[0]["n"].as_u64().expect("a count");
+    assert!(
+        asked >= 32 && kept as u64 >= asked,
+        "{kept} answers kept of {asked} prompts: some were asked twice"
+    );
+}
