@@ -65,7 +65,7 @@ fn committed(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'
     if ours.of == 0 || theirs.of == 0 || theirs.hits as f64 > 0.01 * theirs.of as f64 {
         return Finding::void(CHECK, "the baseline's answers carry no log probabilities to compare with");
     }
-    if is_too_many(ours, Count { hits: 0, of: 0 }, policy.mismatch_share) {
+    if is_too_many(ours, Count { hits: 0, of: 0 }, (policy.mismatch_share, policy.level)) {
         return Finding {
             check: CHECK,
             outcome: CheckOutcome::Fail,
@@ -157,7 +157,7 @@ fn text_bytes(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<
         row.flags.contains(&RequestFlag::BytesMismatch) || row.flags.contains(&RequestFlag::OtherChannel)
     };
     let (ours, theirs) = (flagged(candidate, is_hit), flagged(control, is_hit));
-    let is_fail = is_too_many(ours, theirs, policy.mismatch_share);
+    let is_fail = is_too_many(ours, theirs, (policy.mismatch_share, policy.level));
     Finding {
         check: Check::TextBytes,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
@@ -166,8 +166,9 @@ fn text_bytes(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<
         threshold: Some(policy.mismatch_share),
         samples: ours.of,
         reason: format!(
-            "in {} of {} answers the bytes of the claimed tokens are not the text, or text came on another channel",
-            ours.hits, ours.of
+            "in {} of {} answers the bytes of the claimed tokens are not the text, or text came on another channel \
+             (baseline {} of {})",
+            ours.hits, ours.of, theirs.hits, theirs.of
         ),
         worst: requests(candidate, is_hit),
     }
@@ -184,7 +185,7 @@ fn disagrees(row: &RequestRow) -> bool {
 
 fn counts(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
     let (ours, theirs) = (flagged(candidate, disagrees), flagged(control, disagrees));
-    let is_fail = is_too_many(ours, theirs, policy.mismatch_share);
+    let is_fail = is_too_many(ours, theirs, (policy.mismatch_share, policy.level));
     let prompts: BTreeSet<u32> =
         candidate.ok().filter(|row| disagrees(row)).map(|row| row.prompt_index).collect();
     let example = candidate.ok().find(|row| prompts.first() == Some(&row.prompt_index)).map(|row| {
@@ -204,9 +205,11 @@ fn counts(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
         threshold: Some(policy.mismatch_share),
         samples: ours.of,
         reason: format!(
-            "token counts disagree in {} of {} answers{}",
+            "token counts disagree in {} of {} answers (baseline {} of {}){}",
             ours.hits,
             ours.of,
+            theirs.hits,
+            theirs.of,
             example.unwrap_or_default()
         ),
         worst: requests(candidate, disagrees),

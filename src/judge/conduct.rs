@@ -108,7 +108,7 @@ fn finish(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
         of: answers.ok().count(),
     };
     let (ours, theirs) = (count(candidate), count(control));
-    let is_fail = is_too_many(ours, theirs, policy.mismatch_share);
+    let is_fail = is_too_many(ours, theirs, (policy.mismatch_share, policy.level));
     let cut = candidate.ok().filter(|row| !is_whole(row));
     Finding {
         check: Check::Finish,
@@ -118,8 +118,8 @@ fn finish(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
         threshold: Some(policy.mismatch_share),
         samples: ours.of,
         reason: format!(
-            "{} of {} answers end neither by themselves (`stop`) nor at the token limit (`length`)",
-            ours.hits, ours.of
+            "{} of {} answers end neither by themselves (`stop`) nor at the token limit (`length`) (baseline {} of {})",
+            ours.hits, ours.of, theirs.hits, theirs.of
         ),
         worst: worst(cut.map(|row| Evidence::of_request(row.prompt_index, f64::from(row.tokens))).collect()),
     }
