@@ -34,10 +34,16 @@ pub(super) fn findings(
     ]
 }
 
+/// What the checks find of a control beside which nothing is known.
+pub(super) fn alone(policy: &VerifyPolicy, answers: &Answers<'_>) -> Vec<Finding> {
+    let nothing = Answers::default();
+    vec![text_bytes(policy, &nothing, answers), counts(policy, &nothing, answers)]
+}
+
 /// Answers in which a text token has no claimed log probability, or one that is no number.
 fn unclaimed(answers: &Answers<'_>) -> Count {
     let mut by_answer: BTreeMap<(&str, u32), bool> = BTreeMap::new();
-    for row in answers.tokens.iter().filter(|row| !row.is_end) {
+    for row in answers.tokens().filter(|row| !row.is_end) {
         *by_answer.entry((&row.read_key, row.prompt_index)).or_default() |=
             row.server_logprob.is_none_or(f64::is_nan);
     }
@@ -47,8 +53,7 @@ fn unclaimed(answers: &Answers<'_>) -> Count {
 /// The residuals (claimed minus scored log probability) of all scored tokens, without the worst `trim` share.
 fn residuals<'a>(answers: &Answers<'a>, trim: f64) -> Vec<(&'a TokenRow, f64)> {
     let mut all: Vec<(&TokenRow, f64)> = answers
-        .tokens
-        .iter()
+        .tokens()
         .filter_map(|row| {
             let difference = row.server_logprob? - row.scorer_logprob?;
             (!difference.is_nan()).then(|| (row, difference.clamp(-LARGEST, LARGEST).abs()))
@@ -82,9 +87,8 @@ fn committed(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'
     }
     let (expected, found) =
         (residuals(control, policy.residual_trim), residuals(candidate, policy.residual_trim));
-    let scored =
-        |answers: &Answers<'_>| answers.tokens.iter().filter(|row| row.scorer_logprob.is_some()).count();
-    if expected.is_empty() || found.is_empty() || scored(candidate) * 100 < candidate.tokens.len() * 99 {
+    let scored = |answers: &Answers<'_>| answers.tokens().filter(|row| row.scorer_logprob.is_some()).count();
+    if expected.is_empty() || found.is_empty() || scored(candidate) * 100 < candidate.tokens().count() * 99 {
         return Finding::void(
             CHECK,
             "the scorer has no log probabilities for these answers or the baseline's",

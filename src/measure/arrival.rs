@@ -180,8 +180,13 @@ mod tests {
 
     fn measured(capture: &Capture) -> Record {
         let tokenizer = tiny();
-        let context =
-            RecordContext { round_id: "r", read_key: "k", prompt_sha256: "", tokenizer: &tokenizer };
+        let context = RecordContext {
+            round_id: "r",
+            read_key: "k",
+            prompt_sha256: "",
+            tokenizer: &tokenizer,
+            max_tokens: None,
+        };
         record(&context, capture, &observe(capture, &ResponseBounds::default()))
     }
 

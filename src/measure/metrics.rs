@@ -25,6 +25,8 @@ pub struct RecordContext<'a> {
     pub prompt_sha256: &'a str,
     /// The tokenizer that every token of the round is counted by.
     pub tokenizer: &'a PinnedTokenizer,
+    /// The `max_tokens` that the request asked for, where that is known.
+    pub max_tokens: Option<u32>,
 }
 
 /// The rows of one request.
@@ -152,6 +154,7 @@ pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation
         events: seen.events,
         body_bytes: nanoseconds(seen.body_bytes),
         text: text.to_owned(),
+        max_tokens: context.max_tokens,
     };
     Record { request, tokens }
 }
@@ -262,8 +265,13 @@ mod tests {
             ..Capture::default()
         };
         let tokenizer = tiny();
-        let context =
-            RecordContext { round_id: "r", read_key: "k", prompt_sha256: "", tokenizer: &tokenizer };
+        let context = RecordContext {
+            round_id: "r",
+            read_key: "k",
+            prompt_sha256: "",
+            tokenizer: &tokenizer,
+            max_tokens: None,
+        };
         record(&context, &capture, &observe(&capture, &ResponseBounds::default()))
     }
 

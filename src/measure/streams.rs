@@ -21,6 +21,8 @@ pub struct StreamContext<'a> {
     pub read_key: &'a str,
     /// SHA-256 of the prompt's text, hexadecimal.
     pub prompt_sha256: &'a str,
+    /// The `max_tokens` that the request asked for.
+    pub max_tokens: u32,
 }
 
 /// Why rows are not the kept streams of a read.
@@ -65,6 +67,7 @@ pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<
         ended: capture.end,
         end_detail: cut(capture.end_detail),
         pieces: u32::try_from(capture.pieces.len()).unwrap_or(u32::MAX),
+        max_tokens: Some(context.max_tokens),
     };
     let pieces = (0..).zip(capture.pieces).map(|(sequence, read)| StreamRow {
         round_id: context.round_id.to_owned(),
@@ -113,6 +116,7 @@ pub fn derive_records(
             read_key: &exchange.read_key,
             prompt_sha256: &exchange.prompt_sha256,
             tokenizer,
+            max_tokens: exchange.max_tokens,
         };
         let capture = capture(exchange, own);
         records.push(record(&context, &capture, &observe(&capture, &ResponseBounds::default())));
@@ -167,7 +171,8 @@ mod tests {
     use super::*;
     use crate::model::RequestStatus;
 
-    const CONTEXT: StreamContext<'_> = StreamContext { round_id: "r", read_key: "k", prompt_sha256: "00" };
+    const CONTEXT: StreamContext<'_> =
+        StreamContext { round_id: "r", read_key: "k", prompt_sha256: "00", max_tokens: 64 };
 
     fn answered(prompt_index: u32) -> Capture {
         let event = |at_ns: u64, rest: &str| Piece {
@@ -242,6 +247,10 @@ mod tests {
             (records[2].request.read_key.as_str(), records[2].request.prompt_sha256.as_str()),
             ("k", "00")
         );
+        assert!(records.iter().all(|record| record.request.max_tokens == Some(64)));
+        let before = [ExchangeRow { max_tokens: None, ..exchanges[0].clone() }];
+        let records = derive_records(&tiny(), &before, &pieces[..4]).expect("whole");
+        assert_eq!(records[0].request.max_tokens, None, "of an exchange from before it was kept");
     }
 
     #[test]

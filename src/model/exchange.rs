@@ -60,6 +60,8 @@ row! {
         pub end_detail: String,
         /// Number of pieces the body came in: so many rows of `streams` are this request's.
         pub pieces: u32,
+        /// The `max_tokens` that the request asked for; none in files before 1.1.
+        pub max_tokens: Option<u32>,
     }
 }
 

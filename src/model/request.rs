@@ -131,6 +131,8 @@ row! {
         pub body_bytes: i64,
         /// Visible text of choice 0, which is the answer.
         pub text: String,
+        /// The `max_tokens` that the request asked for; none in files before 1.1.
+        pub max_tokens: Option<u32>,
     }
 }
 

@@ -254,6 +254,7 @@ fn requests(read: &ReadRow, drawn: &mut ChaCha8Rng) -> Vec<RequestRow> {
             body_bytes: 80_000,
             text: format!("{:016x} and what else an answer of this length would say. ", drawn.next_u64())
                 .repeat(16),
+            max_tokens: None,
         }
     };
     (0..PROMPTS).map(&mut request).collect()

@@ -158,7 +158,13 @@ fn measured(streamed: &Streamed) -> Record {
         pieces: pieces.collect(),
         ..Capture::default()
     };
-    let context = RecordContext { round_id: "r", read_key: "k", prompt_sha256: "", tokenizer: &tokenizer };
+    let context = RecordContext {
+        round_id: "r",
+        read_key: "k",
+        prompt_sha256: "",
+        tokenizer: &tokenizer,
+        max_tokens: None,
+    };
     record(&context, &capture, &observe(&capture, &ResponseBounds::default()))
 }
 
