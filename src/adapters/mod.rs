@@ -8,6 +8,7 @@ pub mod docker;
 pub mod doctor;
 pub mod guard;
 pub mod job_process;
+pub mod keeper;
 pub mod log;
 pub mod machine;
 mod manifest;
@@ -19,3 +20,4 @@ pub mod shell;
 pub mod store;
 #[cfg(feature = "chain")]
 pub mod subtensor;
+pub mod tree;

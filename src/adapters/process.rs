@@ -8,8 +8,8 @@
 //! `CACHEON_PORT`, `CACHEON_MODEL_DIR` and `CACHEON_MODEL_NAME`, and by `{port}`, `{model-dir}` and `{model-name}`
 //! wherever the manifest has them (`manifest`).
 //!
-//! A server is started in a process group of its own through `cacheon launch`, which asks the kernel to kill
-//! it when we die and then becomes the program. So no way of our ending leaves a server behind.
+//! A server runs below a keeper (`keeper`), which ends with the server all that it started. The keeper ends when we die, so
+//! no way of our ending leaves anything behind.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
@@ -32,6 +32,8 @@ use crate::ports::{ContainerEngine, EngineError, Exit, Launch, Server};
 
 /// A manifest larger than this is no manifest.
 const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
+/// How long killed processes may take to be gone; the memory of a large model takes a while.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// Starts servers as processes from manifest files.
 #[derive(Debug, Clone)]
@@ -74,7 +76,8 @@ impl ProcessEngine {
     }
 
     fn command(&self, manifest: &Manifest, launch: &Launch, port: u16) -> Command {
-        let mut command = launch_command(&self.program);
+        let mut command = Command::new(&self.program);
+        command.args(["keep", "--parent"]).arg(std::process::id().to_string()).arg("--");
         let values = Values { port, model_name: &launch.model_name, model_dir: &launch.model_dir };
         let mut words = manifest.command.iter().map(|word| word.fill(&values));
         match words.next() {
@@ -92,7 +95,8 @@ impl ProcessEngine {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        command.kill_on_drop(true).process_group(0);
+        // The keeper is told to end, never killed: it has others to end first.
+        command.process_group(0);
         command
     }
 }
@@ -136,7 +140,7 @@ impl ContainerEngine for ProcessEngine {
                 .command(&manifest, launch, port)
                 .spawn()
                 .map_err(machine("start a process by", &self.program))?;
-            let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+            let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
             let boot_id = format!("{}-{port}", child.id().unwrap_or_default());
             let log = LogFile::new(log, launch.max_log_bytes);
             let tail = log.tail();
@@ -145,7 +149,7 @@ impl ContainerEngine for ProcessEngine {
             log_task.spawn(keep_log(streams, log));
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let health_path = manifest.health_path;
-            Ok(Box::new(ProcessServer { child, group, boot_id, address, health_path, tail, log_task })
+            Ok(Box::new(ProcessServer { child, pid, boot_id, address, health_path, tail, log_task })
                 as Box<dyn Server>)
         }
         .boxed()
@@ -184,9 +188,9 @@ async fn keep_log(
 }
 
 struct ProcessServer {
+    /// The keeper; it ends as the server does.
     child: Child,
-    /// The process group: the server and all it started, as long as they did not leave it.
-    group: Option<Pid>,
+    pid: Option<Pid>,
     boot_id: String,
     address: SocketAddr,
     health_path: String,
@@ -196,17 +200,18 @@ struct ProcessServer {
 }
 
 impl ProcessServer {
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.group {
-            // The group may be gone already: that is what was wanted.
-            let _ = kill_process_group(group, signal);
+    fn signal(&mut self, signal: Signal) {
+        // Once it was waited for, its number may be somebody else's.
+        if let Some(pid) = self.pid.filter(|_| matches!(self.child.try_wait(), Ok(None))) {
+            // One that is gone already is what was wanted.
+            let _ = kill_process(pid, signal);
         }
     }
 }
 
 impl Drop for ProcessServer {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        self.signal(Signal::HUP);
     }
 }
 
@@ -240,12 +245,13 @@ impl Server for ProcessServer {
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
         async move {
-            if self.child.try_wait().ok().flatten().is_none() {
-                self.signal(Signal::TERM);
-                let _ = tokio::time::timeout(grace, self.child.wait()).await;
+            self.signal(Signal::TERM);
+            if tokio::time::timeout(grace, self.child.wait()).await.is_err() {
+                self.signal(Signal::HUP);
+                if tokio::time::timeout(END_WITHIN, self.child.wait()).await.is_err() {
+                    tracing::warn!(boot_id = self.boot_id, "a server's processes do not end");
+                }
             }
-            self.signal(Signal::KILL);
-            let _ = self.child.wait().await;
             let _ = tokio::time::timeout(Duration::from_secs(1), self.log_task.join_next()).await;
         }
         .boxed()
@@ -256,8 +262,13 @@ impl Server for ProcessServer {
 /// `program` is this executable.
 pub(super) fn launch_command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.arg("launch").arg("--parent").arg(std::process::id().to_string()).arg("--");
+    command.args(launch_arguments(std::process::id())).arg("--");
     command
+}
+
+/// The arguments of `cacheon launch` for a program that is to end with the process `parent`.
+pub(super) fn launch_arguments(parent: u32) -> [String; 3] {
+    ["launch".to_owned(), "--parent".to_owned(), parent.to_string()]
 }
 
 /// Becomes the program of an image, to be killed by the kernel when the process `parent` ends.
@@ -269,14 +280,32 @@ pub fn become_program(parent: u32, argv: &[OsString]) -> std::io::Error {
     let Some((program, arguments)) = argv.split_first() else {
         return std::io::Error::new(std::io::ErrorKind::InvalidInput, "no program given");
     };
-    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-        return error.into();
-    }
-    // The parent may have ended before the kernel was told to watch it.
-    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent.cast_signed()) {
-        return std::io::Error::other("the parent has ended");
+    if let Err(error) = end_with_parent(parent, Signal::KILL) {
+        return error;
     }
     std::process::Command::new(program).args(arguments).exec()
+}
+
+/// Has the kernel send a signal to this process when the process `parent` ends.
+///
+/// # Errors
+/// Where it cannot, or the parent has ended already.
+pub(super) fn end_with_parent(parent: u32, signal: Signal) -> std::io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(signal))?;
+    // The parent may have ended before the kernel was told to watch it.
+    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent.cast_signed()) {
+        return Err(std::io::Error::other("the parent has ended"));
+    }
+    Ok(())
+}
+
+/// Begins a session of this process's own.
+///
+/// # Errors
+/// Where this process leads a process group already.
+pub fn begin_session() -> std::io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
 }
 
 #[cfg(test)]

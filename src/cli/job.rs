@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -9,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{Session, engines, read_file, signals, this_program};
 use crate::adapters::shell::Shell;
+use crate::adapters::tree;
 use crate::error::{Error, ExitCode};
 use crate::job::InProcess;
 use crate::pipeline::runner::RunnerSpec;
@@ -18,6 +20,8 @@ use crate::stages::RunnerContext;
 
 /// An order is read up to here, one byte beyond what it may have, so that a longer one is seen to be longer.
 const MAX_ORDER_BYTES: u64 = JobOrder::MAX_BYTES as u64 + 1;
+/// How long what the job left may take to end.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -49,6 +53,8 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     };
     let order = JobOrder::from_json(&order).map_err(|error| Error::Invalid(format!("error: {error}")))?;
     let program = this_program()?;
+    // What the job starts comes to us when its parents end, so that none of it is there when the job has ended.
+    keep_orphans()?;
     let runner = match &order.runner {
         None => RunnerContext::controller(),
         Some(source) => {
@@ -62,11 +68,27 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     let end = InProcess::new(runner, Shell::guarded_by(program)).run(order, news, control.stop.clone()).await;
     // The channel is closed: the thread ends by itself.
     let is_told = telling.await.unwrap_or(false);
+    end_orphans().await;
     if is_told {
         write_message(&JobMessage::Ended(end))?;
     }
     let is_interrupted = control.signal.get().is_some() || !is_told;
     Ok(if is_interrupted { ExitCode::Interrupted } else { ExitCode::Done })
+}
+
+fn keep_orphans() -> Result<(), Error> {
+    tree::keep_orphans()
+        .map_err(|source| Error::Machine { attempted: "become the parent of what the job leaves", source })
+}
+
+/// Ends whatever the job has left.
+async fn end_orphans() {
+    let ending = tokio::task::spawn_blocking(tree::end_all_below);
+    match tokio::time::timeout(END_WITHIN, ending).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!("what the job left may still be there: {error}"),
+        Ok(Err(_)) | Err(_) => tracing::warn!("what the job left does not end"),
+    }
 }
 
 /// The next line of standard input, whole or as much of it as an order may have.

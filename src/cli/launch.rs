@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use crate::adapters::process::become_program;
+use crate::adapters::process::{become_program, begin_session};
 use crate::error::Error;
 
 #[derive(Debug, Args)]
@@ -12,6 +12,9 @@ pub(super) struct Arguments {
     /// Process whose end ends the program.
     #[arg(long)]
     parent: u32,
+    /// Begin a session: nothing that the program starts can join another one's process group.
+    #[arg(long)]
+    session: bool,
     /// The program and its arguments.
     #[arg(required = true, last = true)]
     argv: Vec<OsString>,
@@ -19,6 +22,7 @@ pub(super) struct Arguments {
 
 /// Returns only if the program could not be started.
 pub(super) fn run(arguments: &Arguments) -> Error {
-    let source = become_program(arguments.parent, &arguments.argv);
+    let begun = if arguments.session { begin_session() } else { Ok(()) };
+    let source = begun.err().unwrap_or_else(|| become_program(arguments.parent, &arguments.argv));
     Error::Machine { attempted: "start the image's program", source }
 }

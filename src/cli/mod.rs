@@ -15,6 +15,7 @@ mod gc;
 mod guard;
 mod import;
 mod job;
+mod keep;
 mod launch;
 mod lint;
 mod plan;
@@ -112,6 +113,9 @@ enum Command {
     /// Becomes a program that ends when its parent does; used by the process engine.
     #[command(hide = true)]
     Launch(launch::Arguments),
+    /// Runs a program, and ends with it all that it started; used by the process engine.
+    #[command(hide = true)]
+    Keep(keep::Arguments),
     /// Waits for the end of its standard input and then ends the scripts of a process; used by `run:` steps.
     #[command(hide = true)]
     Guard(guard::Arguments),
@@ -191,6 +195,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
             Ok(ExitCode::Done)
         }
         Command::Launch(arguments) => Err(launch::run(&arguments)),
+        Command::Keep(arguments) => keep::run(&arguments).await,
         Command::Guard(arguments) => guard::run(&arguments),
     }
 }

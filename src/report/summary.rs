@@ -237,7 +237,7 @@ fn baseline(page: &mut Page, input: &SummaryInput<'_>) {
     if !passed.is_empty() {
         let count = passed.len();
         page.paragraph(format_args!(
-            "{count} checks of its reads beside each other, and of all by the scorer alone, passed."
+            "Of its checks, each read beside the others and all by the scorer alone, {count} passed."
         ));
     }
     checks(page, others.into_iter());

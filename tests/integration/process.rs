@@ -157,3 +157,71 @@ async fn dropping_a_server_ends_it() {
     drop(server);
     wait_until_gone(pid).await;
 }
+
+/// A script that leaves a process which has gone into a session of its own, with no parent and no environment, and
+/// writes its pid; then it does what `end` says.
+fn leaves_one_behind(file: &Path, end: &str) -> String {
+    let left = format!("trap \"\" TERM HUP; echo $$ > {}; while :; do sleep 600; done", file.display());
+    format!(
+        "(setsid env -i PATH=$PATH bash -c '{left}' & ) ; until [ -s {} ]; do :; done; {end}",
+        file.display()
+    )
+}
+
+#[tokio::test]
+async fn what_has_left_its_session_ends_with_the_server() {
+    let workspace = Workspace::new();
+    let file = workspace.dir.path().join("left");
+    for (end, want) in [
+        ("exit 3", Exit { code: Some(3), signal: None }),
+        ("kill -SEGV $$", Exit { code: None, signal: Some(11) }),
+        ("kill -TERM $$", Exit { code: None, signal: Some(15) }),
+    ] {
+        std::fs::remove_file(&file).or_else(absent).expect("removed");
+        let mut server = workspace.start(&leaves_one_behind(&file, end), 1000).await;
+        assert_eq!(server.exited().await, want, "{end}");
+        assert!(!is_alive(pid_in(&file).await), "the end is seen when all is gone: {end}");
+    }
+    std::fs::remove_file(&file).expect("removed");
+    let server = workspace.start(&leaves_one_behind(&file, "wait; sleep 600"), 1000).await;
+    let left = pid_in(&file).await;
+    assert!(is_alive(left));
+    server.stop(Duration::from_secs(5)).await;
+    assert!(!is_alive(left), "it is gone when the server is stopped");
+}
+
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_the_one_who_started_it_is_killed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let file = dir.path().join("left");
+    // A shell in our place: it starts a keeper, and is killed.
+    let mut shell = tokio::process::Command::new("bash")
+        .args(["-c", "\"$0\" keep --parent $$ -- bash -c \"$1\" & wait"])
+        .arg(env!("CARGO_BIN_EXE_cacheon"))
+        .arg(leaves_one_behind(&file, "sleep 600"))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let left = pid_in(&file).await;
+    assert!(is_alive(left));
+    shell.kill().await.expect("killed");
+    wait_until_gone(left).await;
+    // All of the tree had this pipe: it closes with the last one.
+    let mut stdout = shell.stdout.take().expect("piped");
+    let closing = tokio::io::AsyncReadExt::read_to_end(&mut stdout, &mut Vec::new()).await;
+    assert!(closing.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_that_kills_its_keeper_ends_too() {
+    let workspace = Workspace::new();
+    let file = workspace.dir.path().join("pid");
+    let script = format!("echo $$ > {}; kill -9 $PPID; sleep 600", file.display());
+    let mut server = workspace.start(&script, 1000).await;
+    assert_eq!(server.exited().await, Exit { code: None, signal: Some(9) });
+    wait_until_gone(pid_in(&file).await).await;
+}

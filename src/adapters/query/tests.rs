@@ -284,7 +284,7 @@ fn tables_are_listed_with_their_rows() {
     assert_eq!(result.rows.len(), table_names().len());
     let of = |table: &str| result.rows.iter().find(|row| row[0] == table).expect("a table")[1..4].to_vec();
     assert_eq!(of("weights"), [json!("1.0"), json!(2), json!(4)]);
-    assert_eq!(of("requests"), [json!("1.0"), json!(2), json!(8)]);
+    assert_eq!(of("requests"), [json!("1.1"), json!(2), json!(8)]);
     assert_eq!(of("leaderboard"), [json!("1.0"), json!(0), json!(0)]);
 }
 
