@@ -21,7 +21,9 @@ pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
                     found.extend(other_limit((verify, benchmark), &known));
                     let asked = Asked::of(pipeline, (measure, benchmark), &known);
                     found.extend(
-                        asked.and_then(|asked| too_few(&asked, (verify, benchmark), is_paid, &known)),
+                        asked.and_then(|asked| {
+                            too_few(&Asked { is_paid, ..asked }, (verify, benchmark), &known)
+                        }),
                     );
                 }
             }
@@ -63,6 +65,8 @@ struct Asked {
     max_tokens: f64,
     /// Whether the number of prompts stands in the file, so that no input changes it.
     is_fixed: bool,
+    /// Whether weights are set by what comes of it.
+    is_paid: bool,
 }
 
 impl Asked {
@@ -83,6 +87,7 @@ impl Asked {
             reads,
             max_tokens: number(benchmark, "max-tokens")?,
             is_fixed: is_literal(benchmark, "prompts"),
+            is_paid: false,
         })
     }
 
@@ -92,13 +97,8 @@ impl Asked {
 }
 
 /// Fewer answers than a check needs: refused where weights are set, a warning elsewhere unless an input may still ask for more.
-fn too_few(
-    asked: &Asked,
-    (verify, benchmark): (&Step, &Step),
-    is_paid: bool,
-    known: &KnownContexts,
-) -> Option<Diagnostic> {
-    if !is_paid && !asked.is_fixed {
+fn too_few(asked: &Asked, (verify, benchmark): (&Step, &Step), known: &KnownContexts) -> Option<Diagnostic> {
+    if !asked.is_paid && !asked.is_fixed {
         return None;
     }
     let policy = input(verify, "policy", known)?.to_json_text();
@@ -121,7 +121,7 @@ fn too_few(
         need.power,
         need.level
     );
-    let finding = if is_paid { Diagnostic::error } else { Diagnostic::warning };
+    let finding = if asked.is_paid { Diagnostic::error } else { Diagnostic::warning };
     Some(finding(Code::TooFewAnswers, benchmark.span, message).label(verify.span, "checked here").help(help))
 }
 
