@@ -103,9 +103,10 @@ fn say_if_few(row: &mut VerdictRow, need: &SampleNeed) {
     let Some(least) = need.samples.filter(|least| u64::from(row.samples) < *least) else { return };
     if row.outcome == CheckOutcome::Pass {
         let share = need.cheat * 100.0;
-        row.reason.push_str(&format!(
-            "; {least} are needed to be sure to find a server that takes {share}% of them from elsewhere"
-        ));
+        let few = format!(
+            "{least} are needed to be sure to find a server that takes {share}% of them from elsewhere"
+        );
+        row.reason = format!("{}; {few}", row.reason);
     }
 }
 
