@@ -20,7 +20,9 @@ pub const HEALTH_PATH: &str = "/health";
 
 /// Starts servers from images: Docker, or plain processes.
 pub trait ContainerEngine: Send + Sync {
-    /// Makes the image present on the machine and checks that its bytes have the digest.
+    /// Makes the image present on the machine and checks that its bytes have the digest; the digest of its content, which is
+    /// what would run: the same under another name, and under another manifest with the same layers and the same
+    /// configuration.
     ///
     /// # Errors
     /// [`EngineError`] where the image is absent, is not what the digest says, or is no image.
@@ -28,7 +30,7 @@ pub trait ContainerEngine: Send + Sync {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<(), EngineError>>;
+    ) -> BoxFuture<'a, Result<Digest, EngineError>>;
 
     /// Starts a server. It is not ready yet; the caller polls its health.
     ///
@@ -69,6 +71,10 @@ pub trait Server: Send + Sync {
 
     /// The last lines of its log, at most a few KiB, control characters removed.
     fn log_tail(&self) -> String;
+
+    /// Processor time that the server and all it started have used since the launch. None where that is not known any more,
+    /// because it has ended.
+    fn cpu_time(&self) -> BoxFuture<'_, Option<Duration>>;
 
     /// Waits until the server has ended by itself.
     ///
@@ -262,6 +268,24 @@ pub struct MachineFacts {
     pub cpus: Option<u32>,
     /// Main memory in bytes.
     pub memory_bytes: Option<i64>,
+}
+
+/// What a machine does at the most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MachineSpeed {
+    /// Bytes that all its cores together read per second from where a model of the asked size lies.
+    pub bytes_per_s: f64,
+    /// Operations of all its cores together per second; a multiplication and an addition are two.
+    pub operations_per_s: f64,
+}
+
+/// What a model costs at the least.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ModelSize {
+    /// Bytes that a pass reads, in the densest lossless form.
+    pub pass_bytes: f64,
+    /// Operations that each token of prompt and answer costs.
+    pub token_operations: f64,
 }
 
 /// How far a step has come, for people who watch.

@@ -21,18 +21,19 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
-    MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig,
+    ImageInspect, Mount, MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    StatsOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
+use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::Limits;
 use crate::ports::{ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, Server};
@@ -48,6 +49,8 @@ const DEFAULT_PIDS: u32 = 16_384;
 const DEFAULT_TMPFS_MIB: u64 = 8192;
 /// Longest text of the daemon's that is passed on.
 const MAX_WORDS: usize = 400;
+/// How long the daemon may take to say what a container has used.
+const STATS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the daemon may take to remove a container.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(30);
 /// How often a daemon that lost a container's end is asked again, and how long apart.
@@ -193,20 +196,20 @@ impl ContainerEngine for DockerEngine {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<(), EngineError>> {
+    ) -> BoxFuture<'a, Result<Digest, EngineError>> {
         async move {
             let docker = self.connect()?;
-            if check_present(&docker, image, digest).await? == Presence::Present {
-                return Ok(());
+            if let Some(found) = present(&docker, image, digest).await? {
+                return Ok(content(&found, digest));
             }
             let options = CreateImageOptionsBuilder::default().from_image(&pinned(image, digest)).build();
             let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
             while let Some(line) = progress.next().await {
                 line.map_err(|error| pull_error(&error, image, digest))?;
             }
-            match check_present(&docker, image, digest).await? {
-                Presence::Present => Ok(()),
-                Presence::Absent => Err(EngineError::Daemon {
+            match present(&docker, image, digest).await? {
+                Some(found) => Ok(content(&found, digest)),
+                None => Err(EngineError::Daemon {
                     attempted: "pull",
                     why: "the pull ended well, and the image is not there".to_owned(),
                 }),
@@ -218,7 +221,7 @@ impl ContainerEngine for DockerEngine {
     fn launch<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<Box<dyn Server>, EngineError>> {
         async move {
             let docker = self.connect()?;
-            if check_present(&docker, &launch.image, &launch.digest).await? == Presence::Absent {
+            if present(&docker, &launch.image, &launch.digest).await?.is_none() {
                 let why = format!(
                     "image `{}` is not on this machine: a `pull` step makes it present",
                     launch.image
@@ -255,32 +258,26 @@ fn port_key() -> String {
     format!("{PORT}/tcp")
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    Present,
-    Absent,
-}
-
-/// Whether the daemon has the image under the very digest. It is compared by repository digests, never by the
+/// The image, where the daemon has it under the very digest. It is compared by repository digests, never by the
 /// image's id, which means something else in each image store.
-async fn check_present(
+async fn present(
     docker: &Docker,
     image: &ImageReference,
     digest: &Digest,
-) -> Result<Presence, EngineError> {
+) -> Result<Option<ImageInspect>, EngineError> {
     let found = match docker.inspect_image(&pinned(image, digest)).await {
         Ok(found) => found,
-        Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => return Ok(Presence::Absent),
+        Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
         Err(error) => return Err(daemon("inspect an image", &error)),
     };
-    let listed = found.repo_digests.unwrap_or_default();
+    let listed = found.repo_digests.as_deref().unwrap_or_default();
     let digests = listed.iter().filter_map(|name| name.rsplit_once('@')?.1.parse::<Digest>().ok());
     let mut other = None;
-    for found in digests {
-        if found == *digest {
-            return Ok(Presence::Present);
+    for listed in digests {
+        if listed == *digest {
+            return Ok(Some(found));
         }
-        other = Some(found);
+        other = Some(listed);
     }
     Err(match other {
         Some(found) => EngineError::DigestMismatch { image: image.clone(), wanted: digest.clone(), found },
@@ -289,6 +286,23 @@ async fn check_present(
             why: format!("the engine names no digest for `{image}`"),
         },
     })
+}
+
+/// The digest of what would run: the layers by the digests of what is in them, and the part of the configuration that has
+/// an effect. That of the image itself where the daemon does not say.
+fn content(found: &ImageInspect, digest: &Digest) -> Digest {
+    let layers = found.root_fs.as_ref().and_then(|root| root.layers.as_ref());
+    let (Some(layers), Some(config)) = (layers, &found.config) else { return digest.clone() };
+    let effect = serde_json::json!([
+        layers,
+        config.entrypoint,
+        config.cmd,
+        config.env,
+        config.working_dir,
+        config.user,
+        config.shell,
+    ]);
+    sha256(effect.to_string().as_bytes())
 }
 
 /// The daemon's own failure, or one that nothing shows to be a submission's.
@@ -419,6 +433,16 @@ impl Container {
         None
     }
 
+    /// Processor time of its cgroup, as the daemon reads it at this moment.
+    async fn cpu_time(&self) -> Option<Duration> {
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut stats = std::pin::pin!(self.docker.stats(&self.id, Some(options)));
+        let read = tokio::time::timeout(STATS_DEADLINE, stats.next()).await.ok()??.ok()?;
+        // One that has ended is said to have used nothing.
+        let nanos = read.cpu_stats?.cpu_usage?.total_usage.filter(|nanos| *nanos > 0)?;
+        Some(Duration::from_nanos(nanos))
+    }
+
     async fn remove(&mut self) {
         remove(&self.docker, &self.id).await;
         self.is_removed = true;
@@ -474,6 +498,10 @@ impl Server for DockerServer {
 
     fn log_tail(&self) -> String {
         self.tail.text()
+    }
+
+    fn cpu_time(&self) -> BoxFuture<'_, Option<Duration>> {
+        self.container.cpu_time().boxed()
     }
 
     fn exited(&mut self) -> BoxFuture<'_, Exit> {

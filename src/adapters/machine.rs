@@ -1,6 +1,77 @@
 //! What machine this is: read from `/proc`, believed as far as that goes.
 
+use std::io;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::ports::MachineFacts;
+
+/// Clock ticks per second of what the kernel tells user space: 100 on x86-64 and AArch64 (`asm-generic/param.h`).
+pub(super) const USER_HZ: u64 = 100;
+
+/// What the machine's processors have done since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    processors: u32,
+    /// Time in which they had nothing to do, of all processors together. The kernel measures it; the time of work it only
+    /// samples.
+    idle: Duration,
+}
+
+impl Usage {
+    /// As it is now.
+    ///
+    /// # Errors
+    /// Where `/proc/stat` cannot be read or is none.
+    pub fn now() -> io::Result<Self> {
+        let text = std::fs::read_to_string("/proc/stat")?;
+        Self::parse(&text)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/stat has no processors"))
+    }
+
+    /// From the text of `/proc/stat` (proc_stat(5)).
+    fn parse(text: &str) -> Option<Self> {
+        let (all, rest) = text
+            .lines()
+            .map(str::split_whitespace)
+            .filter_map(|mut words| Some((words.next()?, words)))
+            .fold((None, 0), |(all, count), (name, words)| match name.strip_prefix("cpu") {
+                Some("") => (Some(words), count),
+                Some(number) if number.parse::<u32>().is_ok() => (all, count + 1),
+                _ => (all, count),
+            });
+        // user, nice, system, idle, iowait: waiting for a disk is having nothing to do.
+        let fields: Vec<u64> = all?.map_while(|field| field.parse().ok()).collect();
+        let idle = fields.get(3..5)?.iter().fold(0_u64, |sum, ticks| sum.saturating_add(*ticks));
+        let idle = Duration::from_millis(idle.saturating_mul(1000 / USER_HZ));
+        (rest > 0).then_some(Self { processors: rest, idle })
+    }
+
+    /// What was used since an earlier state, `elapsed` ago.
+    pub fn since(&self, earlier: &Self, elapsed: Duration) -> Spent {
+        let of = elapsed.saturating_mul(self.processors);
+        Spent { used: of.saturating_sub(self.idle.saturating_sub(earlier.idle)), of }
+    }
+}
+
+/// Processor time of a machine, over some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    /// Time in which a processor had something to do, of all processors together.
+    pub used: Duration,
+    /// The time of all processors.
+    pub of: Duration,
+}
+
+/// Processor time that this process has used.
+pub fn own_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
 
 /// Reads the facts of this machine; what cannot be read is absent.
 pub fn facts() -> MachineFacts {
@@ -16,5 +87,37 @@ pub fn facts() -> MachineFacts {
         memory_bytes: field(&meminfo, "MemTotal")
             .and_then(|text| text.split(' ').next()?.parse::<i64>().ok())
             .map(|kib| kib * 1024),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_idle_was_used() {
+        let stat = |idle: u64, waiting: u64| {
+            let text = format!(
+                "cpu  9 0 9 {idle} {waiting} 0 9 9 0 0\ncpu0 1 1 1 1\ncpu1 1 1 1 1\nintr 5 5\ncpus 3\n"
+            );
+            Usage::parse(&text).expect("usage")
+        };
+        let second = Duration::from_secs(1);
+        let spent = Spent { used: Duration::from_millis(500), of: 2 * second };
+        assert_eq!(stat(100, 50).since(&stat(0, 0), second), spent);
+        // The time that is waited for a disk may even go back.
+        assert_eq!(stat(300, 0).since(&stat(0, 50), second).used, Duration::ZERO);
+        assert_eq!(stat(0, 0).since(&stat(9, 9), second).used, 2 * second);
+        for text in ["", "cpu", "cpu 1 2 3 4 5", "cpu 1 2 3\ncpu0 1", "cpu0 1 2 3 4 5"] {
+            assert_eq!(Usage::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn this_machine_tells() {
+        let (usage, own) = (Usage::now().expect("usage"), own_cpu_time());
+        let used = Usage::now().expect("usage").since(&usage, Duration::from_secs(1)).used;
+        assert!(used > Duration::ZERO && used <= Duration::from_secs(1) * usage.processors);
+        assert!(own_cpu_time() >= own);
     }
 }

@@ -11,6 +11,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::artifact::digest::sha256;
+use crate::model::Digest;
 use crate::ports::HEALTH_PATH;
 
 /// A checked manifest.
@@ -22,6 +24,8 @@ pub(super) struct Manifest {
     pub(super) env: BTreeMap<String, Pattern>,
     /// The path that answers 200 once the server is ready.
     pub(super) health_path: String,
+    /// Digest of all that has an effect: not of the description, nor of how the file is written.
+    pub(super) content: Digest,
 }
 
 /// What the variables of a manifest stand for.
@@ -107,7 +111,10 @@ impl Manifest {
         for (name, value) in &read.env {
             env.insert(name.clone(), Pattern::parse(value, file, &format!("env.{name}"))?);
         }
-        Ok(Self { command, env, health_path: read.health_path })
+        let words: Vec<&String> = read.command.iter().chain(&read.args).collect();
+        let effect = serde_json::json!([words, read.env, read.health_path]);
+        let content = sha256(effect.to_string().as_bytes());
+        Ok(Self { command, env, health_path: read.health_path, content })
     }
 }
 

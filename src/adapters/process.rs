@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
 use super::manifest::{Manifest, Values};
+use super::tree::cpu_time;
 use crate::model::{Digest, ImageReference};
 use crate::ports::{ContainerEngine, EngineError, Exit, Launch, Server};
 
@@ -118,8 +119,8 @@ impl ContainerEngine for ProcessEngine {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
-    ) -> BoxFuture<'a, Result<(), EngineError>> {
-        async move { self.manifest(image, digest).await.map(drop) }.boxed()
+    ) -> BoxFuture<'a, Result<Digest, EngineError>> {
+        async move { Ok(self.manifest(image, digest).await?.content) }.boxed()
     }
 
     fn launch<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<Box<dyn Server>, EngineError>> {
@@ -232,6 +233,10 @@ impl Server for ProcessServer {
         self.tail.text()
     }
 
+    fn cpu_time(&self) -> BoxFuture<'_, Option<Duration>> {
+        async move { cpu_time(self.pid?).ok() }.boxed()
+    }
+
     fn exited(&mut self) -> BoxFuture<'_, Exit> {
         async move {
             let status = self.child.wait().await;
@@ -330,7 +335,7 @@ mod tests {
             digest
         };
         match engine.pull(&image.parse().expect("image"), &digest).await {
-            Ok(()) => "pulled".to_owned(),
+            Ok(_) => "pulled".to_owned(),
             Err(error) => error.reason().code,
         }
     }

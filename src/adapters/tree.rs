@@ -2,17 +2,35 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitOptions, getpgrp, getpid, kill_process, kill_process_group, set_child_subreaper, wait,
 };
 
+use super::machine::USER_HZ;
+
 /// A process of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Member {
     pid: Pid,
     group: Pid,
+    /// Its own CPU time, and that of its children which have ended and were waited for.
+    cpu: Duration,
+}
+
+/// CPU time that a process and all below it have used, those included that ended; the resolution is the kernel's
+/// clock tick, 10 ms.
+///
+/// # Errors
+/// When the processes cannot be listed, or there is none of that number.
+pub(super) fn cpu_time(root: Pid) -> io::Result<Duration> {
+    let members = members(root)?;
+    if members.first().is_none_or(|first| first.pid != root) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the process has ended"));
+    }
+    Ok(members.iter().map(|member| member.cpu).sum())
 }
 
 /// From now on, a process below this one whose parent ends becomes a child of this one.
@@ -80,7 +98,11 @@ impl Listed {
             .map_while(|field| field.parse().ok())
             .collect();
         let number = |field: usize| i32::try_from(*fields.get(field)?).ok();
-        let member = Member { pid: Pid::from_raw(pid)?, group: Pid::from_raw(number(1)?)? };
+        // Fields 14 to 17: user and system time, its own and that of the children it has waited for.
+        let ticks =
+            fields.get(10..14)?.iter().map(|ticks| u64::try_from(*ticks).unwrap_or_default()).sum::<u64>();
+        let cpu = Duration::from_millis(ticks.saturating_mul(1000) / USER_HZ);
+        let member = Member { pid: Pid::from_raw(pid)?, group: Pid::from_raw(number(1)?)?, cpu };
         Some(Self { parent: number(0)?, member })
     }
 }
@@ -109,6 +131,7 @@ fn below(root: Pid, listed: impl Iterator<Item = Listed>) -> Vec<Member> {
 mod tests {
     use super::*;
 
+    /// A process with 1 s of its own and 2 s of children that ended.
     fn listed(pid: i32, parent: i32, group: i32) -> Listed {
         let line =
             format!("{pid} (a) S 7 (c)) S {parent} {group} 7 0 -1 4194560 9 9 9 9 60 40 150 50 20 0 1 0 100");
@@ -129,13 +152,24 @@ mod tests {
         let found = below(root, all.into_iter());
         let pids: Vec<i32> = found.iter().map(|member| member.pid.as_raw_nonzero().get()).collect();
         assert_eq!(pids, [5, 9, 8, 7]);
+        assert_eq!(found.iter().map(|member| member.cpu).sum::<Duration>(), Duration::from_secs(12));
         assert_eq!(below(Pid::from_raw(4).expect("pid"), [listed(5, 1, 5)].into_iter()), []);
     }
 
     #[test]
     fn a_line_that_is_none_is_no_process() {
-        for line in ["", "5", "5 (a", "5 (a) S", "5 (a) S 1 x 1"] {
+        for line in ["", "5", "5 (a", "5 (a) S", "5 (a) S 1 x 1", "5 (a) S 1 1 1 0 -1 0 0 0 0 0 1 1 1"] {
             assert!(Listed::parse(line).is_none(), "{line}");
         }
+    }
+
+    #[test]
+    fn this_process_has_used_some_time() {
+        let before = cpu_time(getpid()).expect("listed");
+        let mut sum = 0_u64;
+        while cpu_time(getpid()).expect("listed") < before + Duration::from_millis(30) {
+            sum = (0..100_000).fold(sum, |sum, number| sum.wrapping_mul(31).wrapping_add(number));
+        }
+        assert_ne!(sum, 1);
     }
 }

@@ -221,20 +221,24 @@ macro_rules! drawn {
     };
 }
 
-projection! { RequestTimes of RequestRow { read_key, prompt_index, status, ttft_ns, e2e_ns, mdt_ns } }
+projection! {
+    RequestTimes of RequestRow {
+        read_key, prompt_index, status, ttft_ns, e2e_ns, mdt_ns, tokens, new_prompt_tokens,
+    }
+}
 
 // What the client keeps of a read, in its attempt's directory: no published tables.
 table! {
     ExchangeRow = "exchanges" v 1 by (read_key, prompt_index) {
         round_id, read_key, prompt_index, prompt_sha256, send_offset_ns, connect_ns, sent_ns, headers_ns, end_ns,
         http_status, content_type, content_encoding, content_length, ended, end_detail, pieces,
-    } + { max_tokens }
+    } + { new_prompt_tokens, max_tokens }
 }
 drawn! {
     ExchangeRow {
         round_id, read_key, prompt_index, prompt_sha256, send_offset_ns, connect_ns, sent_ns, headers_ns, end_ns,
         http_status, content_type, content_encoding, content_length, ended, end_detail, pieces,
-    } + { max_tokens }
+    } + { new_prompt_tokens, max_tokens }
 }
 table! {
     StreamRow = "streams" v 1 by (read_key, prompt_index, sequence) {
@@ -349,12 +353,12 @@ tables! {
         round_id, read_key, arm, hotkey, image, digest, position, sequence, attempt, runner, boot_id, boot_ns,
         warm_up_ns, benchmark_ns, started_at_us, status, fault, reason, detail, requests, failed_requests,
         client_lag_p50_ns, client_lag_p99_ns, client_cpu_ns, machine_cpu, machine_cpus, machine_memory_bytes,
-    } + { tokenizer_digest }
+    } + { tokenizer_digest } + { content_digest, foreign_cpu, floor_pass_ns, floor_token_ns, floor_step_tokens }
     RequestRow = "requests" v 1 by (read_key, prompt_index) {
         round_id, read_key, prompt_index, prompt_sha256, status, flags, http_status, send_offset_ns, sent_ns,
         headers_ns, first_byte_ns, first_event_ns, ttft_ns, e2e_ns, finish_ns, done_ns, end_ns, tpot_ns, mdt_ns,
         stall_ns, tokens, logprob_tokens, usage_tokens, finish_reason, events, body_bytes, text,
-    } + { max_tokens }
+    } + { new_prompt_tokens, max_tokens }
     TokenRow = "tokens" v 1 by (read_key, prompt_index, position) {
         round_id, read_key, prompt_index, position, token_id, is_end, server_logprob, scorer_logprob,
         scorer_rank, scorer_top_logprob, arrival_ns,

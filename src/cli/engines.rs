@@ -37,5 +37,6 @@ pub(super) fn runner(spec: &RunnerSpec, program: &Path) -> RunnerContext {
         engine,
         model_dir: spec.model_dir.as_deref().map(absolute).unwrap_or_default(),
         max_log_bytes: spec.limits.log_kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024)),
+        floor: spec.floor.clone(),
     }
 }

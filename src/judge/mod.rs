@@ -14,6 +14,7 @@ mod answers;
 mod claim;
 mod conduct;
 mod finding;
+pub mod floor;
 mod launches;
 mod margin;
 pub mod order;
@@ -35,6 +36,7 @@ pub mod weights;
 
 pub use account::{Arrived, accounts, first_missing, places};
 pub use answers::Answers;
+pub use floor::{Facts, Floor, Floors};
 pub use launches::{Detect, LaunchPlan};
 pub use order::comparisons;
 pub use pool::{MeasuredRead, verdicts};

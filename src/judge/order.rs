@@ -150,7 +150,7 @@ fn direct(contest: &Contest<'_>, later: &Contender<'_>, earlier: &Contender<'_>)
     let compared = |own: &&ReadLogs<'_>| {
         let other = earlier.reads.iter().find(|other| other.shares_prompts(own))?;
         let (trimmed, prompts) =
-            difference(contest.score, other.answered(component), own.charged(component))?;
+            difference(contest.score, component, (other.answered(component), own.charged(component)))?;
         (prompts >= contest.score.min_prompts as usize).then_some(trimmed)
     };
     let brackets: Vec<_> = later.reads.iter().filter_map(compared).collect();

@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::floor::Floors;
 use super::order::{Contender, Contest, finalists, order};
 use super::score::ScorePolicy;
 use super::speeds::Speeds;
@@ -30,6 +31,8 @@ pub struct Standings<'a> {
     pub reads: &'a [ReadRow],
     /// All verdicts of the round.
     pub verdicts: &'a [VerdictRow],
+    /// What the floors of the runners say of all reads.
+    pub floors: &'a Floors,
     /// Everybody's speed in the first look.
     pub measure: &'a Speeds<'a>,
     /// The second look, where the round has one.
@@ -239,8 +242,47 @@ impl<'a> Indexed<'a> {
     fn judgement(&self, hotkey: &str) -> Judgement {
         self.failed_read(hotkey)
             .or_else(|| self.failed_check(hotkey))
+            .or_else(|| self.copy(hotkey))
+            .or_else(|| self.held_by_floor(hotkey))
             .or_else(|| self.lost_read(hotkey))
             .unwrap_or_else(|| self.decided(hotkey))
+    }
+
+    fn held_by_floor(&self, hotkey: &str) -> Option<Judgement> {
+        let (code, fault, detail) = self.standings.floors.holds(hotkey)?;
+        Some(Judgement::new(Standing::Held, Some(fault), code, detail))
+    }
+
+    /// Whether the same content was committed before, by one that was pulled and has not failed.
+    fn copy(&self, hotkey: &str) -> Option<Judgement> {
+        let submissions = self.standings.submissions;
+        let own = submissions.iter().find(|submission| submission.hotkey == hotkey)?;
+        let content = self.content(hotkey)?;
+        let place = |submission: &SubmissionRow| (submission.block, submission.hotkey.clone());
+        let has_failed = |hotkey: &str| {
+            let failed = self.failed_read(hotkey).or_else(|| self.failed_check(hotkey));
+            failed.is_some_and(|judgement| judgement.standing != Standing::Held)
+        };
+        let first = submissions
+            .iter()
+            .filter(|other| place(other) < place(own) && self.content(&other.hotkey) == Some(content))
+            .filter(|other| !has_failed(&other.hotkey))
+            .min_by_key(|other| place(other))?;
+        let (what, code) = if first.digest == own.digest {
+            ("digest", IgnoreCode::DuplicateDigest)
+        } else {
+            ("content, under another manifest,", IgnoreCode::DuplicateContent)
+        };
+        let detail = format!(
+            "the {what} was committed earlier by {} at block {}: the first one counts",
+            first.hotkey, first.block
+        );
+        Some(Judgement::new(Standing::Ignored, Some(Fault::Submission), code.as_str(), detail))
+    }
+
+    /// The content of what a submission ran, where a read of it was measured.
+    fn content(&self, hotkey: &str) -> Option<&str> {
+        self.reads.get(hotkey)?.iter().find_map(|read| read.content_digest.as_deref())
     }
 
     /// What a planned read that was lost without the submission's fault says: it is ranked on all its reads or held, for the ones
@@ -439,6 +481,7 @@ mod tests {
         reads: Vec<ReadRow>,
         verdicts: Vec<VerdictRow>,
         decisions: Vec<DecisionRow>,
+        floors: Floors,
         /// The second look, where there is one: who was measured again, and what was decided.
         confirm: Option<(Vec<String>, Vec<DecisionRow>)>,
     }
@@ -476,6 +519,7 @@ mod tests {
                 commitments: &self.commitments,
                 reads: &self.reads,
                 verdicts: &self.verdicts,
+                floors: &self.floors,
                 measure: &measure,
                 confirm: self.confirm.is_some().then_some(confirm),
             })
@@ -595,6 +639,76 @@ mod tests {
         for (before, after) in [(Failed, Measured), (Measured, Failed), (Failed, Failed)] {
             assert_eq!(silent_beside(before, after), (Standing::Held, Some(Fault::Unknown)));
         }
+    }
+
+    /// A round in which one was committed first, and a copy of it later under another name; both were measured.
+    fn with_copy(contents: [Option<&str>; 2]) -> Round {
+        let mut round = Round::default().measured("first", 1, 0.2).measured("copy", 2, 0.3);
+        for (read, content) in round.reads.iter_mut().zip(contents) {
+            read.content_digest = content.map(ToOwned::to_owned);
+        }
+        for submission in &mut round.submissions {
+            submission.digest.clone_from(&submission.hotkey);
+        }
+        round
+    }
+
+    fn standing(round: &Round, hotkey: &str) -> (Standing, String) {
+        let rows = round.leaderboard(Split::WinnerTakesAll);
+        let row = rows.into_iter().find(|row| row.hotkey == hotkey).expect("a row");
+        assert_eq!(row.share > 0.0, row.rank == 1, "{row:?}");
+        (row.standing, row.reason)
+    }
+
+    #[test]
+    fn a_copy_is_told_by_its_content_and_the_first_that_did_not_fail_is_the_original() {
+        let copied = with_copy([Some("a"), Some("a")]);
+        assert_eq!(standing(&copied, "first").0, Standing::Scored);
+        assert_eq!(standing(&copied, "copy"), (Standing::Ignored, "duplicate-content".to_owned()));
+        let mut same_digest = copied.clone();
+        same_digest.submissions[1].digest = "first".to_owned();
+        assert_eq!(standing(&same_digest, "copy"), (Standing::Ignored, "duplicate-digest".to_owned()));
+        for contents in [[Some("a"), Some("b")], [None, Some("a")], [Some("a"), None], [None, None]] {
+            assert_eq!(standing(&with_copy(contents), "copy").0, Standing::Scored, "{contents:?}");
+        }
+        // One that was committed first and was never there, or is wrong, keeps nobody out.
+        let mut absent = copied.clone();
+        absent.reads[0] = failed_read("first", Fault::Submission);
+        assert_eq!(standing(&absent, "first").0, Standing::Failed);
+        assert_eq!(standing(&absent, "copy").0, Standing::Scored);
+        let mut wrong = copied.clone();
+        wrong.verdicts.push(verdict("first", Check::Flips, CheckOutcome::Fail));
+        assert_eq!(standing(&wrong, "copy").0, Standing::Scored);
+        // One that waits for its check does.
+        let mut held = copied;
+        held.verdicts.push(verdict("first", Check::Flips, CheckOutcome::Void));
+        let rows = held.leaderboard(Split::WinnerTakesAll);
+        let found: Vec<_> = rows.iter().map(|row| (row.hotkey.as_str(), row.standing, row.share)).collect();
+        assert_eq!(found, [("first", Standing::Held, 0.0), ("copy", Standing::Ignored, 0.0)]);
+    }
+
+    #[test]
+    fn who_is_below_the_floor_is_held_and_keeps_nobody_from_a_place() {
+        let mut round = Round::default()
+            .measured("table", 1, 3.0)
+            .measured("honest", 2, 0.5)
+            .measured("caught", 3, 3.0)
+            .measured("here", 4, 0.4);
+        round.verdicts.push(verdict("caught", Check::Flips, CheckOutcome::Fail));
+        round.floors = Floors::of_cases(&["table", "caught"], &["here"]);
+        let rows = round.leaderboard(Split::WinnerTakesAll);
+        assert_eq!(
+            summary(&rows),
+            [
+                ("honest", Standing::Scored, "faster"),
+                ("caught", Standing::Disqualified, "failed-flips"),
+                ("table", Standing::Held, "impossible-time"),
+                ("here", Standing::Held, "floor-wrong"),
+            ]
+        );
+        assert_eq!((rows[2].fault, rows[3].fault), (Some(Fault::Unknown), Some(Fault::Operator)));
+        assert!((rows[0].share - 1.0).abs() < 1e-12 && rows[1..].iter().all(|row| row.share == 0.0));
+        assert_eq!(round.finalists(&RankPolicy::default()), ["honest"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::floor::Floors;
 use super::pool::{MeasuredRead, verdicts};
 use super::rank::{Standings, leaderboard};
 use super::score::ScorePolicy;
@@ -75,12 +76,18 @@ pub fn evaluate(policies: &Policies, evidence: &RoundEvidence<'_>) -> RoundOutco
     let rules = LookRules::only(&policies.score, evidence.submissions.len());
     let measure =
         Speeds::of(&policies.score, (evidence.round_id, rules), evidence.submissions, (&reads, None));
+    let of_read = |key: &str| {
+        let found = measured.iter().zip(&times).find(|(read, _)| read.read_key == key);
+        found.map_or(&[][..], |(_, times)| times)
+    };
+    let floors = Floors::of(policies.score.floor, evidence.reads, of_read);
     let standings = Standings {
         round_id: evidence.round_id,
         submissions: evidence.submissions,
         commitments: evidence.commitments,
         reads: evidence.reads,
         verdicts: &verdicts,
+        floors: &floors,
         measure: &measure,
         confirm: None,
     };

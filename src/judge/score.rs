@@ -1,7 +1,7 @@
 //! Is it faster, and is that proven? A candidate's reads against the baseline reads around them.
 //!
-//! Times enter as ln(baseline / candidate) prompt by prompt, which pairs the prompts' difficulty out; a read's value
-//! is the 10% trimmed mean over prompts. Prompts are not replicates, launches are: the standard error is at least
+//! Times enter as ln(baseline / candidate) prompt by prompt, which pairs the prompts' difficulty out; each component is bounded
+//! there before they are combined, and a read's value is the 10% trimmed mean over prompts. Prompts are not replicates, launches are: the standard error is at least
 //! what two launches of the very same baseline differ by, measured in the same round between consecutive baseline
 //! reads. What is published is the lower bound, so that noise pays nobody.
 
@@ -35,7 +35,10 @@ pub struct ScorePolicy {
     pub margin: f64,
     /// No component may be proven slower, or look slower, by more than this share.
     pub max_regression: f64,
-    /// Largest speed-up or slow-down factor that counts: bounds what one broken clock can pay.
+    /// Largest speed-up or slow-down factor of one component on one prompt that counts: components are bounded before they are
+    /// combined, so that an absurd one cannot carry the score alone.
+    pub component_cap: f64,
+    /// Largest speed-up or slow-down factor of a read that counts: bounds what one broken clock can pay.
     pub cap: f64,
     /// Baseline reads around a candidate may differ by this in ln; beyond it nothing is decided.
     pub max_drift: f64,
@@ -43,6 +46,8 @@ pub struct ScorePolicy {
     pub max_noise: f64,
     /// Noise of one read that is assumed at least.
     pub noise_floor: f64,
+    /// Share of the floor of the time per answer, 0 to 1, below which a time counts as impossible; 0 lets every time pass.
+    pub floor: f64,
     /// Noise of one read from earlier calibration of this kind of machine.
     pub pooled_noise: Option<f64>,
     /// Degrees of freedom of that calibration.
@@ -78,10 +83,12 @@ impl Default for ScorePolicy {
             screen_alpha: 0.025,
             margin: 0.01,
             max_regression: 0.05,
+            component_cap: 16.0,
             cap: 4.0,
             max_drift: 0.1,
             max_noise: 0.05,
             noise_floor: 0.002,
+            floor: 1.0,
             pooled_noise: None,
             pooled_degrees: 0.0,
         }
@@ -99,8 +106,20 @@ pub struct ReadTimes<'a> {
     pub requests: &'a [RequestTimes],
 }
 
-/// ln of a component's time by prompt, ascending.
-type LogTimes = Vec<(u32, f64)>;
+/// The logarithms of one request's times.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Logs {
+    /// ln of the times to first token, end to end, and of mean delivery; those that a comparison does not weigh are 0.
+    times: [f64; 3],
+    /// Whether the request failed, so that all of them are the deadline's.
+    has_failed: bool,
+}
+
+/// A prompt and the logarithms of its times.
+pub(super) type PromptLogs = (u32, Logs);
+
+/// The logarithms of a component's times by prompt, ascending.
+type LogTimes = Vec<PromptLogs>;
 
 /// A measured read with the logarithms of its times, which every comparison with it starts from.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,7 +139,7 @@ impl<'a> ReadLogs<'a> {
         let logs = |on_failure| {
             let mut logs: [LogTimes; Component::ALL.len()] = Default::default();
             for (logs, component) in logs.iter_mut().zip(Component::ALL) {
-                *logs = log_times(policy, (read.requests, *component), on_failure);
+                *logs = log_times((read.requests, *component), on_failure);
             }
             logs
         };
@@ -133,12 +152,12 @@ impl<'a> ReadLogs<'a> {
     }
 
     /// ln of the times by prompt; only of prompts that it answered.
-    pub(super) fn answered(&self, component: Component) -> &[(u32, f64)] {
+    pub(super) fn answered(&self, component: Component) -> &[PromptLogs] {
         &self.answered[component as usize]
     }
 
     /// ln of the times by prompt, that of a failed one the deadline's.
-    pub(super) fn charged(&self, component: Component) -> &[(u32, f64)] {
+    pub(super) fn charged(&self, component: Component) -> &[PromptLogs] {
         &self.charged[component as usize]
     }
 
@@ -353,14 +372,8 @@ fn row(comparison: &SpeedComparison<'_>, component: Component, judged: Judged) -
 }
 
 /// ln of a component's time by prompt; for a failed request none, or the deadline where one is given.
-fn log_times(
-    policy: &ScorePolicy,
-    (requests, component): (&[RequestTimes], Component),
-    on_failure: Option<f64>,
-) -> LogTimes {
-    let weights = policy.weights;
-    let total = weights.ttft + weights.e2e + weights.mdt;
-    let by_prompt: BTreeMap<u32, f64> = requests
+fn log_times((requests, component): (&[RequestTimes], Component), on_failure: Option<f64>) -> LogTimes {
+    let by_prompt: BTreeMap<u32, Logs> = requests
         .iter()
         .filter_map(|request| {
             let is_ok = request.status == RequestStatus::Ok;
@@ -371,20 +384,20 @@ fn log_times(
             let ttft = ln(request.ttft_ns.map(|time| time as f64));
             let e2e = ln(request.e2e_ns.map(|time| time as f64));
             let mdt = ln(request.mdt_ns);
-            let value = match component {
-                Component::Ttft => ttft?,
-                Component::E2e => e2e?,
-                Component::Mdt => mdt?,
-                Component::Score => (weights.ttft * ttft? + weights.e2e * e2e? + weights.mdt * mdt?) / total,
+            let times = match component {
+                Component::Ttft => [ttft?, 0.0, 0.0],
+                Component::E2e => [0.0, e2e?, 0.0],
+                Component::Mdt => [0.0, 0.0, mdt?],
+                Component::Score => [ttft?, e2e?, mdt?],
             };
-            Some((request.prompt_index, value))
+            Some((request.prompt_index, Logs { times, has_failed: !is_ok }))
         })
         .collect();
     by_prompt.into_iter().collect()
 }
 
 /// The values of the prompts that both have.
-fn merged(left: &[(u32, f64)], right: &[(u32, f64)]) -> impl Iterator<Item = (u32, f64, f64)> {
+fn merged(left: &[PromptLogs], right: &[PromptLogs]) -> impl Iterator<Item = (u32, Logs, Logs)> {
     let mut rest = right;
     left.iter().filter_map(move |(prompt, value)| {
         let before = rest.iter().take_while(|(other, _)| other < prompt).count();
@@ -394,13 +407,32 @@ fn merged(left: &[(u32, f64)], right: &[(u32, f64)]) -> impl Iterator<Item = (u3
     })
 }
 
-/// Trimmed mean over the prompts both have of `reference` - `other`.
+/// ln(reference / other) of a component on one prompt: the weighted mean over what it is made of, each bounded first. What a
+/// failed request costs is not bounded.
+fn log_ratio(policy: &ScorePolicy, component: Component, (reference, other): (Logs, Logs)) -> f64 {
+    let ComponentWeights { ttft, e2e, mdt } = policy.weights;
+    let weights = match component {
+        Component::Ttft => [1.0, 0.0, 0.0],
+        Component::E2e => [0.0, 1.0, 0.0],
+        Component::Mdt => [0.0, 0.0, 1.0],
+        Component::Score => [ttft, e2e, mdt],
+    };
+    let has_failed = reference.has_failed || other.has_failed;
+    let bound = if has_failed { f64::INFINITY } else { policy.component_cap.max(1.0).ln() };
+    let ratios = reference.times.iter().zip(other.times).map(|(reference, other)| reference - other);
+    let sum: f64 =
+        weights.iter().zip(ratios).map(|(weight, ratio)| weight * ratio.clamp(-bound, bound)).sum();
+    sum / weights.iter().sum::<f64>()
+}
+
+/// Trimmed mean over the prompts both have of ln(`reference` / `other`).
 pub(super) fn difference(
     policy: &ScorePolicy,
-    reference: &[(u32, f64)],
-    other: &[(u32, f64)],
+    component: Component,
+    (reference, other): (&[PromptLogs], &[PromptLogs]),
 ) -> Option<(TrimmedMean, usize)> {
-    let sample = Sample::new(merged(reference, other).map(|(_, time, other)| time - other))?;
+    let ratios = merged(reference, other).map(|(_, time, other)| log_ratio(policy, component, (time, other)));
+    let sample = Sample::new(ratios)?;
     Some((sample.trimmed_mean(policy.trim), sample.len()))
 }
 
@@ -433,7 +465,7 @@ fn noise(policy: &ScorePolicy, baseline: &[&ReadLogs<'_>], component: Component)
         .filter(|pair| pair[0].sequence == pair[1].sequence)
         .filter_map(|pair| {
             let [first, second] = [pair[0], pair[1]].map(|read| read.answered(component));
-            difference(policy, first, second).map(|(trimmed, _)| trimmed.mean * trimmed.mean)
+            difference(policy, component, (first, second)).map(|(trimmed, _)| trimmed.mean * trimmed.mean)
         })
         .collect();
     let pairs = squares.len() as f64;
@@ -476,7 +508,7 @@ fn read_value(
     let before = beside(|other, own| other < own).max_by_key(|other| other.position);
     let after = beside(|other, own| other > own).min_by_key(|other| other.position);
     // Only a read that was asked the same can be compared; where the next baseline is missing, the one behind it was not.
-    let bracket: Vec<&[(u32, f64)]> = [before, after]
+    let bracket: Vec<&[PromptLogs]> = [before, after]
         .into_iter()
         .flatten()
         .filter(|other| other.shares_prompts(read))
@@ -487,13 +519,18 @@ fn read_value(
         [] => return Err(NoEstimate::NoBracket),
         [one] => (one.to_vec(), 0.0),
         [before, after, ..] => {
-            let mean = |(prompt, before, after)| (prompt, f64::midpoint(before, after));
+            let mean = |(prompt, before, after): (u32, Logs, Logs)| {
+                let mean = |place: usize| f64::midpoint(before.times[place], after.times[place]);
+                (prompt, Logs { times: std::array::from_fn(mean), has_failed: false })
+            };
             let reference = merged(before, after).map(mean).collect();
-            (reference, difference(policy, before, after).map_or(0.0, |(trimmed, _)| trimmed.mean.abs()))
+            let drift = difference(policy, component, (before, after));
+            (reference, drift.map_or(0.0, |(trimmed, _)| trimmed.mean.abs()))
         }
     };
     let own = read.charged(component);
-    let (trimmed, prompts) = difference(policy, &reference, own).ok_or(NoEstimate::FewPrompts(0))?;
+    let (trimmed, prompts) =
+        difference(policy, component, (&reference, own)).ok_or(NoEstimate::FewPrompts(0))?;
     if prompts < policy.min_prompts as usize {
         return Err(NoEstimate::FewPrompts(prompts));
     }
@@ -542,4 +579,89 @@ fn estimate(
         drift: largest(|read| read.drift),
         best: reads.iter().map(|read| read.value + read.drift / 2.0).fold(f64::MIN, f64::max),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn times(prompt_index: u32, times: [f64; 3]) -> RequestTimes {
+        RequestTimes {
+            prompt_index,
+            status: RequestStatus::Ok,
+            ttft_ns: Some(times[0] as i64),
+            e2e_ns: Some(times[1] as i64),
+            mdt_ns: Some(times[2]),
+            ..RequestTimes::default()
+        }
+    }
+
+    /// ln(baseline / candidate) of the score of two reads of 20 prompts, each of which takes these times.
+    fn score(policy: &ScorePolicy, baseline: [f64; 3], candidate: [f64; 3]) -> f64 {
+        let requests = [baseline, candidate].map(|own| (0..20).map(|n| times(n, own)).collect::<Vec<_>>());
+        let logs = requests
+            .each_ref()
+            .map(|requests| ReadLogs::of(policy, &ReadTimes { sequence: "0", position: 0, requests }));
+        let sides = (logs[0].answered(Component::Score), logs[1].charged(Component::Score));
+        difference(policy, Component::Score, sides).expect("prompts in common").0.mean
+    }
+
+    const HONEST: [f64; 3] = [50e6, 1000e6, 500e6];
+
+    fn of_weights(ttft: f64, e2e: f64, mdt: f64) -> ScorePolicy {
+        ScorePolicy { weights: ComponentWeights { ttft, e2e, mdt }, ..ScorePolicy::default() }
+    }
+
+    #[test]
+    fn one_absurd_component_does_not_carry_the_score() {
+        let policy = of_weights(1.0, 1.0, 1.0);
+        let bound = policy.component_cap.ln();
+        let check = |candidate: [f64; 3], expected: f64| {
+            let found = score(&policy, HONEST, candidate);
+            assert!((found - expected).abs() < 1e-9, "{candidate:?}: {found}, want {expected}");
+        };
+        check(HONEST, 0.0);
+        check([25e6, 500e6, 250e6], 2.0_f64.ln());
+        // A nanosecond to the first token is 50 million times as fast, and counts as the bound.
+        check([1.0, 1000e6, 500e6], bound / 3.0);
+        // It cannot pay for an answer that is half as fast, where it could before: ln(5e7) / 3 is 5.9.
+        check([1.0, 16_000e6, 8000e6], (bound - bound - bound) / 3.0);
+        check([50e6, 1000e6, 1e-300], bound / 3.0);
+        check([50e6, 1e18, 500e6], -bound / 3.0);
+        // No time and no number are no answer: the deadline stands for them.
+        let deadline = |time: f64| -(120e9 / time).ln().min(bound) / 3.0;
+        check([0.0, 1000e6, 500e6], deadline(HONEST[0]));
+        check([50e6, 1000e6, f64::INFINITY], deadline(HONEST[2]));
+        check([50e6, 1000e6, f64::NAN], deadline(HONEST[2]));
+        // A request that failed costs all of its deadline.
+        let failed = [RequestTimes { status: RequestStatus::Timeout, ..times(0, HONEST) }];
+        let whole = [times(0, HONEST)];
+        let sides = [&whole, &failed]
+            .map(|requests| ReadLogs::of(&policy, &ReadTimes { sequence: "0", position: 0, requests }));
+        let sides = (sides[0].answered(Component::E2e), sides[1].charged(Component::E2e));
+        let cost = difference(&policy, Component::E2e, sides).expect("a prompt").0.mean;
+        assert!((cost + 120.0_f64.ln()).abs() < 1e-9, "{cost}");
+        let strict = ScorePolicy { component_cap: 2.0, ..policy.clone() };
+        assert!((score(&strict, HONEST, [1.0, 1.0, 1e-9]) - 2.0_f64.ln()).abs() < 1e-9);
+    }
+
+    proptest! {
+        #[test]
+        fn a_component_changes_the_score_by_no_more_than_its_bound(
+            weights in (0.0_f64..1.0, 0.1_f64..1.0, 0.0_f64..1.0),
+            honest in (1e6_f64..1e9, 1e7_f64..1e10, 1e6_f64..1e10),
+            absurd in prop_oneof![Just(1.0), Just(9e18), 1.0_f64..1e18],
+            place in 0_usize..3,
+        ) {
+            let policy = of_weights(weights.0, weights.1, weights.2);
+            let (honest, own) = ([honest.0, honest.1, honest.2], [weights.0, weights.1, weights.2]);
+            let mut candidate = honest;
+            candidate[place] = absurd;
+            let changed = score(&policy, honest, candidate).abs();
+            let share = own[place] / own.iter().sum::<f64>();
+            prop_assert!(changed <= share * policy.component_cap.ln() + 1e-9, "{}", changed);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::floor::Floors;
 use super::simulate::Dice;
 use super::*;
 use crate::model::{
@@ -163,6 +164,7 @@ fn round(
         commitments: &[],
         reads: &rows,
         verdicts: &verdicts,
+        floors: Floors::NONE,
         measure: &measure,
         confirm: None,
     };

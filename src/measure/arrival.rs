@@ -184,6 +184,7 @@ mod tests {
             round_id: "r",
             read_key: "k",
             prompt_sha256: "",
+            new_prompt_tokens: None,
             tokenizer: &tokenizer,
             max_tokens: None,
         };

@@ -23,6 +23,8 @@ pub struct RecordContext<'a> {
     pub read_key: &'a str,
     /// SHA-256 of the prompt's text, hexadecimal.
     pub prompt_sha256: &'a str,
+    /// Number of the prompt's tokens that no other prompt of the read begins with; none where nobody knows.
+    pub new_prompt_tokens: Option<u32>,
     /// The tokenizer that every token of the round is counted by.
     pub tokenizer: &'a PinnedTokenizer,
     /// The `max_tokens` that the request asked for, where that is known.
@@ -154,6 +156,7 @@ pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation
         events: seen.events,
         body_bytes: nanoseconds(seen.body_bytes),
         text: text.to_owned(),
+        new_prompt_tokens: context.new_prompt_tokens,
         max_tokens: context.max_tokens,
     };
     Record { request, tokens }
@@ -269,6 +272,7 @@ mod tests {
             round_id: "r",
             read_key: "k",
             prompt_sha256: "",
+            new_prompt_tokens: None,
             tokenizer: &tokenizer,
             max_tokens: None,
         };

@@ -21,6 +21,8 @@ pub struct StreamContext<'a> {
     pub read_key: &'a str,
     /// SHA-256 of the prompt's text, hexadecimal.
     pub prompt_sha256: &'a str,
+    /// Number of the prompt's tokens that no other prompt of the read begins with; none where nobody knows.
+    pub new_prompt_tokens: Option<u32>,
     /// The `max_tokens` that the request asked for.
     pub max_tokens: u32,
 }
@@ -67,6 +69,7 @@ pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<
         ended: capture.end,
         end_detail: cut(capture.end_detail),
         pieces: u32::try_from(capture.pieces.len()).unwrap_or(u32::MAX),
+        new_prompt_tokens: context.new_prompt_tokens,
         max_tokens: Some(context.max_tokens),
     };
     let pieces = (0..).zip(capture.pieces).map(|(sequence, read)| StreamRow {
@@ -115,6 +118,7 @@ pub fn derive_records(
             round_id: &exchange.round_id,
             read_key: &exchange.read_key,
             prompt_sha256: &exchange.prompt_sha256,
+            new_prompt_tokens: exchange.new_prompt_tokens,
             tokenizer,
             max_tokens: exchange.max_tokens,
         };
@@ -171,8 +175,13 @@ mod tests {
     use super::*;
     use crate::model::RequestStatus;
 
-    const CONTEXT: StreamContext<'_> =
-        StreamContext { round_id: "r", read_key: "k", prompt_sha256: "00", max_tokens: 64 };
+    const CONTEXT: StreamContext<'_> = StreamContext {
+        round_id: "r",
+        read_key: "k",
+        prompt_sha256: "00",
+        new_prompt_tokens: None,
+        max_tokens: 64,
+    };
 
     fn answered(prompt_index: u32) -> Capture {
         let event = |at_ns: u64, rest: &str| Piece {

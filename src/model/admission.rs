@@ -1,7 +1,9 @@
 //! Which commitments become submissions: strangers' entries in, rows and checked submissions out.
 //!
 //! Every entry ends as a row with what became of it. The rules: of one hotkey the latest commitment
-//! counts, at the block at which the hotkey first committed that digest; of one digest the earliest counts.
+//! counts, at the block at which the hotkey first committed that digest; of one digest under one name the earliest counts.
+//! The same digest under another name may be there while the first is not, so both become submissions: which of them is a
+//! copy is said when both were pulled (`judge`).
 
 use std::collections::BTreeMap;
 
@@ -74,16 +76,21 @@ pub fn admit(round_id: &str, entries: &[Value]) -> Admission {
         submission.block = first_blocks.get(&own).copied().unwrap_or(submission.block);
     }
     candidates.sort_by_key(|(position, submission)| (submission.block, *position));
-    let mut first_of: BTreeMap<Digest, (Hotkey, i64)> = BTreeMap::new();
+    let mut first_of: BTreeMap<(ImageReference, Digest), (Hotkey, i64)> = BTreeMap::new();
     candidates.retain(|(position, submission)| {
-        if let Some((first, first_block)) = first_of.get(&submission.digest) {
+        if let Some((first, first_block)) =
+            first_of.get(&(submission.image.clone(), submission.digest.clone()))
+        {
             ignore(
                 *position,
                 &IgnoreReason::DuplicateDigest { first: first.clone(), first_block: *first_block },
             );
             return false;
         }
-        first_of.insert(submission.digest.clone(), (submission.hotkey.clone(), submission.block));
+        first_of.insert(
+            (submission.image.clone(), submission.digest.clone()),
+            (submission.hotkey.clone(), submission.block),
+        );
         true
     });
     Admission { commitments, submissions: candidates.into_iter().map(|(_, submission)| submission).collect() }
@@ -233,17 +240,27 @@ mod tests {
             &[
                 json!({"hotkey": A, "block": 9, "image": "m/a", "digest": digest(1)}),
                 json!({"hotkey": A, "block": 3, "image": "m/a", "digest": digest(2)}),
-                json!({"hotkey": B, "block": 10, "image": "m/copy", "digest": digest(1)}),
+                json!({"hotkey": B, "block": 10, "image": "m/a:v2", "digest": digest(1)}),
             ],
             &["ok", "superseded", "duplicate-digest"],
         );
+    }
+
+    /// Else a name that nothing stands behind, committed first, would keep the image of somebody else out.
+    #[test]
+    fn the_same_digest_under_another_name_is_a_submission_of_its_own() {
+        let entries = [
+            json!({"hotkey": B, "block": 3, "image": "m/nothing", "digest": digest(1)}),
+            json!({"hotkey": A, "block": 4, "image": "m/a", "digest": digest(1)}),
+        ];
+        check(&entries, &["ok", "ok"]);
     }
 
     #[test]
     fn a_digest_that_is_committed_again_keeps_its_first_block() {
         let entries = [
             json!({"hotkey": A, "block": 3, "image": "m/a", "digest": digest(1)}),
-            json!({"hotkey": B, "block": 5, "image": "m/copy", "digest": digest(1)}),
+            json!({"hotkey": B, "block": 5, "image": "m/a", "digest": digest(1)}),
             json!({"hotkey": A, "block": 9, "image": "m/a", "digest": digest(1)}),
         ];
         check(&entries, &["superseded", "duplicate-digest", "ok"]);

@@ -39,6 +39,8 @@ words! {
         Superseded = "superseded",
         /// An earlier commitment of the same digest counts.
         DuplicateDigest = "duplicate-digest",
+        /// An earlier commitment of the same layers and configuration, under another manifest, counts.
+        DuplicateContent = "duplicate-content",
     }
 }
 

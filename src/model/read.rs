@@ -128,5 +128,17 @@ row! {
         pub machine_memory_bytes: Option<i64>,
         /// Digest of the tokenizer by which tokens were counted: the round keeps the file.
         pub tokenizer_digest: Option<String>,
+        /// Digest of what ran: the same for the same layers and configuration under another manifest; none in files before
+        /// 1.2.
+        pub content_digest: Option<String>,
+        /// Share of the machine's processors, 0 to 1, that others than the server and this program used over the benchmark;
+        /// none in files before 1.2.
+        pub foreign_cpu: Option<f64>,
+        /// The least time that one pass of the model takes on the runner, by its facts; none where it states none.
+        pub floor_pass_ns: Option<f64>,
+        /// The least time that the arithmetic of one token takes on the runner; none where it states none.
+        pub floor_token_ns: Option<f64>,
+        /// The most tokens that a pass may yield: the longest draft allowed, and one; none where the runner states none.
+        pub floor_step_tokens: Option<u32>,
     }
 }

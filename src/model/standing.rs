@@ -109,7 +109,7 @@ words! {
         Failed = "failed",
         /// It was not decided: infrastructure, noise or an unexplained failure.
         Held = "held",
-        /// It was a commitment that never became a submission.
+        /// It was a commitment that never became a submission, or a copy of an earlier one.
         Ignored = "ignored",
     }
 }

@@ -18,6 +18,7 @@ pub mod diagnostic;
 pub mod duration;
 pub mod edit;
 pub mod expr;
+pub mod floor;
 mod graph;
 pub mod inputs;
 mod known;

@@ -2,6 +2,7 @@
 
 use super::code::Code;
 use super::diagnostic::{Diagnostic, Diagnostics, Parsed};
+use super::floor::{FloorSource, floor};
 use super::parse::decoder::{Decoder, Fields, Slot};
 use super::source::{Source, Span};
 use super::yaml;
@@ -27,6 +28,8 @@ pub struct RunnerSpec {
     pub capacity: u32,
     /// The folder of image manifests, for the process engine.
     pub images: Option<String>,
+    /// What the least time of an answer follows from; without it no time is impossible there.
+    pub floor: Option<FloorSource>,
 }
 
 /// Where a job's process runs.
@@ -159,6 +162,7 @@ pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Run
         decoder.report(Diagnostic::error(Code::UnknownKey, images.key.span, message).help("delete the key"));
     }
     let images = images.and_then(|slot| decoder.string(slot));
+    let floor = fields.take("floor").and_then(|slot| floor(decoder, slot));
     fields.finish(decoder);
     let name = name?;
     if !labels.contains(&name) {
@@ -174,6 +178,7 @@ pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Run
         limits,
         capacity,
         images,
+        floor,
     })
 }
 

@@ -4,23 +4,30 @@
 //! here are the answers that are judged later: `answers.parquet` is what `verify-logprobs` scores, and
 //! `streams.parquet` with `exchanges.parquet` holds what came, from which all of it is derived.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::idle::{Idle, Watch};
 use super::kept_streams::{KeptStreams, Measured};
 use super::load::run_load;
 use super::prompts::{Asked, keep_corpora};
 use super::{JobContext, StageError, handle, read_kept, write_rows, write_table};
 use crate::adapters::store::StoreError;
+use crate::adapters::{machine_speed, model_size};
 use crate::artifact::digest::sha256;
 use crate::artifact::layout;
 use crate::client::{Deadline, Limits, LoadPlan, LoadResult, Target};
-use crate::measure::{AnswerBounds, PinnedTokenizer, Prompt, RequestShape, derive_records, request_body};
+use crate::judge::{Facts, Floor};
+use crate::measure::{
+    AnswerBounds, PinnedTokenizer, Prompt, RequestShape, derive_records, new_prompt_tokens, request_body,
+};
 use crate::model::{
     Arm, Digest, ExchangeRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus,
     StreamRow, TokenRow,
 };
+use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
 
@@ -53,6 +60,12 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
             parameters.prompts
         )));
     }
+    if !(0.0..=1.0).contains(&parameters.max_foreign_cpu) {
+        return Err(StageError::Parameter(format!(
+            "`max-foreign-cpu` is {}, want 0 to 1",
+            parameters.max_foreign_cpu
+        )));
+    }
     let (tokenizer, tokenizer_digest) = load_tokenizer(context)?;
     let shape = RequestShape {
         model: context.server()?.model_name.clone(),
@@ -69,7 +82,13 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let read_key = &parameters.read.key;
     let measured = Measured { read_key, prompts: &prompts, tokenizer: &tokenizer, bounds };
     let mut kept = KeptStreams::begin(measured, context)?;
+    idle(&parameters).wait(context).await?;
+    let watch = Watch::begin(context).await?;
     let result = run_load(plan, "benchmark", context, |capture| kept.take(capture)).await?;
+    let foreign = match watch {
+        Some(watch) => watch.foreign(context).await?,
+        None => None,
+    };
     let was_heard = kept.was_heard();
     let requests = kept.finish(context)?;
     let (sent, planned) = (requests.len(), prompts.len());
@@ -84,7 +103,62 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let counts = (requests.len(), failed);
     let mut read = read_row(&parameters.read, &result, counts, context);
     read.tokenizer_digest = Some(tokenizer_digest.to_string());
+    read.foreign_cpu = foreign;
+    if let Some(floor) = floor(context).await? {
+        keep_floor(&mut read, floor);
+    }
     leave(&parameters, (&read, &requests), context)
+}
+
+/// The floor of the job's runner; none where nothing is known of its machine.
+///
+/// It is measured when the requests are over, so that they do not notice. A server that keeps the machine busy meanwhile makes the
+/// floor higher for itself alone: the lowest of a runner counts.
+async fn floor(context: &JobContext<'_>) -> Result<Option<Floor>, StageError> {
+    let longest_draft = match &context.runner.floor {
+        None => return Ok(None),
+        Some(FloorSource::Stated(facts)) => return Ok(Some(facts.floor())),
+        Some(FloorSource::Measured { longest_draft }) => *longest_draft,
+    };
+    let path = model_dir(context).to_owned();
+    let size =
+        model_size::of_folder(&path).map_err(|error| StageError::Weights { path, why: error.to_string() })?;
+    let measuring = tokio::task::spawn_blocking(move || machine_speed::measure(size.pass_bytes as u64));
+    let machine = |error: tokio::task::JoinError| StageError::Machine {
+        attempted: "measure the machine's speed".to_owned(),
+        source: error.into(),
+    };
+    let speed = measuring.await.map_err(machine)?;
+    let facts = Facts {
+        parameters: size.pass_bytes,
+        bytes_per_parameter: 1.0,
+        gpus: 1,
+        gpu_cache_bytes: 0.0,
+        gpu_bytes_per_s: speed.bytes_per_s,
+        gpu_operations_per_s: speed.operations_per_s,
+        operations_per_token: size.token_operations,
+        longest_draft,
+    };
+    tracing::info!(
+        bytes_per_s = speed.bytes_per_s,
+        operations_per_s = speed.operations_per_s,
+        pass_bytes = size.pass_bytes,
+        token_operations = size.token_operations,
+        "measured the machine"
+    );
+    Ok(Some(facts.floor()))
+}
+
+/// The model that the job's server was booted with, the runner's before that.
+fn model_dir<'a>(context: &'a JobContext<'_>) -> &'a Path {
+    context.notes.model_dir.as_ref().unwrap_or(&context.runner.model_dir)
+}
+
+/// Keeps what the read is held against, so that it can be judged where its machine is not known.
+fn keep_floor(read: &mut ReadRow, floor: Floor) {
+    read.floor_pass_ns = Some(floor.pass_ns);
+    read.floor_token_ns = Some(floor.token_ns);
+    read.floor_step_tokens = Some(floor.step_tokens);
 }
 
 /// Leaves the rows of the read and its requests, and says whether the read is a measurement.
@@ -97,10 +171,12 @@ fn leave(
     write_table(context, requests)?;
 
     let TimeSpan(limit) = parameters.max_client_lag;
-    let lag =
-        read.client_lag_p99_ns.map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or_default()));
-    if let Some(lag) = lag.filter(|lag| *lag > limit) {
+    let span = |nanos: i64| Duration::from_nanos(u64::try_from(nanos).unwrap_or_default());
+    if let Some(lag) = read.client_lag_p99_ns.map(span).filter(|lag| *lag > limit) {
         return Err(StageError::ClientLag { lag, limit });
+    }
+    if let Some(share) = read.foreign_cpu {
+        idle(parameters).check(share, "during the read")?;
     }
     let failed: Vec<&RequestRow> =
         requests.iter().filter(|request| request.status != RequestStatus::Ok).collect();
@@ -128,10 +204,13 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
             parameters.read.key
         )));
     }
-    for (exchange, prompt) in exchanges.iter_mut().zip(&prompts) {
+    let new_tokens = new_prompt_tokens(&tokenizer, &prompts);
+    for ((exchange, prompt), new_tokens) in exchanges.iter_mut().zip(&prompts).zip(new_tokens) {
         exchange.read_key.clone_from(&parameters.read.key);
         exchange.prompt_index = prompt.index;
         exchange.prompt_sha256.clone_from(&prompt.sha256);
+        // Rounds of older programs did not count them.
+        exchange.new_prompt_tokens = exchange.new_prompt_tokens.and(new_tokens);
     }
     write_table(context, &exchanges)?;
     let mut requests = Vec::with_capacity(exchanges.len());
@@ -187,13 +266,22 @@ fn kept_tokenizer(read: &ReadRow, context: &JobContext<'_>) -> Result<PinnedToke
         .map_err(|error| StageError::Tokenizer { path, why: error.to_string() })
 }
 
+/// What the machine has to be for a measurement.
+fn idle(parameters: &Parameters) -> Idle {
+    Idle { max_share: parameters.max_foreign_cpu, within: parameters.idle_within.0 }
+}
+
+/// Nanoseconds as the tables have them.
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
 fn read_row(
     read: &ReadSpec,
     result: &LoadResult,
     (requests, failed_requests): (usize, usize),
     context: &JobContext<'_>,
 ) -> ReadRow {
-    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
     let machine = crate::adapters::machine::facts();
     ReadRow {
         round_id: context.round.round_id.to_string(),
@@ -224,14 +312,18 @@ fn read_row(
         machine_cpus: machine.cpus,
         machine_memory_bytes: machine.memory_bytes,
         tokenizer_digest: None,
+        content_digest: context.notes.content.as_ref().map(ToString::to_string),
+        foreign_cpu: None,
+        floor_pass_ns: None,
+        floor_token_ns: None,
+        floor_step_tokens: None,
     }
 }
 
 /// The tokenizer of the model that the job's server was booted with, the runner's before that; the round keeps a copy,
 /// for whoever counts its tokens again.
 fn load_tokenizer(context: &JobContext<'_>) -> Result<(PinnedTokenizer, Digest), StageError> {
-    let model_dir = context.notes.model_dir.as_ref().unwrap_or(&context.runner.model_dir);
-    let path = model_dir.join("tokenizer.json");
+    let path = model_dir(context).join("tokenizer.json");
     let bytes = std::fs::read(&path)
         .map_err(|source| StageError::Tokenizer { path: path.clone(), why: source.to_string() })?;
     let tokenizer = PinnedTokenizer::from_bytes(&bytes)
@@ -244,5 +336,51 @@ fn load_tokenizer(context: &JobContext<'_>) -> Result<(PinnedTokenizer, Digest),
         // Another read, at the same time, was counted by it too.
         Ok(_) | Err(StoreError::Exists { .. }) => Ok((tokenizer, digest)),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::RunnerContext;
+    use crate::stages::kept_streams::tests::{context, round};
+
+    async fn kept(source: Option<FloorSource>) -> Result<Option<Floor>, StageError> {
+        let data = tempfile::tempdir().expect("a directory");
+        let round = round(data.path());
+        let model_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/reference");
+        let runner = RunnerContext { floor: source, model_dir, ..RunnerContext::controller() };
+        let mut row = ReadRow::default();
+        if let Some(floor) = floor(&context(&round, &runner)).await? {
+            keep_floor(&mut row, floor);
+        }
+        Ok(Floor::of_row(&row))
+    }
+
+    #[tokio::test]
+    async fn a_read_keeps_the_floor_of_its_runner() {
+        let facts = Facts {
+            parameters: 71.46e9,
+            bytes_per_parameter: 2.0,
+            gpus: 4,
+            gpu_cache_bytes: 0.132e9,
+            gpu_bytes_per_s: 4.814e12,
+            gpu_operations_per_s: 1.0705e15,
+            operations_per_token: 138.7e9,
+            longest_draft: 3,
+        };
+        assert_eq!(kept(None).await.expect("no floor"), None);
+        let stated = kept(Some(FloorSource::Stated(facts.clone()))).await.expect("a floor");
+        assert_eq!(stated, Some(facts.floor()));
+    }
+
+    #[tokio::test]
+    async fn the_reference_model_has_a_floor_on_this_machine() {
+        let source = FloorSource::Measured { longest_draft: 5 };
+        let floor = kept(Some(source)).await.expect("measured").expect("a floor");
+        assert_eq!(floor.step_tokens, 6);
+        // 1.4 MB: between a nanosecond, and a millisecond at 1.4 GB/s, which no machine that runs this is slower than.
+        assert!((1.0..1e6).contains(&floor.pass_ns), "{floor:?}");
+        assert!((1e-3..1e6).contains(&floor.token_ns), "{floor:?}");
     }
 }

@@ -9,6 +9,7 @@ use crate::artifact::{GROUP_ROWS, Table as _, TableContext, TableWriter};
 use crate::measure::bounds::PIECE_BYTES;
 use crate::measure::{
     AnswerBounds, Capture, End, PinnedTokenizer, Prompt, StreamContext, derive_records, keep,
+    new_prompt_tokens,
 };
 use crate::model::{ExchangeRow, RequestRow, StreamRow, TokenRow};
 
@@ -32,6 +33,8 @@ pub(super) struct Measured<'a> {
 pub(super) struct KeptStreams<'a> {
     measured: Measured<'a>,
     round_id: &'a str,
+    /// The new tokens of each prompt.
+    new_tokens: Vec<Option<u32>>,
     streams: TableWriter<StreamRow, PartialFile>,
     exchanges: Vec<ExchangeRow>,
     held: Vec<Capture>,
@@ -52,6 +55,7 @@ impl<'a> KeptStreams<'a> {
         let table = TableContext { round_id: &context.round.round_id };
         Ok(Self {
             measured,
+            new_tokens: new_prompt_tokens(measured.tokenizer, measured.prompts),
             round_id: context.round.round_id.as_str(),
             streams: TableWriter::new(begin(StreamRow::NAME)?, &table)?,
             exchanges: Vec::new(),
@@ -92,11 +96,18 @@ impl<'a> KeptStreams<'a> {
         let Measured { read_key, prompts, tokenizer, bounds } = self.measured;
         for mut capture in std::mem::take(&mut self.held) {
             let prompt = prompts.get(capture.prompt_index as usize);
+            let new_prompt_tokens = self.new_tokens.get(capture.prompt_index as usize).copied().flatten();
             let prompt_sha256 = prompt.map_or("", |prompt| &prompt.sha256);
             // The load knows the place in its list, the rows the number in the round.
             capture.prompt_index = prompt.map_or(capture.prompt_index, |prompt| prompt.index);
             let max_tokens = u32::try_from(bounds.tokens).unwrap_or(u32::MAX);
-            let stream = StreamContext { round_id: self.round_id, read_key, prompt_sha256, max_tokens };
+            let stream = StreamContext {
+                round_id: self.round_id,
+                read_key,
+                prompt_sha256,
+                new_prompt_tokens,
+                max_tokens,
+            };
             let (mut exchange, pieces) = keep(&stream, capture);
             self.streams.write(&pieces)?;
             let mut records = derive_records(tokenizer, std::slice::from_ref(&exchange), &pieces)?;

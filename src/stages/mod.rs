@@ -9,6 +9,7 @@ mod again;
 mod benchmark;
 mod boot;
 mod fetch_commitments;
+mod idle;
 mod kept_streams;
 mod load;
 mod plan_confirm;
@@ -39,6 +40,7 @@ use crate::artifact::{ArtifactError, CorpusError, Projection, Table, TableContex
 use crate::judge::NO_ANSWER;
 use crate::measure::{DrawError, InvalidStreams};
 use crate::model::{Digest, Fault, Reason, Role, RoundId, Seed};
+use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
 use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, JobNews, Progress};
 use crate::report::text::error_chain;
@@ -67,12 +69,20 @@ pub struct RunnerContext {
     pub model_dir: PathBuf,
     /// Most bytes of server log kept.
     pub max_log_bytes: u64,
+    /// The least time of an answer there follows from this; none where the runner states no facts.
+    pub floor: Option<FloorSource>,
 }
 
 impl RunnerContext {
     /// The controller: the machine that runs the round, which boots no servers.
     pub fn controller() -> Self {
-        Self { name: "controller".to_owned(), engine: None, model_dir: PathBuf::new(), max_log_bytes: 0 }
+        Self {
+            name: "controller".to_owned(),
+            engine: None,
+            model_dir: PathBuf::new(),
+            max_log_bytes: 0,
+            floor: None,
+        }
     }
 }
 
@@ -111,6 +121,8 @@ pub struct JobContext<'a> {
 /// What later stages of a job need to know of earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Notes {
+    /// Digest of the content of the image that was pulled last.
+    pub content: Option<Digest>,
     /// Identity of the launch and how long it took to be ready.
     pub boot: Option<(String, Duration)>,
     /// Directory of the model the server was booted with, absolute.
@@ -281,6 +293,14 @@ pub enum StageError {
         /// What is wrong with the file.
         why: String,
     },
+    /// The weights of the model do not say what a pass of it reads.
+    #[error("the weights in `{path}` do not say what a pass of the model reads: {why}")]
+    Weights {
+        /// The model's folder.
+        path: PathBuf,
+        /// What is wrong with them.
+        why: String,
+    },
     /// A corpus cannot be read, or a row of it cannot be used.
     #[error("the corpus `{path}` cannot be used")]
     Corpus {
@@ -312,6 +332,16 @@ pub enum StageError {
         lag: Duration,
         /// The most lateness that is still a measurement.
         limit: Duration,
+    },
+    /// Somebody else used the machine.
+    #[error("others used {:.1}% of this machine's processors {when}, at most {:.1}% is a measurement; `top` shows who", share * 100.0, limit * 100.0)]
+    NotIdle {
+        /// Share of the processors' time that others used.
+        share: f64,
+        /// The largest that is still a measurement.
+        limit: f64,
+        /// When it was.
+        when: &'static str,
     },
     /// The baseline failed requests: there is nothing to compare with.
     #[error("the baseline failed {failed} of {requests} requests: {first}")]
@@ -379,9 +409,11 @@ impl StageError {
             Self::Streams(_) => (Fault::Unknown, "streams"),
             Self::Machine { .. } => (Fault::Infra, "machine"),
             Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),
+            Self::Weights { .. } => (Fault::Operator, "weights"),
             Self::Corpus { .. } | Self::OtherCorpus { .. } | Self::Draw(_) => (Fault::Operator, "corpus"),
             Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
+            Self::NotIdle { .. } => (Fault::Infra, "machine-not-idle"),
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
             Self::Silent { .. } => (Fault::Submission, NO_ANSWER),
             Self::WarmUp { .. } => (Fault::Submission, "warm-up-failed"),

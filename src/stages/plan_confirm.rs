@@ -26,12 +26,14 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let reads = LookReads::of(score, &timed);
     let measure =
         Speeds::of(score, (round_id, LookRules::screen(score)), &ranking.submissions, (&reads, None));
+    let floors = ranking.floors(score);
     let standings = Standings {
         round_id,
         submissions: &ranking.submissions,
         commitments: &ranking.commitments,
         reads: &ranking.reads,
         verdicts: &ranking.verdicts,
+        floors: &floors,
         measure: &measure,
         confirm: None,
     };

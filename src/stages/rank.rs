@@ -35,12 +35,14 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let confirmed = LookReads::of(score, &timed);
     let rules = LookRules::confirm(score, finalists.len());
     let second = Speeds::of(score, (round_id, rules), &ranking.submissions, (&confirmed, Some(&measured)));
+    let floors = ranking.floors(score);
     let standings = Standings {
         round_id,
         submissions: &ranking.submissions,
         commitments: &ranking.commitments,
         reads: &ranking.reads,
         verdicts: &ranking.verdicts,
+        floors: &floors,
         measure: &measure,
         confirm: again.map(|_| Confirm { finalists: &finalists, speeds: &second }),
     };

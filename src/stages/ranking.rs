@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{JobContext, StageError, load, load_columns};
-use crate::judge::{ReadTimes, TimedRead};
+use crate::judge::{Floors, ReadTimes, ScorePolicy, TimedRead};
 use crate::model::{
     CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestTimes, SubmissionRow,
     VerdictRow,
@@ -52,6 +52,12 @@ impl Ranking {
             reads,
             requests,
         })
+    }
+
+    /// What the floors of the runners say of all reads.
+    pub(super) fn floors(&self, policy: &ScorePolicy) -> Floors {
+        let of_read = |key: &str| self.requests.get(key).map_or(&[][..], Vec::as_slice);
+        Floors::of(policy.floor, &self.reads, of_read)
     }
 
     /// The measured reads among these legs, with their times.
@@ -106,6 +112,11 @@ fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Re
             machine_cpus: None,
             machine_memory_bytes: None,
             tokenizer_digest: None,
+            content_digest: None,
+            foreign_cpu: None,
+            floor_pass_ns: None,
+            floor_token_ns: None,
+            floor_step_tokens: None,
         });
     }
     Ok(rows)

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use cacheon::adapters::store::{RoundDirectory, StoreError, list_rounds};
 use cacheon::judge::{
-    Arrived, LookReads, LookRules, RankPolicy, ReadTimes, ScorePolicy, Speeds, Standings, TimedRead,
+    Arrived, Floors, LookReads, LookRules, RankPolicy, ReadTimes, ScorePolicy, Speeds, Standings, TimedRead,
     accounts, first_missing, leaderboard,
 };
 use cacheon::model::{
@@ -117,6 +117,7 @@ fn rank(data_dir: &Path) -> Result<(usize, usize), StoreError> {
             commitments: &commitments,
             reads: &reads,
             verdicts: &verdicts,
+            floors: Floors::NONE,
             measure: &measure,
             confirm: None,
         };
@@ -216,6 +217,11 @@ fn read(round_id: &str, position: u32, hotkey: Option<&String>) -> ReadRow {
         machine_cpus: None,
         machine_memory_bytes: None,
         tokenizer_digest: None,
+        content_digest: None,
+        foreign_cpu: None,
+        floor_pass_ns: None,
+        floor_token_ns: None,
+        floor_step_tokens: None,
     }
 }
 
@@ -254,6 +260,7 @@ fn requests(read: &ReadRow, drawn: &mut ChaCha8Rng) -> Vec<RequestRow> {
             body_bytes: 80_000,
             text: format!("{:016x} and what else an answer of this length would say. ", drawn.next_u64())
                 .repeat(16),
+            new_prompt_tokens: None,
             max_tokens: None,
         }
     };

@@ -271,6 +271,7 @@ jobs:
           prompts: 1
           max-tokens: 2
           max-client-lag: 60s
+          max-foreign-cpu: 1
       - run: test \"$FAILED\" = 0
         env: {{ FAILED: '${{{{ steps.benchmark.outputs.failed }}}}' }}
 "

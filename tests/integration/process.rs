@@ -185,6 +185,7 @@ async fn what_has_left_its_session_ends_with_the_server() {
     std::fs::remove_file(&file).expect("removed");
     let server = workspace.start(&leaves_one_behind(&file, "wait; sleep 600"), 1000).await;
     let left = pid_in(&file).await;
+    assert!(server.cpu_time().await.is_some());
     assert!(is_alive(left));
     server.stop(Duration::from_secs(5)).await;
     assert!(!is_alive(left), "it is gone when the server is stopped");
@@ -224,4 +225,21 @@ async fn a_server_that_kills_its_keeper_ends_too() {
     let mut server = workspace.start(&script, 1000).await;
     assert_eq!(server.exited().await, Exit { code: None, signal: Some(9) });
     wait_until_gone(pid_in(&file).await).await;
+}
+
+#[tokio::test]
+async fn what_a_server_uses_is_counted_with_all_that_it_started() {
+    let workspace = Workspace::new();
+    let file = workspace.dir.path().join("burns");
+    let left = format!("echo $$ > {}; while :; do :; done", file.display());
+    let script = format!("(setsid bash -c '{left}' & ); sleep 600");
+    let server = workspace.start(&script, 1000).await;
+    pid_in(&file).await;
+    let burning = async {
+        while server.cpu_time().await.expect("it runs") < Duration::from_millis(300) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, burning).await.expect("its processor time grows");
+    server.stop(Duration::ZERO).await;
 }

@@ -162,6 +162,7 @@ fn measured(streamed: &Streamed) -> Record {
         round_id: "r",
         read_key: "k",
         prompt_sha256: "",
+        new_prompt_tokens: None,
         tokenizer: &tokenizer,
         max_tokens: None,
     };

@@ -153,6 +153,12 @@ impl Daemon {
             let code = *daemon.ended.subscribe().wait_for(Option::is_some).await.unwrap();
             Body::from(format!("{}\n", json!({"StatusCode": code})))
         };
+        let stats = async |State(daemon): Shared, RawQuery(query): RawQuery| {
+            daemon.call(format!("stats {}", query.unwrap_or_default()));
+            let is_running = daemon.ended.borrow().is_none();
+            let used = if is_running { 2_500_000_000_u64 } else { 0 };
+            Json(json!({"cpu_stats": {"cpu_usage": {"total_usage": used}}}))
+        };
         let stop = async |State(daemon): Shared, RawQuery(query): RawQuery| {
             daemon.call(format!("stop {}", query.unwrap_or_default()));
             daemon.ended.send_replace(Some(143));
@@ -170,6 +176,7 @@ impl Daemon {
             .route("/containers/{id}/json", get(inspect))
             .route("/containers/{id}/logs", get(logs))
             .route("/containers/{id}/wait", post(wait))
+            .route("/containers/{id}/stats", get(stats))
             .route("/containers/{id}/stop", post(stop))
             .route("/containers/{id}", delete(remove))
             .with_state(self)
@@ -215,7 +222,7 @@ impl Bench {
 async fn check_pull(image: &str, script: Script, expected: &str) {
     let bench = bench(script);
     let found = match bench.engine.pull(&image.parse().unwrap(), &digest(1)).await {
-        Ok(()) => format!("{} pulls", bench.daemon.calls.borrow().len()),
+        Ok(_) => format!("{} pulls", bench.daemon.calls.borrow().len()),
         Err(error) => error.reason().code,
     };
     assert_eq!(found, expected, "{image}: {:?}", bench.daemon.script);
@@ -234,6 +241,25 @@ async fn a_pull_ends_with_the_image_or_with_whose_fault_it_is() {
     check(&|script| script.listed = "nonsense".to_owned(), "container-engine").await;
     check(&|script| script.is_present = (false, false), "container-engine").await;
     check(&|script| script.pull = (200, "no JSON\n".to_owned()), "container-engine").await;
+}
+
+#[test]
+fn content_is_what_would_run() {
+    let image = |layer: &str, config: Value| {
+        let found = json!({
+            "RootFS": {"Type": "layers", "Layers": [digest(7), layer]},
+            "Config": config,
+            "Author": "somebody",
+        });
+        content(&serde_json::from_value(found).unwrap(), &digest(1))
+    };
+    let own = image("sha256:1", json!({"Cmd": ["serve"], "Env": ["A=1"], "Labels": {"a": "b"}}));
+    assert_eq!(own, image("sha256:1", json!({"Cmd": ["serve"], "Env": ["A=1"]})));
+    assert_ne!(own, image("sha256:2", json!({"Cmd": ["serve"], "Env": ["A=1"]})));
+    assert_ne!(own, image("sha256:1", json!({"Cmd": ["serve"], "Env": ["A=2"]})));
+    assert_ne!(own, image("sha256:1", json!({"Entrypoint": ["serve"], "Env": ["A=1"]})));
+    // An engine that does not say is believed the digest, which it has checked.
+    assert_eq!(content(&ImageInspect::default(), &digest(1)), digest(1));
 }
 
 #[tokio::test]
@@ -392,6 +418,15 @@ async fn an_image_that_was_not_pulled_is_not_launched() {
     let error = bench.engine.launch(&bench.launch()).await.err().unwrap();
     assert_eq!(error.reason().fault, Fault::Infra);
     assert!(error.to_string().contains("`pull` step"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_container_has_used_is_known_while_it_runs() {
+    let bench = bench(Script { is_present: (true, true), ..script() });
+    let server = bench.engine.launch(&bench.launch()).await.unwrap();
+    assert_eq!(server.cpu_time().await, Some(Duration::from_millis(2500)));
+    bench.daemon.ended.send_replace(Some(0));
+    assert_eq!(server.cpu_time().await, None);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ const RETRIED: Fate =
 const SCHEDULED: &str = "src/schedule/tests.rs";
 const TICKS: &str = "src/schedule/timetable/tests.rs";
 const GROUPS: &str = "tests/integration/groups.rs";
+const FLOOR: &str = "src/pipeline/floor.rs";
 const STEPS: &str = "src/job/tests.rs";
 
 const KEYS: &[(&str, &str, Fate)] = &[
@@ -143,6 +144,16 @@ const KEYS: &[(&str, &str, Fate)] = &[
     ),
     ("runner", "capacity", Effect(SCHEDULED, "every_round_ends_within_its_limits")),
     ("runner", "images", Effect("tests/e2e/demo.rs", "the_demo_round_ends_as_described_and_again_the_same")),
+    ("runner", "floor", Effect("src/stages/benchmark.rs", "a_read_keeps_the_floor_of_its_runner")),
+    ("floor", "facts", Effect("src/stages/benchmark.rs", "the_reference_model_has_a_floor_on_this_machine")),
+    ("floor", "parameters", Effect(FLOOR, "the_facts_are_read_with_their_units")),
+    ("floor", "bytes-per-parameter", Effect(FLOOR, "the_facts_are_read_with_their_units")),
+    ("floor", "gpus", Effect(FLOOR, "the_facts_are_read_with_their_units")),
+    ("floor", "gpu-cache", Effect(FLOOR, "the_facts_are_read_with_their_units")),
+    ("floor", "gpu-bandwidth", Effect(FLOOR, "the_facts_are_read_with_their_units")),
+    ("floor", "gpu-compute", Effect(FLOOR, "the_facts_are_read_with_their_units")),
+    ("floor", "operations-per-token", Effect(FLOOR, "the_facts_are_read_with_their_units")),
+    ("floor", "longest-draft", Effect(FLOOR, "the_facts_are_read_with_their_units")),
     (
         "limits",
         "cpus",
@@ -182,7 +193,7 @@ const PIPELINES: &[&str] = &[
     "defaults: {run: {shell: bash}}\non: {dispatch: {inputs: {x: {type: string}}}}\njobs: {a: {steps: [{run: echo}]}}\n",
     "concurrency: {group: x}\non: {schedule: [{cron: '0 0 * * *'}], failure: {run: 'true'}}\njobs: {a: {steps: [{run: echo}]}}\n",
 ];
-const RUNNER: &str = "name: r\nengine: docker\nmachine: {gpus: 1}\nlimits: {cpus: 1}\n";
+const RUNNER: &str = "name: r\nengine: docker\nmachine: {gpus: 1}\nlimits: {cpus: 1}\nfloor: {gpus: 1}\n";
 
 /// The kind of a mapping, without the names in it: `job` for "job `rank`", `strategy` for "`strategy` of job `rank`".
 pub(super) fn kind(what: &str) -> String {

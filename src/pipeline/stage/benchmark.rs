@@ -28,6 +28,11 @@ parameters! {
         "request-deadline" request_deadline: TimeSpan = TimeSpan(Duration::from_mins(2)),
         /// the client's own lateness (99th percentile) that voids the read
         "max-client-lag" max_client_lag: TimeSpan = TimeSpan(Duration::from_millis(50)),
+        /// the share of the machine's processors, 0 to 1, that others than the server and this program may use before the
+        /// read, and on average while it is measured; more voids the read
+        "max-foreign-cpu" max_foreign_cpu: f64 = 0.05,
+        /// how long the machine may take to become idle before the read is void
+        "idle-within" idle_within: TimeSpan = TimeSpan(Duration::from_secs(10)),
     }
 }
 

@@ -23,5 +23,7 @@ outputs! {
         "digest" digest: Digest,
         /// image and digest in one
         "reference" reference: String,
+        /// digest of what would run: the same for the same layers and configuration under another manifest
+        "content" content: Digest,
     }
 }

@@ -86,6 +86,7 @@ macro_rules! stage_values {
 stage_values! {
     String: String, PathBuf, ImageReference, Digest, Role;
     Integer: u16, u32, u64;
+    Number: f64;
     Boolean: bool;
     Duration: TimeSpan;
     Json: ReadSpec, Workload, VerifyPolicy, ScorePolicy, RankPolicy, Detect;

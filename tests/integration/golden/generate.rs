@@ -134,7 +134,7 @@ pub(super) fn cases() -> BTreeMap<&'static str, Case> {
                 vec![
                     json!({"hotkey": hotkey(0), "block": 90, "image": "miner/first-try", "digest": digest(3)}),
                     commitment(0, 100),
-                    json!({"hotkey": hotkey(1), "block": 101, "image": "miner/copy", "digest": digest(0)}),
+                    json!({"hotkey": hotkey(1), "block": 101, "image": "miner/image-0:copy", "digest": digest(0)}),
                     json!({"hotkey": hotkey(2), "block": 102, "image": "miner/odd", "digest": "sha256:12"}),
                     json!("junk"),
                 ],
@@ -175,6 +175,34 @@ pub(super) fn cases() -> BTreeMap<&'static str, Case> {
                 of(2),
                 &bracketed(&[candidate(0, 1.0, Late), candidate(1, 1.0, Teasing)]),
                 0.002,
+            ),
+        ),
+        (
+            "cheats-floor",
+            with_floor(
+                4.0,
+                case(
+                    "A machine whose floor is known: one answers from a table and is held, one drafts as far as is allowed and wins, one is a little faster than the baseline.",
+                    of(3),
+                    &bracketed(&[
+                        candidate(0, 100.0, Honest),
+                        candidate(1, 3.9, Honest),
+                        candidate(2, 1.2, Honest),
+                    ]),
+                    0.002,
+                ),
+            ),
+        ),
+        (
+            "floor-wrong",
+            with_floor(
+                60.0,
+                case(
+                    "A machine whose floor is stated too high: the baseline itself is below it, and nobody is blamed or paid.",
+                    of(2),
+                    &bracketed(&[candidate(0, 1.5, Honest), candidate(1, 1.0, Honest)]),
+                    0.002,
+                ),
             ),
         ),
         (
@@ -238,6 +266,16 @@ fn case(about: &str, commitments: Vec<Value>, launches: &[Launch], jitter: f64) 
     case
 }
 
+/// The case on a machine on which a pass takes so many milliseconds and yields at most three tokens.
+fn with_floor(pass_ms: f64, mut case: Case) -> Case {
+    for read in &mut case.reads {
+        read.floor_pass_ns = Some(pass_ms * 1e6);
+        read.floor_token_ns = Some(20_000.0);
+        read.floor_step_tokens = Some(3);
+    }
+    case
+}
+
 fn read(position: u32, launch: &Launch) -> ReadRow {
     let owner = launch.miner.map(hotkey);
     let reason = |fault: Fault| match fault {
@@ -281,6 +319,11 @@ fn read(position: u32, launch: &Launch) -> ReadRow {
         machine_cpus: None,
         machine_memory_bytes: None,
         tokenizer_digest: None,
+        content_digest: None,
+        foreign_cpu: None,
+        floor_pass_ns: None,
+        floor_token_ns: None,
+        floor_step_tokens: None,
     }
 }
 
