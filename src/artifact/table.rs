@@ -232,13 +232,13 @@ table! {
     ExchangeRow = "exchanges" v 1 by (read_key, prompt_index) {
         round_id, read_key, prompt_index, prompt_sha256, send_offset_ns, connect_ns, sent_ns, headers_ns, end_ns,
         http_status, content_type, content_encoding, content_length, ended, end_detail, pieces,
-    } + { new_prompt_tokens }
+    } + { new_prompt_tokens, max_tokens }
 }
 drawn! {
     ExchangeRow {
         round_id, read_key, prompt_index, prompt_sha256, send_offset_ns, connect_ns, sent_ns, headers_ns, end_ns,
         http_status, content_type, content_encoding, content_length, ended, end_detail, pieces,
-    } + { new_prompt_tokens }
+    } + { new_prompt_tokens, max_tokens }
 }
 table! {
     StreamRow = "streams" v 1 by (read_key, prompt_index, sequence) {
@@ -358,7 +358,7 @@ tables! {
         round_id, read_key, prompt_index, prompt_sha256, status, flags, http_status, send_offset_ns, sent_ns,
         headers_ns, first_byte_ns, first_event_ns, ttft_ns, e2e_ns, finish_ns, done_ns, end_ns, tpot_ns, mdt_ns,
         stall_ns, tokens, logprob_tokens, usage_tokens, finish_reason, events, body_bytes, text,
-    } + { new_prompt_tokens }
+    } + { new_prompt_tokens, max_tokens }
     TokenRow = "tokens" v 1 by (read_key, prompt_index, position) {
         round_id, read_key, prompt_index, position, token_id, is_end, server_logprob, scorer_logprob,
         scorer_rank, scorer_top_logprob, arrival_ns,

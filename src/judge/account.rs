@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use super::pool::pool_key;
 use crate::model::{
-    AccountKind, AccountRow, Arm, Check, CheckOutcome, CommitmentRow, Fault, LeaderboardRow, ReadRow,
+    AccountKind, AccountRow, Arm, Check, CheckOutcome, CommitmentRow, Fault, Hotkey, LeaderboardRow, ReadRow,
     ReadSpec, ReadStatus, RequestStatus, RequestTimes, SubmissionRow, VerdictRow, prompt_of_bracket,
     prompt_of_round,
 };
@@ -54,6 +55,7 @@ pub fn accounts(arrived: &Arrived<'_>) -> Vec<AccountRow> {
         reads_of.entry(&read.read_key).and_modify(|read| *read = None).or_insert(Some(read));
     }
     let (no_statuses, no_outcomes) = (BTreeMap::new(), BTreeMap::new());
+    let mut checked: BTreeMap<Option<&Hotkey>, Vec<&str>> = BTreeMap::new();
     for spec in arrived.planned {
         let read = reads_of.get(spec.key.as_str()).and_then(|read| *read);
         rows.push(leg(arrived.round_id, spec, read));
@@ -68,9 +70,14 @@ pub fn accounts(arrived: &Arrived<'_>) -> Vec<AccountRow> {
         let by_prompt = statuses.get(spec.key.as_str()).unwrap_or(&no_statuses);
         rows.push(requests(arrived.round_id, spec, (by_prompt, &prompts)));
         if spec.arm == Arm::Candidate {
-            let found = outcomes.get(spec.key.as_str()).unwrap_or(&no_outcomes);
-            rows.push(checks(arrived.round_id, spec, found));
+            checked.entry(spec.hotkey.as_ref()).or_default().push(&spec.key);
         }
+    }
+    // Each measured read's by itself, and all of a submission's together.
+    let together = checked.values().filter_map(|keys| pool_key(keys.iter().copied()));
+    for name in checked.values().flatten().map(|key| (*key).to_owned()).chain(together) {
+        let found = outcomes.get(name.as_str()).unwrap_or(&no_outcomes);
+        rows.push(checks(arrived.round_id, &name, found));
     }
     rows
 }
@@ -173,13 +180,13 @@ fn requests(
     })
 }
 
-fn checks(round_id: &str, spec: &ReadSpec, found: &BTreeMap<Check, CheckOutcome>) -> AccountRow {
+fn checks(round_id: &str, name: &str, found: &BTreeMap<Check, CheckOutcome>) -> AccountRow {
     let failed = found.values().filter(|outcome| **outcome == CheckOutcome::Void).count() as u32;
     let done = found.len() as u32 - failed;
     let void = found.iter().find(|(_, outcome)| **outcome == CheckOutcome::Void);
     let fault = void.map(|_| Fault::Infra);
     let reason = void.map(|(check, _)| format!("{check} is void"));
-    let row = blank(round_id, AccountKind::Checks, &spec.key, Check::ALL.len() as u32);
+    let row = blank(round_id, AccountKind::Checks, name, Check::ALL.len() as u32);
     missing(AccountRow { done, failed, fault, reason, ..row }, |_| {
         let first = Check::ALL.iter().find(|check| !found.contains_key(check));
         first.map_or_else(String::new, ToString::to_string)
@@ -279,6 +286,33 @@ mod tests {
                 case.requests.clear();
             },
             Some((1, &format!("reads of `{HOTKEY}`: read 1 of 1"))),
+        );
+    }
+
+    #[test]
+    fn several_reads_are_also_checked_together() {
+        let second = |case: &mut Case| {
+            case.planned.push(ReadSpec { key: "d".to_owned(), ..case.planned[1].clone() });
+            case.reads.push(ReadRow { read_key: "d".to_owned(), ..case.reads[1].clone() });
+            case.requests.extend([0, 1].map(|number| RequestTimes {
+                read_key: "d".to_owned(),
+                prompt_index: number,
+                ..case.requests[2].clone()
+            }));
+            let of = |key: &str, row: &VerdictRow| VerdictRow { read_key: key.to_owned(), ..row.clone() };
+            let again: Vec<VerdictRow> = case.verdicts.iter().map(|row| of("d", row)).collect();
+            case.verdicts.extend(again);
+        };
+        let all = Check::ALL.len() as u32;
+        check(second, Some((all, "checks of `c..d`: answered")));
+        check(
+            |case| {
+                let together = |row: &VerdictRow| VerdictRow { read_key: "c..d".to_owned(), ..row.clone() };
+                let together: Vec<VerdictRow> = case.verdicts.iter().map(together).collect();
+                second(case);
+                case.verdicts.extend(together);
+            },
+            None,
         );
     }
 

@@ -34,10 +34,16 @@ pub(super) fn findings(
     ]
 }
 
+/// What the checks find of a control beside which nothing is known.
+pub(super) fn alone(policy: &VerifyPolicy, answers: &Answers<'_>) -> Vec<Finding> {
+    let nothing = Answers::default();
+    vec![text_bytes(policy, &nothing, answers), counts(policy, &nothing, answers)]
+}
+
 /// Answers in which a text token has no claimed log probability, or one that is no number.
 fn unclaimed(answers: &Answers<'_>) -> Count {
     let mut by_answer: BTreeMap<(&str, u32), bool> = BTreeMap::new();
-    for row in answers.tokens.iter().filter(|row| !row.is_end) {
+    for row in answers.tokens().filter(|row| !row.is_end) {
         *by_answer.entry((&row.read_key, row.prompt_index)).or_default() |=
             row.server_logprob.is_none_or(f64::is_nan);
     }
@@ -47,8 +53,7 @@ fn unclaimed(answers: &Answers<'_>) -> Count {
 /// The residuals (claimed minus scored log probability) of all scored tokens, without the worst `trim` share.
 fn residuals<'a>(answers: &Answers<'a>, trim: f64) -> Vec<(&'a TokenRow, f64)> {
     let mut all: Vec<(&TokenRow, f64)> = answers
-        .tokens
-        .iter()
+        .tokens()
         .filter_map(|row| {
             let difference = row.server_logprob? - row.scorer_logprob?;
             (!difference.is_nan()).then(|| (row, difference.clamp(-LARGEST, LARGEST).abs()))
@@ -65,7 +70,7 @@ fn committed(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'
     if ours.of == 0 || theirs.of == 0 || theirs.hits as f64 > 0.01 * theirs.of as f64 {
         return Finding::void(CHECK, "the baseline's answers carry no log probabilities to compare with");
     }
-    if is_too_many(ours, Count { hits: 0, of: 0 }, policy.mismatch_share) {
+    if is_too_many(ours, Count { hits: 0, of: 0 }, (policy.mismatch_share, policy.level)) {
         return Finding {
             check: CHECK,
             outcome: CheckOutcome::Fail,
@@ -82,9 +87,8 @@ fn committed(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'
     }
     let (expected, found) =
         (residuals(control, policy.residual_trim), residuals(candidate, policy.residual_trim));
-    let scored =
-        |answers: &Answers<'_>| answers.tokens.iter().filter(|row| row.scorer_logprob.is_some()).count();
-    if expected.is_empty() || found.is_empty() || scored(candidate) * 100 < candidate.tokens.len() * 99 {
+    let scored = |answers: &Answers<'_>| answers.tokens().filter(|row| row.scorer_logprob.is_some()).count();
+    if expected.is_empty() || found.is_empty() || scored(candidate) * 100 < candidate.tokens().count() * 99 {
         return Finding::void(
             CHECK,
             "the scorer has no log probabilities for these answers or the baseline's",
@@ -157,7 +161,7 @@ fn text_bytes(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<
         row.flags.contains(&RequestFlag::BytesMismatch) || row.flags.contains(&RequestFlag::OtherChannel)
     };
     let (ours, theirs) = (flagged(candidate, is_hit), flagged(control, is_hit));
-    let is_fail = is_too_many(ours, theirs, policy.mismatch_share);
+    let is_fail = is_too_many(ours, theirs, (policy.mismatch_share, policy.level));
     Finding {
         check: Check::TextBytes,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
@@ -166,8 +170,9 @@ fn text_bytes(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<
         threshold: Some(policy.mismatch_share),
         samples: ours.of,
         reason: format!(
-            "in {} of {} answers the bytes of the claimed tokens are not the text, or text came on another channel",
-            ours.hits, ours.of
+            "in {} of {} answers the bytes of the claimed tokens are not the text, or text came on another channel \
+             (baseline {} of {})",
+            ours.hits, ours.of, theirs.hits, theirs.of
         ),
         worst: requests(candidate, is_hit),
     }
@@ -184,7 +189,7 @@ fn disagrees(row: &RequestRow) -> bool {
 
 fn counts(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
     let (ours, theirs) = (flagged(candidate, disagrees), flagged(control, disagrees));
-    let is_fail = is_too_many(ours, theirs, policy.mismatch_share);
+    let is_fail = is_too_many(ours, theirs, (policy.mismatch_share, policy.level));
     let prompts: BTreeSet<u32> =
         candidate.ok().filter(|row| disagrees(row)).map(|row| row.prompt_index).collect();
     let example = candidate.ok().find(|row| prompts.first() == Some(&row.prompt_index)).map(|row| {
@@ -204,9 +209,11 @@ fn counts(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
         threshold: Some(policy.mismatch_share),
         samples: ours.of,
         reason: format!(
-            "token counts disagree in {} of {} answers{}",
+            "token counts disagree in {} of {} answers (baseline {} of {}){}",
             ours.hits,
             ours.of,
+            theirs.hits,
+            theirs.of,
             example.unwrap_or_default()
         ),
         worst: requests(candidate, disagrees),

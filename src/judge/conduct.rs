@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::answers::Answers;
 use super::finding::{Count, Evidence, Finding, is_too_many, worst};
 use super::thresholds::VerifyPolicy;
-use crate::model::{Check, CheckOutcome, RequestRow, RequestStatus};
+use crate::model::{Check, CheckOutcome, RequestStatus};
 use crate::stats::{Sample, student_t_cdf};
 
 /// Fewest prompts on which a difference in length is tested.
@@ -17,7 +17,7 @@ pub(super) fn findings(
     candidate: &Answers<'_>,
 ) -> Vec<Finding> {
     let judge = |check, judged: fn(&VerifyPolicy, &Answers<'_>, &Answers<'_>) -> Finding| {
-        if candidate.requests.is_empty() {
+        if candidate.requests().next().is_none() {
             return Finding::void(check, "no request of this read is recorded");
         }
         if control.ok().next().is_none() {
@@ -29,9 +29,9 @@ pub(super) fn findings(
 }
 
 fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
-    let failed = |answers: &Answers<'_>| Count {
-        hits: answers.requests.len() - answers.ok().count(),
-        of: answers.requests.len(),
+    let failed = |answers: &Answers<'_>| {
+        let of = answers.requests().count();
+        Count { hits: of - answers.ok().count(), of }
     };
     let (ours, theirs) = (failed(candidate), failed(control));
     // Of several control reads, as many as one read would have had.
@@ -42,7 +42,7 @@ fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_
     }
     let is_fail = ours.share() > policy.failed_share && ours.hits > expected + policy.failed_excess;
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-    for row in candidate.requests.iter().filter(|row| row.status != RequestStatus::Ok) {
+    for row in candidate.requests().filter(|row| row.status != RequestStatus::Ok) {
         *kinds.entry(row.status.as_str()).or_default() += 1;
     }
     let kinds: Vec<String> = kinds.iter().map(|(status, count)| format!("{count} {status}")).collect();
@@ -61,7 +61,7 @@ fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_
             kinds.join(", ")
         ),
     };
-    let evidence = candidate.requests.iter().filter(|row| row.status != RequestStatus::Ok);
+    let evidence = candidate.requests().filter(|row| row.status != RequestStatus::Ok);
     Finding {
         check: Check::Answered,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
@@ -74,6 +74,11 @@ fn answered(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_
         reason,
         worst: worst(evidence.map(|row| Evidence::of_request(row.prompt_index, 1.0)).collect()),
     }
+}
+
+/// What the checks find of a control beside which nothing is known: no end of an answer needs a comparison to be wrong.
+pub(super) fn alone(policy: &VerifyPolicy, answers: &Answers<'_>) -> Vec<Finding> {
+    vec![finish(policy, &Answers::default(), answers)]
 }
 
 /// What it means that the scorer refused answers, if it did. It took all of the control's, or nothing is judged at all: so
@@ -95,21 +100,12 @@ fn refused_by_scorer(refused: &[u32], requests: usize) -> Option<Finding> {
     })
 }
 
-/// Checks that each answer ends by itself, or is cut at exactly `max_tokens`.
+/// Checks that each answer ends by itself, or is cut at exactly the `max_tokens` that its request asked for. Whether the
+/// model would have ended where an answer ends by itself is the scorer's to say (`margin`).
 fn finish(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>) -> Finding {
-    // The credited count may differ from the server's by a character that the cut has split.
-    let is_whole = |row: &RequestRow| match row.finish_reason.as_deref() {
-        Some("stop") => true,
-        Some("length") => policy.max_tokens.is_none_or(|max| row.tokens.max(row.logprob_tokens) + 1 >= max),
-        _ => false,
-    };
-    let count = |answers: &Answers<'_>| Count {
-        hits: answers.ok().filter(|row| !is_whole(row)).count(),
-        of: answers.ok().count(),
-    };
+    let count = |answers: &Answers<'_>| Count { hits: answers.cut(policy).count(), of: answers.ok().count() };
     let (ours, theirs) = (count(candidate), count(control));
-    let is_fail = is_too_many(ours, theirs, policy.mismatch_share);
-    let cut = candidate.ok().filter(|row| !is_whole(row));
+    let is_fail = is_too_many(ours, theirs, (policy.mismatch_share, policy.level));
     Finding {
         check: Check::Finish,
         outcome: if is_fail { CheckOutcome::Fail } else { CheckOutcome::Pass },
@@ -118,10 +114,15 @@ fn finish(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
         threshold: Some(policy.mismatch_share),
         samples: ours.of,
         reason: format!(
-            "{} of {} answers end neither by themselves (`stop`) nor at the token limit (`length`)",
-            ours.hits, ours.of
+            "{} of {} answers end neither by themselves (`stop`) nor at the token limit (`length`) (baseline {} of {})",
+            ours.hits, ours.of, theirs.hits, theirs.of
         ),
-        worst: worst(cut.map(|row| Evidence::of_request(row.prompt_index, f64::from(row.tokens))).collect()),
+        worst: worst(
+            candidate
+                .cut(policy)
+                .map(|row| Evidence::of_request(row.prompt_index, f64::from(row.tokens)))
+                .collect(),
+        ),
     }
 }
 
@@ -180,7 +181,7 @@ fn length(policy: &VerifyPolicy, control: &Answers<'_>, candidate: &Answers<'_>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TokenRow;
+    use crate::model::{RequestRow, TokenRow};
 
     #[test]
     fn one_answer_that_the_scorer_refuses_is_one_too_many() {
@@ -204,9 +205,9 @@ mod tests {
                 _ => row.clone(),
             })
             .collect();
-        let control = Answers { requests: &requests, tokens: &scored };
+        let control = Answers::of([(&requests[..], &scored[..])]);
         let judged = |tokens: &[TokenRow]| {
-            let candidate = Answers { requests: &requests, tokens };
+            let candidate = Answers::of([(&requests[..], tokens)]);
             answered(&VerifyPolicy::default(), &control, &candidate)
         };
         assert_eq!(judged(&scored).outcome, CheckOutcome::Pass);

@@ -139,9 +139,13 @@ pub(super) fn excess_probability(candidate: Count, control: Count, allowed: f64,
     against_control.min(against_allowed)
 }
 
-/// Whether requests of one kind are too many: above a share of all, and by more than one above the control's.
-pub(super) fn is_too_many(candidate: Count, control: Count, share: f64) -> bool {
-    candidate.hits as f64 > share * candidate.of as f64 && candidate.hits > control.hits + 1
+/// Whether requests of one kind are too many: more than one, a larger share than `share`, and so many that a server with
+/// the control's share has them with a probability below `level` (exact binomial test, one-sided).
+///
+/// Shares are compared, never counts: the control has several reads. Where it has none at all, two are too many.
+pub(super) fn is_too_many(candidate: Count, control: Count, (share, level): (f64, f64)) -> bool {
+    let probability = binomial_upper_tail(candidate.hits as u64, candidate.of as u64, control.share());
+    candidate.hits > 1 && candidate.share() > share && probability < level
 }
 
 /// Mean of per-token values and its standard error with prompts as clusters: the ratio estimator of Cochran,
@@ -190,6 +194,31 @@ mod tests {
         assert!(p(count(80, 10_000), count(20, 10_000)) < 1e-4);
         assert!(p(count(0, 0), count(0, 0)) > 0.99);
         assert!(excess_probability(count(14, 1000), count(0, 1000), 0.01, 2.0) > 1e-3);
+    }
+
+    #[test]
+    fn too_many() {
+        let check = |hits, of, (control_hits, control_of), expected| {
+            let (ours, theirs) = (Count { hits, of }, Count { hits: control_hits, of: control_of });
+            assert_eq!(is_too_many(ours, theirs, (0.01, 1e-4)), expected, "{ours:?} beside {theirs:?}");
+        };
+        // The control's reads are many: its six among them excuse no seven in one.
+        check(7, 16, (6, 160), true);
+        check(7, 16, (1, 16), true);
+        check(1, 16, (6, 160), false);
+        check(2, 16, (6, 160), false);
+        check(6, 160, (6, 160), false);
+        check(16, 160, (6, 160), false);
+        check(20, 160, (6, 160), true);
+        // A control without any: two are too many in a small sample, the allowed share in a large one.
+        check(1, 16, (0, 160), false);
+        check(2, 16, (0, 160), true);
+        check(2, 16, (0, 0), true);
+        check(2, 200, (0, 160), false);
+        check(3, 200, (0, 160), true);
+        check(0, 0, (0, 0), false);
+        // As bad as a bad control: the control itself is judged elsewhere.
+        check(7, 16, (70, 160), false);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! The margin of a token is the scorer's log probability of its own first choice minus that of the token that
 //! was emitted, in nat: 0 where they agree, some hundredths where honest kernels differ, large where another
-//! model spoke. Text tokens and end tokens are judged apart.
+//! model spoke. Text tokens and ends are judged apart. An end is the end token of an answer that ends by itself, or the place
+//! where an answer was cut before the limit that its request asked for: no model ends there, so however a server shortens
+//! its answers, they are counted together.
 
 use super::answers::Answers;
 use super::finding::{Count, Evidence, Finding, clustered_mean, excess_probability, null_error, worst};
@@ -34,7 +36,7 @@ fn margin(row: &TokenRow) -> Option<f64> {
 
 fn scored<'a>(answers: &Answers<'a>) -> Option<Vec<Scored<'a>>> {
     // An answer that the scorer refused speaks against the server elsewhere, and takes nothing from the others.
-    let asked = || answers.tokens.iter().filter(|row| !row.is_refused());
+    let asked = || answers.tokens().filter(|row| !row.is_refused());
     let scored: Vec<Scored<'a>> =
         asked().filter_map(|row| margin(row).map(|margin| Scored { row, margin })).collect();
     (!scored.is_empty() && scored.len() as f64 >= COVERAGE * asked().count() as f64).then_some(scored)
@@ -49,6 +51,8 @@ struct Stratum {
     contains: fn(&TokenRow) -> bool,
     hard_margin: fn(&VerifyPolicy) -> f64,
     is_independent: bool,
+    /// Whether an answer that was cut before its limit counts as one more, of the largest margin.
+    has_cuts: bool,
 }
 
 const STRATA: [Stratum; 3] = [
@@ -60,6 +64,7 @@ const STRATA: [Stratum; 3] = [
         contains: |row| !row.is_end,
         hard_margin: |policy| policy.hard_margin,
         is_independent: false,
+        has_cuts: false,
     },
     Stratum {
         hard: Check::FirstHardMargin,
@@ -69,6 +74,7 @@ const STRATA: [Stratum; 3] = [
         contains: |row| !row.is_end && row.position == 0,
         hard_margin: |policy| policy.hard_margin,
         is_independent: true,
+        has_cuts: false,
     },
     Stratum {
         hard: Check::EndMargin,
@@ -78,8 +84,34 @@ const STRATA: [Stratum; 3] = [
         contains: |row| row.is_end,
         hard_margin: |policy| policy.end_margin,
         is_independent: true,
+        has_cuts: true,
     },
 ];
+
+impl Stratum {
+    /// The margins of its tokens and cuts, each with whether it is a hard miss.
+    fn margins(
+        &self,
+        policy: &VerifyPolicy,
+        (scored, answers): (&[Scored<'_>], &Answers<'_>),
+    ) -> Vec<(f64, bool)> {
+        let tokens = scored.iter().filter(|token| (self.contains)(token.row));
+        let cut = answers.cut(policy).filter(|_| self.has_cuts).map(|_| (LARGEST, true));
+        tokens.map(|token| (token.margin, is_hard(policy, self, token))).chain(cut).collect()
+    }
+
+    /// The worst of its tokens and cuts.
+    fn worst(
+        &self,
+        policy: &VerifyPolicy,
+        (scored, answers): (&[Scored<'_>], &Answers<'_>),
+    ) -> Vec<Evidence> {
+        let missed = scored.iter().filter(|token| (self.contains)(token.row) && token.margin > 0.0);
+        let cut = answers.cut(policy).filter(|_| self.has_cuts);
+        let cut = cut.map(|row| Evidence::of_request(row.prompt_index, LARGEST));
+        worst(missed.map(|token| Evidence::of_token(token.row, token.margin)).chain(cut).collect())
+    }
+}
 
 pub(super) fn findings(
     policy: &VerifyPolicy,
@@ -96,17 +128,11 @@ pub(super) fn findings(
             findings.extend(checks.into_iter().flatten().map(|check| Finding::void(check, reason.clone())));
             continue;
         };
-        let pick = |all: &[Scored<'_>]| -> Vec<(f64, bool)> {
-            all.iter()
-                .filter(|token| (stratum.contains)(token.row))
-                .map(|token| (token.margin, is_hard(policy, stratum, token)))
-                .collect()
+        let sides = Sides {
+            theirs: stratum.margins(policy, (theirs, control)),
+            ours: stratum.margins(policy, (ours, candidate)),
         };
-        let sides = Sides { theirs: pick(theirs), ours: pick(ours) };
-        let evidence = || -> Vec<Evidence> {
-            let missed = ours.iter().filter(|token| (stratum.contains)(token.row) && token.margin > 0.0);
-            worst(missed.map(|token| Evidence::of_token(token.row, token.margin)).collect())
-        };
+        let evidence = || stratum.worst(policy, (ours, candidate));
         findings.push(Finding { worst: evidence(), ..hard(policy, stratum, &sides) });
         findings.push(Finding { worst: evidence(), ..flips(policy, stratum, &sides) });
         if let Some(check) = stratum.mean {
@@ -120,6 +146,19 @@ pub(super) fn findings(
         }
     }
     findings
+}
+
+/// What the checks find of a control beside which nothing is known: hard misses and flips against the shares that the policy
+/// allows to any server; nothing where the scorer has not said enough.
+pub(super) fn alone(policy: &VerifyPolicy, answers: &Answers<'_>) -> Vec<Finding> {
+    let Some(scored) = scored(answers) else { return Vec::new() };
+    let made = |stratum: &Stratum| {
+        let sides = Sides { theirs: Vec::new(), ours: stratum.margins(policy, (&scored, answers)) };
+        let worst = stratum.worst(policy, (&scored, answers));
+        [hard(policy, stratum, &sides), flips(policy, stratum, &sides)]
+            .map(|finding| Finding { worst: worst.clone(), ..finding })
+    };
+    STRATA.iter().flat_map(made).collect()
 }
 
 fn is_hard(policy: &VerifyPolicy, stratum: &Stratum, token: &Scored<'_>) -> bool {

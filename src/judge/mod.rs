@@ -1,6 +1,6 @@
 //! L1, judging: from rows of what was measured to verdicts, decisions, places and weights.
 //!
-//! The line is [`judge_answers`] (are they the model's answers?) -> [`decide`] (is it faster, and is that
+//! The line is [`verdicts`] (are they the model's answers?) -> [`decide`] (is it faster, and is that
 //! proven?) -> [`leaderboard`] (who stands where, and why: in the order of proof) -> [`mod@weights`] (what the chain is told). Every step
 //! takes rows and a policy and returns rows, so that anybody can judge a published round again: [`evaluate`] takes
 //! all steps at once.
@@ -18,8 +18,10 @@ pub mod floor;
 mod launches;
 mod margin;
 pub mod order;
+pub mod pool;
 pub mod rank;
 pub mod round;
+mod samples;
 pub mod score;
 pub mod scores;
 #[cfg(test)]
@@ -37,8 +39,10 @@ pub use answers::Answers;
 pub use floor::{Facts, Floor, Floors};
 pub use launches::{Detect, LaunchPlan};
 pub use order::comparisons;
+pub use pool::{MeasuredRead, verdicts};
 pub use rank::{Confirm, NO_ANSWER, Standings, finalists_of, leaderboard};
-pub use round::{MeasuredRead, Policies, RoundEvidence, RoundOutcome, evaluate};
+pub use round::{Policies, RoundEvidence, RoundOutcome, evaluate};
+pub use samples::{SampleNeed, sample_needs};
 pub use score::{BaselineNoise, ReadLogs, ReadTimes, ScorePolicy, SpeedComparison, decide};
 pub use scores::{AnswerScores, Question, TokenScore, fill_scores, kept_scores, questions};
 pub use speeds::{LookReads, LookRules, Speeds, TimedRead};

@@ -244,6 +244,7 @@ impl<'a> Indexed<'a> {
             .or_else(|| self.failed_check(hotkey))
             .or_else(|| self.copy(hotkey))
             .or_else(|| self.held_by_floor(hotkey))
+            .or_else(|| self.lost_read(hotkey))
             .unwrap_or_else(|| self.decided(hotkey))
     }
 
@@ -282,6 +283,21 @@ impl<'a> Indexed<'a> {
     /// The content of what a submission ran, where a read of it was measured.
     fn content(&self, hotkey: &str) -> Option<&str> {
         self.reads.get(hotkey)?.iter().find_map(|read| read.content_digest.as_deref())
+    }
+
+    /// What a planned read that was lost without the submission's fault says: it is ranked on all its reads or held, for the ones
+    /// that are left might be the lucky ones.
+    fn lost_read(&self, hotkey: &str) -> Option<Judgement> {
+        let reads = self.reads.get(hotkey).map_or(&[][..], Vec::as_slice);
+        let read = reads.iter().find(|read| read.status != ReadStatus::Measured)?;
+        let why = read.detail.as_deref().unwrap_or("it was not measured");
+        let detail = format!("read `{}` is missing, and nobody is ranked on the rest: {why}", read.read_key);
+        Some(Judgement::new(
+            Standing::Held,
+            Some(read.fault.unwrap_or(Fault::Unknown)),
+            "read-missing",
+            detail,
+        ))
     }
 
     /// What a read that failed by the submission's own fault says, or that no read of it was measured; else none.
@@ -571,12 +587,29 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_read_of_its_own_outweighs_a_measured_one_and_an_infrastructure_one_does_not() {
-        for (fault, expected) in [(Fault::Submission, Standing::Failed), (Fault::Infra, Standing::Scored)] {
+    fn who_lacks_a_planned_read_is_not_ranked_on_the_rest() {
+        let with = |read: Option<ReadRow>, outcome| {
             let mut round = Round::default().measured("a", 1, 0.5);
-            round.reads.push(failed_read("a", fault));
-            assert_eq!(round.leaderboard(Split::default())[0].standing, expected);
+            round.reads.extend(read);
+            round.verdicts.push(verdict("a", Check::Counts, outcome));
+            let row = round.leaderboard(Split::default()).swap_remove(0);
+            (row.standing, row.reason, row.fault)
+        };
+        let pass = CheckOutcome::Pass;
+        assert_eq!(with(None, pass), (Standing::Scored, "faster".to_owned(), None));
+        assert_eq!(
+            with(Some(failed_read("a", Fault::Submission)), pass),
+            (Standing::Failed, "server-exited".to_owned(), Some(Fault::Submission))
+        );
+        for fault in [Fault::Infra, Fault::Unknown, Fault::Pipeline, Fault::Operator] {
+            let lost = failed_read("a", fault);
+            let held = (Standing::Held, "read-missing".to_owned(), Some(fault));
+            assert_eq!(with(Some(lost.clone()), pass), held);
+            // What the other read is proven to be counts all the same.
+            assert_eq!(with(Some(lost), CheckOutcome::Fail).0, Standing::Disqualified);
         }
+        let void = ReadRow { status: ReadStatus::Void, ..measured_read("a") };
+        assert_eq!(with(Some(void), pass).0, Standing::Held);
     }
 
     /// A round in which a submission was silent, and its baselines before and after came to this.

@@ -5,18 +5,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::answers::Answers;
 use super::floor::Floors;
+use super::pool::{MeasuredRead, verdicts};
 use super::rank::{Standings, leaderboard};
-use super::score::{ReadTimes, ScorePolicy};
+use super::score::ScorePolicy;
 use super::speeds::{LookReads, LookRules, Speeds, TimedRead};
 use super::split::RankPolicy;
 use super::thresholds::VerifyPolicy;
-use super::verify::{Subject, judge_answers};
 use super::weights::{WeightsPolicy, weights};
 use crate::model::{
-    Arm, CommitmentRow, DecisionRow, HeadToHeadRow, LeaderboardRow, ReadRow, ReadStatus, RequestRow,
-    RequestTimes, SubmissionRow, TokenRow, VerdictRow, WeightRow,
+    CommitmentRow, DecisionRow, HeadToHeadRow, LeaderboardRow, ReadRow, ReadStatus, RequestRow, RequestTimes,
+    SubmissionRow, TokenRow, VerdictRow, WeightRow,
 };
 
 /// All that is known of a round before it is judged. The rows of one read lie together and in their order.
@@ -53,7 +52,7 @@ pub struct Policies {
 /// All rows that judging a round gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoundOutcome {
-    /// Every check of every candidate's read.
+    /// Every check of every read, and of all reads of a candidate together.
     pub verdicts: Vec<VerdictRow>,
     /// Every component of every submission's speed.
     pub decisions: Vec<DecisionRow>,
@@ -63,25 +62,6 @@ pub struct RoundOutcome {
     pub leaderboard: Vec<LeaderboardRow>,
     /// The weights the chain is told.
     pub weights: Vec<WeightRow>,
-}
-
-/// One measured read and what came of it.
-#[derive(Debug, Clone, Copy)]
-pub struct MeasuredRead<'a> {
-    /// Key of the read.
-    pub read_key: &'a str,
-    /// Side of the comparison the read is on.
-    pub arm: Arm,
-    /// Hotkey of the submission; none for the baseline.
-    pub hotkey: Option<&'a str>,
-    /// Name of the sequence the read ran in.
-    pub sequence: &'a str,
-    /// Position in the order of measurement, from 0.
-    pub position: u32,
-    /// The read's rows of `requests`.
-    pub requests: &'a [RequestRow],
-    /// The read's rows of `tokens`.
-    pub tokens: &'a [TokenRow],
 }
 
 /// Judges a round of one look: every verdict, decision, place and weight.
@@ -135,24 +115,4 @@ fn rows_of<'a, T>(rows: &'a [T], read_key: &str, key: fn(&T) -> &String) -> &'a 
     rows.chunk_by(|left, right| key(left) == key(right))
         .find(|rows| rows.first().is_some_and(|row| key(row) == read_key))
         .unwrap_or_default()
-}
-
-/// Judges every candidate's answers against all of the baseline's.
-pub fn verdicts(policy: &VerifyPolicy, round_id: &str, reads: &[MeasuredRead<'_>]) -> Vec<VerdictRow> {
-    let baseline = || reads.iter().filter(|read| read.arm == Arm::Baseline);
-    let requests: Vec<RequestRow> = baseline().flat_map(|read| read.requests).cloned().collect();
-    let tokens: Vec<TokenRow> = baseline().flat_map(|read| read.tokens).cloned().collect();
-    let control = Answers { requests: &requests, tokens: &tokens };
-    let judge = |read: &MeasuredRead<'_>| {
-        let subject = Subject { round_id, read_key: read.read_key, hotkey: read.hotkey };
-        judge_answers(policy, &subject, &control, &Answers { requests: read.requests, tokens: read.tokens })
-    };
-    reads.iter().filter(|read| read.arm == Arm::Candidate).flat_map(judge).collect()
-}
-
-impl<'a> MeasuredRead<'a> {
-    const fn timed(&self, requests: &'a [RequestTimes]) -> TimedRead<'a> {
-        let times = ReadTimes { sequence: self.sequence, position: self.position, requests };
-        TimedRead { arm: self.arm, hotkey: self.hotkey, times }
-    }
 }

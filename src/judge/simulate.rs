@@ -82,7 +82,7 @@ struct Simulated {
 
 impl Simulated {
     fn answers(&self) -> Answers<'_> {
-        Answers { requests: &self.requests, tokens: &self.tokens }
+        Answers::of([(&self.requests[..], &self.tokens[..])])
     }
 }
 

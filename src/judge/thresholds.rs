@@ -48,7 +48,14 @@ pub struct VerifyPolicy {
     pub failed_share: f64,
     /// Number of requests that may fail beyond the control's.
     pub failed_excess: usize,
-    /// The requests' `max_tokens`; where given, an answer cut for length must have exactly that many tokens.
+    /// Share of the first tokens, or of the ends of answers, that the smallest cheat to be found takes from elsewhere.
+    pub cheat_share: f64,
+    /// Share of the tokens that the smallest cheat to be found takes from elsewhere.
+    pub cheat_token_share: f64,
+    /// Probability with which such a cheat is to be found: the samples that the checks need follow from it.
+    pub power: f64,
+    /// The `max_tokens` of requests that do not say theirs, in rounds from before they did; an answer cut for length must
+    /// have exactly that many tokens. Never another number than the benchmark's.
     pub max_tokens: Option<u32>,
 }
 
@@ -75,6 +82,9 @@ impl Default for VerifyPolicy {
             mismatch_share: 0.01,
             failed_share: 0.005,
             failed_excess: 2,
+            cheat_share: 0.2,
+            cheat_token_share: 0.05,
+            power: 0.999,
             max_tokens: None,
         }
     }

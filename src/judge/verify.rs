@@ -12,14 +12,14 @@ use super::answers::Answers;
 use super::finding::Finding;
 use super::thresholds::VerifyPolicy;
 use super::{claim, conduct, margin};
-use crate::model::VerdictRow;
+use crate::model::{Check, VerdictRow};
 
 /// Whose answers are judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// Id of the round.
     pub round_id: &'a str,
-    /// Key of the read.
+    /// Key of the read, or of all reads that are judged together.
     pub read_key: &'a str,
     /// Hotkey of the submission; none where the baseline is judged against itself.
     pub hotkey: Option<&'a str>,
@@ -36,6 +36,24 @@ pub fn judge_answers(
     findings.extend(margin::findings(policy, control, candidate));
     findings.extend(claim::findings(policy, control, candidate));
     findings.into_iter().map(|finding| row(subject, finding)).collect()
+}
+
+/// Makes the checks of the control's answers that need nothing to compare them with: against the scorer, by the shares that the
+/// policy allows to any server.
+pub(super) fn judge_control(
+    policy: &VerifyPolicy,
+    subject: &Subject<'_>,
+    control: &Answers<'_>,
+) -> Vec<VerdictRow> {
+    let mut findings = conduct::alone(policy, control);
+    findings.extend(margin::alone(policy, control));
+    findings.extend(claim::alone(policy, control));
+    findings.into_iter().map(|finding| row(subject, finding)).collect()
+}
+
+/// Every check of a subject, made void for one reason.
+pub(super) fn void(subject: &Subject<'_>, reason: &str) -> Vec<VerdictRow> {
+    Check::ALL.iter().map(|check| row(subject, Finding::void(*check, reason))).collect()
 }
 
 fn row(subject: &Subject<'_>, finding: Finding) -> VerdictRow {

@@ -186,6 +186,7 @@ mod tests {
             prompt_sha256: "",
             new_prompt_tokens: None,
             tokenizer: &tokenizer,
+            max_tokens: None,
         };
         record(&context, capture, &observe(capture, &ResponseBounds::default()))
     }

@@ -27,6 +27,8 @@ pub struct RecordContext<'a> {
     pub new_prompt_tokens: Option<u32>,
     /// The tokenizer that every token of the round is counted by.
     pub tokenizer: &'a PinnedTokenizer,
+    /// The `max_tokens` that the request asked for, where that is known.
+    pub max_tokens: Option<u32>,
 }
 
 /// The rows of one request.
@@ -155,6 +157,7 @@ pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation
         body_bytes: nanoseconds(seen.body_bytes),
         text: text.to_owned(),
         new_prompt_tokens: context.new_prompt_tokens,
+        max_tokens: context.max_tokens,
     };
     Record { request, tokens }
 }
@@ -271,6 +274,7 @@ mod tests {
             prompt_sha256: "",
             new_prompt_tokens: None,
             tokenizer: &tokenizer,
+            max_tokens: None,
         };
         record(&context, &capture, &observe(&capture, &ResponseBounds::default()))
     }

@@ -23,6 +23,8 @@ pub struct StreamContext<'a> {
     pub prompt_sha256: &'a str,
     /// Number of the prompt's tokens that no other prompt of the read begins with; none where nobody knows.
     pub new_prompt_tokens: Option<u32>,
+    /// The `max_tokens` that the request asked for.
+    pub max_tokens: u32,
 }
 
 /// Why rows are not the kept streams of a read.
@@ -68,6 +70,7 @@ pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<
         end_detail: cut(capture.end_detail),
         pieces: u32::try_from(capture.pieces.len()).unwrap_or(u32::MAX),
         new_prompt_tokens: context.new_prompt_tokens,
+        max_tokens: Some(context.max_tokens),
     };
     let pieces = (0..).zip(capture.pieces).map(|(sequence, read)| StreamRow {
         round_id: context.round_id.to_owned(),
@@ -117,6 +120,7 @@ pub fn derive_records(
             prompt_sha256: &exchange.prompt_sha256,
             new_prompt_tokens: exchange.new_prompt_tokens,
             tokenizer,
+            max_tokens: exchange.max_tokens,
         };
         let capture = capture(exchange, own);
         records.push(record(&context, &capture, &observe(&capture, &ResponseBounds::default())));
@@ -171,8 +175,13 @@ mod tests {
     use super::*;
     use crate::model::RequestStatus;
 
-    const CONTEXT: StreamContext<'_> =
-        StreamContext { round_id: "r", read_key: "k", prompt_sha256: "00", new_prompt_tokens: None };
+    const CONTEXT: StreamContext<'_> = StreamContext {
+        round_id: "r",
+        read_key: "k",
+        prompt_sha256: "00",
+        new_prompt_tokens: None,
+        max_tokens: 64,
+    };
 
     fn answered(prompt_index: u32) -> Capture {
         let event = |at_ns: u64, rest: &str| Piece {
@@ -247,6 +256,10 @@ mod tests {
             (records[2].request.read_key.as_str(), records[2].request.prompt_sha256.as_str()),
             ("k", "00")
         );
+        assert!(records.iter().all(|record| record.request.max_tokens == Some(64)));
+        let before = [ExchangeRow { max_tokens: None, ..exchanges[0].clone() }];
+        let records = derive_records(&tiny(), &before, &pieces[..4]).expect("whole");
+        assert_eq!(records[0].request.max_tokens, None, "of an exchange from before it was kept");
     }
 
     #[test]

@@ -63,6 +63,8 @@ row! {
         /// Number of the prompt's tokens that no other prompt of the read begins with, at the least: what a server has to read
         /// that keeps the beginnings of prompts. None where its text cannot be tokenized, and in files before 1.1.
         pub new_prompt_tokens: Option<u32>,
+        /// The `max_tokens` that the request asked for; none in files before 1.1.
+        pub max_tokens: Option<u32>,
     }
 }
 

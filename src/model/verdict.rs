@@ -51,11 +51,12 @@ words! {
 }
 
 row! {
-    /// A row of `verdicts`: one check of one submission (or of the baseline against itself).
+    /// A row of `verdicts`: one check of one submission, of one read of the baseline beside its others, or of all of these by
+    /// the scorer alone.
     pub struct VerdictRow {
         /// Id of the round.
         pub round_id: String,
-        /// Key of the read whose answers were judged.
+        /// Key of the read whose answers were judged; `first..last` where all reads of one look were, together.
         pub read_key: String,
         /// Hotkey of the submission; none for the baseline.
         pub hotkey: Option<String>,

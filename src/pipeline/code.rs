@@ -77,6 +77,8 @@ codes! {
     UnknownSource = "L069": "a workload names a source of prompts that does not exist",
     UnpinnedCorpus = "L070": "a corpus without a digest",
     ToyWorkload = "L071": "weights are set by prompts of the toy grammar alone",
+    OtherLimit = "L072": "answers are judged by another `max-tokens` than the requests ask for",
+    TooFewAnswers = "L073": "fewer answers of a submission than the correctness checks need for their error rates",
     ImpossibleFacts = "L080": "facts of a machine or model that none has",
     Evaluation = "E001": "an expression failed while the pipeline ran",
 }

@@ -6,8 +6,8 @@ use super::rounds::TableCount;
 use super::text::{code, duration, instant, markdown, number, ratio, short_hotkey};
 use crate::artifact::JobState;
 use crate::model::{
-    CommitmentRow, Conclusion, DecisionRow, IgnoreCode, LeaderboardRow, ReadRow, RoundId, Standing,
-    VerdictRow, WeightRow,
+    CheckOutcome, CommitmentRow, Conclusion, DecisionRow, IgnoreCode, LeaderboardRow, ReadRow, RoundId,
+    Standing, VerdictRow, WeightRow,
 };
 
 /// What the summary is made from. Rows are in their published order.
@@ -227,12 +227,20 @@ fn reads<'a>(page: &mut Page, rows: impl Iterator<Item = &'a ReadRow>) {
 
 fn baseline(page: &mut Page, input: &SummaryInput<'_>) {
     let mut own_reads = input.reads.iter().filter(|read| read.hotkey.is_none()).peekable();
-    let mut own_checks = input.verdicts.iter().filter(|verdict| verdict.hotkey.is_none()).peekable();
-    if own_reads.peek().is_none() && own_checks.peek().is_none() {
+    let own_checks = input.verdicts.iter().filter(|verdict| verdict.hotkey.is_none());
+    let (passed, others): (Vec<&VerdictRow>, Vec<&VerdictRow>) =
+        own_checks.partition(|verdict| verdict.outcome == CheckOutcome::Pass);
+    if own_reads.peek().is_none() && passed.is_empty() && others.is_empty() {
         return;
     }
     page.paragraph(format_args!("## The baseline"));
-    checks(page, own_checks);
+    if !passed.is_empty() {
+        let count = passed.len();
+        page.paragraph(format_args!(
+            "Of its checks, each read beside the others and all by the scorer alone, {count} passed."
+        ));
+    }
+    checks(page, others.into_iter());
     reads(page, own_reads);
 }
 

@@ -100,8 +100,14 @@ impl<'a> KeptStreams<'a> {
             let prompt_sha256 = prompt.map_or("", |prompt| &prompt.sha256);
             // The load knows the place in its list, the rows the number in the round.
             capture.prompt_index = prompt.map_or(capture.prompt_index, |prompt| prompt.index);
-            let stream =
-                StreamContext { round_id: self.round_id, read_key, prompt_sha256, new_prompt_tokens };
+            let max_tokens = u32::try_from(bounds.tokens).unwrap_or(u32::MAX);
+            let stream = StreamContext {
+                round_id: self.round_id,
+                read_key,
+                prompt_sha256,
+                new_prompt_tokens,
+                max_tokens,
+            };
             let (mut exchange, pieces) = keep(&stream, capture);
             self.streams.write(&pieces)?;
             let mut records = derive_records(tokenizer, std::slice::from_ref(&exchange), &pieces)?;

@@ -13,10 +13,11 @@ use super::prompts::Asked;
 use super::{JobContext, MAX_TABLE_BYTES, StageError, handle, load, read_kept, write_rows, write_table};
 use crate::adapters::scorer::{Scorer, ScorerError};
 use crate::artifact::layout;
-use crate::judge::round::verdicts;
-use crate::judge::{AnswerScores, MeasuredRead, Question, fill_scores, kept_scores, questions};
+use crate::judge::{AnswerScores, MeasuredRead, Question, fill_scores, kept_scores, questions, verdicts};
 use crate::measure::Prompt;
-use crate::model::{Arm, CheckOutcome, Hotkey, ReadSpec, RequestRow, TokenRow, prompt_of_bracket};
+use crate::model::{
+    Arm, CheckOutcome, Hotkey, ReadSpec, RequestRow, TokenRow, VerdictRow, prompt_of_bracket,
+};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::verify_logprobs::{Output, Parameters};
 
@@ -64,6 +65,7 @@ fn sealed_reads(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Se
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     let scorer = Scorer::new(super::http_client()?, &parameters.endpoint, &context.server()?.model_name);
     let reads = sealed_reads(&parameters.reads, context)?;
+    check_limit(parameters.policy.max_tokens, reads.iter().flat_map(|read| &read.requests))?;
     let questions = questions(reads.iter().map(|read| read.answers.as_slice()));
     let mut scores = scored_before(context)?;
     let prompts = prompts(&reads, &questions, context)?;
@@ -102,7 +104,23 @@ fn scored_before(context: &JobContext<'_>) -> Result<BTreeMap<Question, AnswerSc
 /// Judges the answers again by the scores that are kept of them.
 pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
     let kept: Vec<TokenRow> = read_kept(context, "tokens.parquet")?;
-    judge(parameters, (sealed_reads(&parameters.reads, context)?, &kept_scores(&kept)), context)
+    let reads = sealed_reads(&parameters.reads, context)?;
+    check_limit(parameters.policy.max_tokens, reads.iter().flat_map(|read| &read.requests))?;
+    judge(parameters, (reads, &kept_scores(&kept)), context)
+}
+
+/// What a request asked for is its row's to say; a policy that says otherwise would judge by a limit that nobody was given.
+fn check_limit<'a>(
+    limit: Option<u32>,
+    requests: impl IntoIterator<Item = &'a RequestRow>,
+) -> Result<(), StageError> {
+    let Some(limit) = limit else { return Ok(()) };
+    match requests.into_iter().filter_map(|request| request.max_tokens).find(|asked| *asked != limit) {
+        None => Ok(()),
+        Some(asked) => Err(StageError::Parameter(format!(
+            "`policy.max-tokens` is {limit}, the requests asked for {asked}: leave it out"
+        ))),
+    }
 }
 
 /// Fills in the scores, judges, and leaves the rows.
@@ -116,7 +134,8 @@ fn judge(
     }
     let measured: Vec<MeasuredRead<'_>> = reads.iter().map(SealedRead::measured).collect();
     let verdicts = verdicts(&parameters.policy, context.round.round_id.as_str(), &measured);
-    let failed = verdicts.iter().filter(|verdict| verdict.outcome == CheckOutcome::Fail).count();
+    let is_failed = |row: &&VerdictRow| row.outcome == CheckOutcome::Fail && row.hotkey.is_some();
+    let failed = verdicts.iter().filter(is_failed).count();
     let tokens: Vec<TokenRow> = reads.into_iter().flat_map(|read| read.answers).collect();
     write_table(context, &verdicts)?;
     write_table(context, &tokens)?;
@@ -189,4 +208,25 @@ async fn ask(
         scores.insert(question.clone(), answer);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_names_no_other_limit_than_the_requests() {
+        let asked = |max_tokens| RequestRow { max_tokens, ..RequestRow::default() };
+        let check = |limit, requests: &[RequestRow], expected: Option<&str>| {
+            let found = check_limit(limit, requests).err().map(|error| error.to_string());
+            assert_eq!(found.is_some(), expected.is_some(), "{found:?}");
+            assert!(found.zip(expected).is_none_or(|(found, expected)| found.contains(expected)));
+        };
+        let said = [asked(Some(128)), asked(Some(128))];
+        check(None, &said, None);
+        check(Some(128), &said, None);
+        check(Some(64), &said, Some("`policy.max-tokens` is 64, the requests asked for 128"));
+        check(Some(64), &[asked(None)], None);
+        check(Some(64), &[asked(None), asked(Some(65))], Some("asked for 65"));
+    }
 }

@@ -261,6 +261,7 @@ fn requests(read: &ReadRow, drawn: &mut ChaCha8Rng) -> Vec<RequestRow> {
             text: format!("{:016x} and what else an answer of this length would say. ", drawn.next_u64())
                 .repeat(16),
             new_prompt_tokens: None,
+            max_tokens: None,
         }
     };
     (0..PROMPTS).map(&mut request).collect()

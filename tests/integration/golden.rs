@@ -106,6 +106,7 @@ impl Case {
                 end_detail: String::new(),
                 pieces: stream.pieces.len() as u32,
                 new_prompt_tokens: None,
+                max_tokens: None,
             });
             pieces.extend((0..).zip(&stream.pieces).map(|(sequence, (at_ns, text))| StreamRow {
                 round_id: round_id.clone(),

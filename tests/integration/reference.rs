@@ -164,6 +164,7 @@ fn measured(streamed: &Streamed) -> Record {
         prompt_sha256: "",
         new_prompt_tokens: None,
         tokenizer: &tokenizer,
+        max_tokens: None,
     };
     record(&context, &capture, &observe(&capture, &ResponseBounds::default()))
 }

@@ -1,5 +1,6 @@
 //! What can be wrong with a pipeline whose every part is right by itself.
 
+mod answers;
 mod expressions;
 mod graph;
 mod inputs;
@@ -17,6 +18,7 @@ use super::diagnostic::Diagnostic;
 /// All findings over the whole pipeline, in no order.
 pub(crate) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     let mut found = graph::findings(pipeline);
+    found.extend(answers::findings(pipeline));
     found.extend(inputs::findings(pipeline));
     found.extend(matrices::findings(pipeline));
     found.extend(schedules::findings(pipeline));

@@ -50,7 +50,7 @@ pub(super) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     .collect()
 }
 
-fn sets_weights(step: &Step) -> bool {
+pub(super) fn sets_weights(step: &Step) -> bool {
     let dry_run = input(step, StageName::SetWeights, "dry-run").and_then(literal);
     dry_run.is_some_and(|value| value.to_string() == "false")
 }
