@@ -94,7 +94,7 @@ row! {
         pub runner: String,
         /// Identity of the launch; none if the server was not booted.
         pub boot_id: Option<String>,
-        /// Time from the launch to the first healthy answer.
+        /// Time from the launch to the first answer.
         pub boot_ns: Option<i64>,
         /// Time the warm-up took.
         pub warm_up_ns: Option<i64>,
@@ -128,6 +128,12 @@ row! {
         pub machine_memory_bytes: Option<i64>,
         /// Digest of the tokenizer by which tokens were counted: the round keeps the file.
         pub tokenizer_digest: Option<String>,
+        /// Kendall's rank correlation of the times to first token with the order of the requests: -1 always falling, about 0 no
+        /// trend, 1 always rising. None of fewer than ten answers, and in files before 1.2.
+        pub ttft_trend: Option<f64>,
+        /// Whether the times to first token fall over the read by more than chance (one in 1,000): the server was still warming
+        /// up. It decides nothing alone. None as `ttft_trend`.
+        pub is_cold: Option<bool>,
         /// Digest of what ran: the same for the same layers and configuration under another manifest; none in files before
         /// 1.2.
         pub content_digest: Option<String>,

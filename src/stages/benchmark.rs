@@ -13,7 +13,7 @@ use super::idle::{Idle, Watch};
 use super::kept_streams::{KeptStreams, Measured};
 use super::load::run_load;
 use super::prompts::{Asked, keep_corpora};
-use super::{JobContext, StageError, handle, read_kept, write_rows, write_table};
+use super::{CHAT_PATH, JobContext, StageError, handle, read_kept, write_rows, write_table};
 use crate::adapters::store::StoreError;
 use crate::adapters::{machine_speed, model_size};
 use crate::artifact::digest::sha256;
@@ -30,6 +30,7 @@ use crate::model::{
 use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::benchmark::{Output, Parameters};
+use crate::stats::Trend;
 
 /// A tokenizer's file may not be larger than this; Qwen2.5's has 7 MB.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
@@ -50,7 +51,7 @@ pub(super) fn target(endpoint: &str) -> Result<Target, StageError> {
     let address = address.ok_or_else(|| {
         StageError::Parameter(format!("`endpoint` is `{endpoint}`, want `http://address:port`"))
     })?;
-    Ok(Target { address, path: "/v1/chat/completions".to_owned() })
+    Ok(Target { address, path: CHAT_PATH.to_owned() })
 }
 
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
@@ -104,6 +105,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let mut read = read_row(&parameters.read, &result, counts, context);
     read.tokenizer_digest = Some(tokenizer_digest.to_string());
     read.foreign_cpu = foreign;
+    (read.ttft_trend, read.is_cold) = warming(&requests);
     if let Some(floor) = floor(context).await? {
         keep_floor(&mut read, floor);
     }
@@ -220,7 +222,10 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
         answers.extend(record.tokens);
     }
     let failed = requests.iter().filter(|request| request.status != RequestStatus::Ok).count();
+    let (ttft_trend, is_cold) = warming(&requests);
     let read = ReadRow {
+        ttft_trend,
+        is_cold,
         requests: requests.len() as u32,
         failed_requests: failed as u32,
         status: ReadStatus::Measured,
@@ -271,6 +276,18 @@ fn idle(parameters: &Parameters) -> Idle {
     Idle { max_share: parameters.max_foreign_cpu, within: parameters.idle_within.0 }
 }
 
+/// How far a trend has to be from none, in standard deviations: one series in 1,000 without trend falls so.
+const COLD: f64 = -3.09;
+
+/// The trend of the times to first token in the order of the requests, and whether it says that the server was still
+/// warming up.
+fn warming(requests: &[RequestRow]) -> (Option<f64>, Option<bool>) {
+    let times: Vec<f64> =
+        requests.iter().filter_map(|request| request.ttft_ns).map(|nanos| nanos as f64).collect();
+    let trend = Trend::of(&times);
+    (trend.map(|trend| trend.tau), trend.map(|trend| trend.z < COLD))
+}
+
 /// Nanoseconds as the tables have them.
 fn nanos(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
@@ -312,6 +329,8 @@ fn read_row(
         machine_cpus: machine.cpus,
         machine_memory_bytes: machine.memory_bytes,
         tokenizer_digest: None,
+        ttft_trend: None,
+        is_cold: None,
         content_digest: context.notes.content.as_ref().map(ToString::to_string),
         foreign_cpu: None,
         floor_pass_ns: None,

@@ -1,18 +1,26 @@
-//! `boot`: starts a server and waits until it says it is healthy.
+//! `boot`: starts a server and waits until it says it is healthy, and answers.
+//!
+//! Health is the server's own word; it is ready when one real answer of the right shape has come.
 //!
 //! The server then belongs to the job, which stops it when it ends, whatever happens.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{JobContext, StageError};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::load::what_failed;
+use super::{CHAT_PATH, JobContext, StageError};
 use crate::adapters::log::last_words;
-use crate::model::Role;
+use crate::client::{Deadline, Limits, LoadPlan, Target, run_single_stream};
+use crate::measure::{AnswerBounds, RequestShape, ResponseBounds, observe, request_body};
+use crate::model::{RequestStatus, Role};
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::boot::{Output, Parameters};
 use crate::ports::{Exit, Launch, Server};
 
-/// A server that answered its health check.
+/// A server that is ready.
 pub struct BootedServer {
     /// The server itself, which the job stops.
     pub server: Box<dyn Server>,
@@ -34,6 +42,18 @@ pub enum BootError {
         after: Duration,
         /// Path of the health check.
         health_path: String,
+        /// Last line of the server's log.
+        last_words: String,
+    },
+    /// The server was healthy, and had not answered when the deadline had passed.
+    #[error("`{health_path}` answered 200, and no answer came within {:.0} s ({last}); the server's last words: {last_words}", deadline.as_secs_f64())]
+    NotAnswering {
+        /// How long it was waited for.
+        deadline: Duration,
+        /// Path of the health check.
+        health_path: String,
+        /// What became of the last request.
+        last: String,
         /// Last line of the server's log.
         last_words: String,
     },
@@ -103,17 +123,25 @@ async fn wait_until_ready(
     let http = super::http_client()?;
     let health_path = parameters.health_path.clone().unwrap_or_else(|| server.health_path().to_owned());
     let url = format!("http://{address}{health_path}");
-    let mut last = "nothing answered yet".to_owned();
+    let (mut is_healthy, mut last) = (false, "nothing answered yet".to_owned());
     let looking = async {
         let mut ticks = tokio::time::interval(parameters.poll.0.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            match http.get(&url).timeout(Duration::from_secs(5)).send().await {
-                Ok(response) if response.status() == reqwest::StatusCode::OK => return,
-                Ok(response) => last = format!("last answer {}", response.status()),
-                Err(error) if error.is_connect() => "connection refused".clone_into(&mut last),
-                Err(error) => last = format!("last error: {error}"),
+            if !is_healthy {
+                match http.get(&url).timeout(Duration::from_secs(5)).send().await {
+                    Ok(response) if response.status() == reqwest::StatusCode::OK => is_healthy = true,
+                    Ok(response) => last = format!("last answer {}", response.status()),
+                    Err(error) if error.is_connect() => "connection refused".clone_into(&mut last),
+                    Err(error) => last = format!("last error: {error}"),
+                }
+            }
+            if is_healthy {
+                match first_answer(&parameters.model_name, address, deadline).await {
+                    Ok(()) => return,
+                    Err(why) => last = format!("last request: {why}"),
+                }
             }
         }
     };
@@ -128,7 +156,27 @@ async fn wait_until_ready(
     let last_words = last_words(&server.log_tail());
     Err(match outcome {
         Some(exit) => BootError::Exited { exit, after: started.elapsed(), health_path, last_words },
+        None if is_healthy => BootError::NotAnswering { deadline, health_path, last, last_words },
         None => BootError::NotReady { deadline, health_path, last, last_words },
     }
     .into())
+}
+
+/// Asks for one token, as the benchmark asks; why what came is no answer.
+async fn first_answer(model: &str, address: SocketAddr, within: Duration) -> Result<(), String> {
+    let shape = RequestShape { model: model.to_owned(), max_tokens: 1, top_logprobs: 1, seed: 0 };
+    let target = Target { address, path: CHAT_PATH.to_owned() };
+    let bodies = vec![Bytes::from(request_body(&shape, "Say one word."))];
+    let answer = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
+    let limits = Limits { deadline: Deadline(within), answer };
+    let plan = LoadPlan { target, bodies, limits, until: Instant::now().checked_add(within) };
+    let (sender, mut ended) = tokio::sync::mpsc::channel(1);
+    // Dropping this future ends the load's thread too.
+    let cancel = CancellationToken::new().drop_guard();
+    let running = run_single_stream(plan, sender, cancel.token().clone());
+    let (ran, capture) = tokio::join!(running, ended.recv());
+    ran.map_err(|error| format!("the client: {error}"))?;
+    let capture = capture.ok_or_else(|| "nothing came".to_owned())?;
+    let seen = observe(&capture, &ResponseBounds::default());
+    if seen.status == RequestStatus::Ok { Ok(()) } else { Err(what_failed(&capture, &seen)) }
 }

@@ -2,7 +2,14 @@
 
 use super::{JobContext, StageError};
 use crate::client::{LoadPlan, LoadResult, run_single_stream};
-use crate::measure::Capture;
+use crate::measure::{Capture, Observation};
+
+/// What became of a request that failed, in words.
+pub(super) fn what_failed(capture: &Capture, seen: &Observation) -> String {
+    let http = capture.http_status.map(|code| format!(" (HTTP {code})")).unwrap_or_default();
+    let words = seen.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{}{http}{words}", seen.status)
+}
 
 /// Runs the load, hands on what comes and tells how far it is; an early end of the server ends it by its failing
 /// requests.

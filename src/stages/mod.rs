@@ -401,7 +401,9 @@ impl StageError {
                 (Fault::Unknown, "server-lost")
             }
             Self::Boot(BootError::Exited { .. }) => (Fault::Submission, "server-exited-before-ready"),
-            Self::Boot(BootError::NotReady { .. }) => (Fault::Submission, "not-ready-in-time"),
+            Self::Boot(BootError::NotReady { .. } | BootError::NotAnswering { .. }) => {
+                (Fault::Submission, "not-ready-in-time")
+            }
             Self::Store(_) => (Fault::Infra, "round-directory"),
             Self::Artifact(_) => (Fault::Infra, "damaged-artifact"),
             Self::Missing { .. } => (Fault::Unknown, "missing"),
@@ -424,6 +426,9 @@ impl StageError {
         Reason::new(fault, code, error_chain(self))
     }
 }
+
+/// The endpoint that is measured.
+const CHAT_PATH: &str = "/v1/chat/completions";
 
 /// A client for health checks and the scorer: loopback only, so no proxy, no redirects.
 fn http_client() -> Result<reqwest::Client, StageError> {

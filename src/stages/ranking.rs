@@ -112,6 +112,8 @@ fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Re
             machine_cpus: None,
             machine_memory_bytes: None,
             tokenizer_digest: None,
+            ttft_trend: None,
+            is_cold: None,
             content_digest: None,
             foreign_cpu: None,
             floor_pass_ns: None,

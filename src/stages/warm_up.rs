@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::load::run_load;
+use super::load::{run_load, what_failed};
 use super::prompts::{for_warm_up, keep_corpora};
 use super::{JobContext, StageError};
 use crate::client::{Deadline, Limits, LoadPlan};
@@ -65,11 +65,9 @@ impl Seen {
             RequestStatus::Ok => self.answered += 1,
             // Time is bounded: who is slow shows it in the benchmark.
             RequestStatus::Timeout => {}
-            status => {
+            _ => {
                 self.failed += 1;
-                let http = capture.http_status.map(|code| format!(" (HTTP {code})")).unwrap_or_default();
-                let words = seen.error.map(|error| format!(": {error}")).unwrap_or_default();
-                self.first.get_or_insert_with(|| format!("{status}{http}{words}"));
+                self.first.get_or_insert_with(|| what_failed(capture, &seen));
             }
         }
     }

@@ -6,6 +6,8 @@
 
 pub mod distribution;
 pub mod sample;
+pub mod trend;
 
 pub use distribution::{binomial_upper_tail, clopper_pearson, student_t_cdf, student_t_quantile};
 pub use sample::{Sample, TrimmedMean};
+pub use trend::Trend;

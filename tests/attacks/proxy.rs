@@ -27,7 +27,7 @@ enum Cheat {
     Remember,
     /// Asks for one token only in every eighth request, and ends the answer there.
     CutSome,
-    /// Says it is healthy, and answers 500 to the first twenty requests.
+    /// Says it is healthy, and answers 500.
     NotReady,
     /// Passes nothing on after the first eight answers: 500.
     FailLater,
@@ -91,9 +91,9 @@ async fn pass(State(proxy): State<Arc<Proxy>>, uri: Uri, body: Bytes) -> Respons
     let mut body = body;
     match proxy.cheat {
         Cheat::None => {}
-        Cheat::NotReady if number <= 20 => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Cheat::NotReady => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Cheat::FailLater if number > 8 => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        Cheat::NotReady | Cheat::FailLater => {}
+        Cheat::FailLater => {}
         Cheat::CutSome => {
             if number.is_multiple_of(8) {
                 body = shortened(&body).unwrap_or(body);

@@ -11,6 +11,8 @@ fn health_is_not_readiness_and_a_good_beginning_no_answer() {
     let output = arena.run(16, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     arena.is_judged_by_speed("control");
-    arena.check("not-ready", "failed", "warm-up-failed");
+    arena.check("not-ready", "failed", "not-ready-in-time");
+    let detail = arena.verdict("not-ready").detail;
+    assert!(detail.contains("`/health` answered 200, and no answer came within"), "{detail}");
     arena.check("fails-later", "disqualified", "failed-answered");
 }

@@ -12,7 +12,7 @@ fn a_round_ends_whatever_strangers_send() {
     );
     arena.serve("long", "--prefill block --cheat long-text");
     arena.serve("hidden", "--prefill block --cheat hidden-text");
-    arena.serve("mute", "--prefill block --cheat never-answers --trigger-stream 3");
+    arena.serve("mute", "--prefill block --cheat never-answers --trigger-stream 4");
     arena.serve("swift", "--prefill block --speculate 5 --history 2048");
     // Little patience: the mute one uses up all of it.
     let output =

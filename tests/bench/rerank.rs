@@ -217,6 +217,8 @@ fn read(round_id: &str, position: u32, hotkey: Option<&String>) -> ReadRow {
         machine_cpus: None,
         machine_memory_bytes: None,
         tokenizer_digest: None,
+        ttft_trend: None,
+        is_cold: None,
         content_digest: None,
         foreign_cpu: None,
         floor_pass_ns: None,

@@ -21,7 +21,7 @@ parameters! {
         "model-name" model_name: String = "reference".to_owned(),
         /// the model's directory, its tokenizer included; the runner's by default
         "model-dir" model_dir: Option<PathBuf>,
-        /// how long the server may take to become healthy
+        /// how long the server may take to become healthy and give its first answer
         "deadline" deadline: TimeSpan = TimeSpan(Duration::from_mins(2)),
         /// the path that answers 200 when healthy; what the image says by default
         "health-path" health_path: Option<String>,
@@ -39,7 +39,7 @@ outputs! {
         "endpoint" endpoint: String,
         /// the identity of this launch
         "boot-id" boot_id: String,
-        /// the time from start to healthy, in milliseconds
+        /// the time from start to the first answer, in milliseconds
         "ready-ms" ready_ms: u64,
     }
 }

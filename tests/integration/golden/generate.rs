@@ -319,6 +319,8 @@ fn read(position: u32, launch: &Launch) -> ReadRow {
         machine_cpus: None,
         machine_memory_bytes: None,
         tokenizer_digest: None,
+        ttft_trend: None,
+        is_cold: None,
         content_digest: None,
         foreign_cpu: None,
         floor_pass_ns: None,
