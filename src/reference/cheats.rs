@@ -59,6 +59,8 @@ pub enum Cheat {
     StallMidStream,
     /// Exits with code 139 when it is asked for a prompt's log probabilities (see --trigger-stream)
     CrashMidScoring,
+    /// Exits with code 139 where it would refuse a prompt for being longer than --max-model-len
+    CrashBeyondLength,
 }
 
 /// The chosen ways to misbehave; a server with none is honest.

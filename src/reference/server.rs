@@ -215,7 +215,11 @@ impl ServerState {
             }
         }
         let loaded = self.loaded()?;
-        let max_tokens = loaded.room(tokens.len(), generation.max_tokens)?;
+        let room = loaded.room(tokens.len(), generation.max_tokens);
+        if room.is_err() && self.cheats.has(Cheat::CrashBeyondLength) {
+            std::process::exit(139);
+        }
+        let max_tokens = room?;
         if generation.prompt_logprobs.is_some() && self.cheats.has(Cheat::CrashMidScoring) {
             let number = self.scorings.fetch_add(1, Ordering::Relaxed) + 1;
             if number >= self.trigger_stream {

@@ -20,6 +20,7 @@ mod pull;
 mod rank;
 mod ranking;
 mod set_weights;
+mod suspects;
 mod verify_logprobs;
 mod warm_up;
 

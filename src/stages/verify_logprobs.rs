@@ -5,11 +5,13 @@
 //! round and are the control. The scorer sees token ids in an order drawn from the seed and never learns whose
 //! they are; two identical questions are asked once. A scorer that fails voids, it never fails a miner: what it had scored
 //! is left as `scored.parquet` of the attempt, and a later attempt does not ask it again. An answer that the scorer
-//! refuses, while it takes the baseline's, is evidence against the read that gave it, and against no other.
+//! refuses, while it takes the baseline's, is evidence against the read that gave it, and against no other; so are the
+//! answers at which it fails again and again (`suspects`).
 
 use std::collections::BTreeMap;
 
 use super::prompts::Asked;
+use super::suspects::{Givers, Suspects};
 use super::{JobContext, MAX_TABLE_BYTES, StageError, handle, load, read_kept, write_rows, write_table};
 use crate::adapters::scorer::{Scorer, ScorerError};
 use crate::artifact::layout;
@@ -69,11 +71,20 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let questions = questions(reads.iter().map(|read| read.answers.as_slice()));
     let mut scores = scored_before(context)?;
     let prompts = prompts(&reads, &questions, context)?;
-    if let Err(error) = ask(&scorer, (&questions, &prompts), &mut scores, context).await {
-        let mut rows: Vec<TokenRow> = reads.into_iter().flat_map(|read| read.answers).collect();
-        fill_scores(&mut rows, &scores);
-        write_rows(context, SCORED_FILE, &rows)?;
-        return Err(error);
+    let givers = givers(&reads);
+    let mut suspects = Suspects::left_before(context)?;
+    refuse(suspects.refused(&givers), &mut scores);
+    let turn = suspects.turn(&givers);
+    if let Err(Failed { error, at }) = ask(&scorer, (&questions, &prompts, &turn), &mut scores, context).await
+    {
+        if let Some(question) = at {
+            suspects.add(question, context)?;
+        }
+        refuse(suspects.refused(&givers), &mut scores);
+        // Nothing is left to ask: what it failed at was the last.
+        if !questions.iter().all(|question| scores.contains_key(question)) {
+            return leave_scored(reads, &scores, context).and(Err(error));
+        }
     }
     let control = reads.iter().filter(|read| read.spec.arm == Arm::Baseline);
     let control = crate::judge::questions(control.map(|read| read.answers.as_slice()));
@@ -85,6 +96,41 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
             control.len()
         ))),
     }
+}
+
+/// Who gave each answer.
+fn givers(reads: &[SealedRead]) -> Givers<'_> {
+    let mut givers = Givers::new();
+    for read in reads {
+        let by = read.spec.hotkey.as_ref().map(Hotkey::as_str);
+        for question in questions(std::iter::once(read.answers.as_slice())) {
+            givers.entry(question).or_default().insert(by);
+        }
+    }
+    givers
+}
+
+/// Takes answers for refused that are not to be asked.
+fn refuse(questions: Vec<Question>, scores: &mut BTreeMap<Question, AnswerScores>) {
+    for question in questions {
+        scores.entry(question).or_insert_with(|| {
+            tracing::warn!(
+                "the scorer fails at the answers of a submission again and again: they are refused"
+            );
+            AnswerScores::Refused
+        });
+    }
+}
+
+/// Leaves what was scored so far for the next attempt.
+fn leave_scored(
+    reads: Vec<SealedRead>,
+    scores: &BTreeMap<Question, AnswerScores>,
+    context: &JobContext<'_>,
+) -> Result<(), StageError> {
+    let mut rows: Vec<TokenRow> = reads.into_iter().flat_map(|read| read.answers).collect();
+    fill_scores(&mut rows, scores);
+    write_rows(context, SCORED_FILE, &rows)
 }
 
 /// What earlier tries of this step had scored when the scorer failed; what was refused is asked again.
@@ -176,20 +222,28 @@ fn prompts(
     Ok(prompts)
 }
 
-/// Asks the scorer all that has no scores yet.
+/// That the scorer failed, and the question at which it did.
+struct Failed {
+    error: StageError,
+    at: Option<Question>,
+}
+
+/// Asks the scorer all that has no scores yet, by turns and in an order drawn from the seed.
 async fn ask(
     scorer: &Scorer,
-    (questions, prompts): (&[Question], &[Prompt]),
+    (questions, prompts, turn): (&[Question], &[Prompt], &impl Fn(&Question) -> u8),
     scores: &mut BTreeMap<Question, AnswerScores>,
     context: &JobContext<'_>,
-) -> Result<(), StageError> {
-    let failed = |error: ScorerError| StageError::Scorer(error.to_string());
+) -> Result<(), Failed> {
+    let failed = |error: ScorerError, at| Failed { error: StageError::Scorer(error.to_string()), at };
     let mut prompt_tokens = BTreeMap::new();
     for prompt in prompts {
-        prompt_tokens.insert(prompt.index, scorer.prompt_tokens(&prompt.text).await.map_err(failed)?);
+        let tokens = scorer.prompt_tokens(&prompt.text).await.map_err(|error| failed(error, None))?;
+        prompt_tokens.insert(prompt.index, tokens);
     }
     let mut order: Vec<&Question> = questions.iter().collect();
     context.round.seed.derive(&["verify-logprobs", "order"]).shuffle(&mut order);
+    order.sort_by_key(|question| turn(question));
     for (done, question) in order.into_iter().enumerate() {
         context.tell("score answers", done, questions.len());
         let (prompt, ids) = question;
@@ -203,7 +257,7 @@ async fn ask(
                 tracing::warn!(prompt, tokens = ids.len(), %error, "the scorer refused an answer");
                 AnswerScores::Refused
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(failed(error, Some(question.clone()))),
         };
         scores.insert(question.clone(), answer);
     }

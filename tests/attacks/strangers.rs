@@ -5,6 +5,23 @@ use super::arena::Arena;
 
 /// The scorer takes no more than 270 tokens, which is more than any prompt and answer here have, and dies at the twentieth
 /// question of each of its lives.
+/// The scorer dies of whatever is longer than 270 tokens, each time.
+#[test]
+fn answers_that_kill_the_scorer_every_time_are_refused_and_the_round_goes_on() {
+    let mut arena = Arena::with_scorer("--prefill block --max-model-len 270 --cheat crash-beyond-length");
+    arena.serve("killer", "--prefill block --cheat hidden-text");
+    arena.serve("swift", "--prefill block --speculate 5 --history 2048");
+    let output = arena.run(8, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    arena.check("killer", "disqualified", "failed-answered");
+    arena.is_judged_by_speed("swift");
+    let failed = "SELECT * FROM verdicts WHERE hotkey IS NULL AND outcome <> 'pass'";
+    assert!(arena.round.rows(failed).is_empty());
+    let audited = arena.round.output(&["audit", "r"]);
+    assert_eq!(audited.status.code(), Some(0), "{}", String::from_utf8_lossy(&audited.stdout));
+    arena.round.wait_until_empty();
+}
+
 #[test]
 fn a_round_ends_whatever_strangers_send() {
     let mut arena = Arena::with_scorer(

@@ -104,7 +104,7 @@ stages! {
     FetchCommitments = "fetch-commitments" fetch_commitments "Reads the commitments and the submissions in them."
     PlanReads = "plan-reads" plan_reads "Lays out which image is read when, with baseline reads around each candidate."
     Pull = "pull" pull "Makes an image present and checks its digest."
-    Boot = "boot" boot "Starts the server and waits until it is healthy; the job's end stops it."
+    Boot = "boot" boot "Starts the server and waits until it answers; the job's end stops it."
     WarmUp = "warm-up" warm_up "Sends requests that are not measured."
     Benchmark = "benchmark" benchmark "Sends the measured requests and records every time point."
     VerifyLogprobs = "verify-logprobs" verify_logprobs "Checks by teacher forcing that the answers are the model's own."
