@@ -95,7 +95,9 @@ impl Arena {
             "--prefill",
             "block",
         ];
-        let manifest = json!({"description": name, "command": [proxy()], "args": args});
+        // Each is an image of its own, whatever it does.
+        let env = json!({"IMAGE": name});
+        let manifest = json!({"description": name, "command": [proxy()], "args": args, "env": env});
         let digest = self.image(name, &manifest);
         self.committed.push((name, name, digest));
     }

@@ -8,7 +8,7 @@ fn health_is_not_readiness_and_a_good_beginning_no_answer() {
     arena.proxy("control", "none");
     arena.proxy("not-ready", "not-ready");
     arena.proxy("fails-later", "fail-later");
-    let output = arena.run(16, &[]);
+    let output = arena.run(8, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     arena.is_judged_by_speed("control");
     arena.check("not-ready", "failed", "not-ready-in-time");

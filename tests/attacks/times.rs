@@ -16,7 +16,7 @@ fn who_only_looks_faster_gains_nothing() {
     arena.serve("empty-logprobs", "--prefill block --cheat empty-logprobs-first");
     arena.serve("cached", "--prefill token --cheat cached-answers");
     arena.serve("cut-short", "--prefill block --cheat cut-short");
-    let output = arena.run(16, &[]);
+    let output = arena.run(8, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     arena.is_judged_by_speed("control");
     for name in
@@ -33,7 +33,7 @@ fn who_only_looks_faster_gains_nothing() {
     );
     let asked = asked[0]["n"].as_u64().expect("a count");
     assert!(
-        asked >= 32 && kept as u64 >= asked,
+        asked >= 16 && kept as u64 >= asked,
         "{kept} answers kept of {asked} prompts: some were asked twice"
     );
 }
