@@ -14,7 +14,7 @@ use super::load::what_failed;
 use super::{CHAT_PATH, JobContext, StageError};
 use crate::adapters::log::last_words;
 use crate::client::{Deadline, Limits, LoadPlan, Target, run_single_stream};
-use crate::measure::{AnswerBounds, RequestShape, ResponseBounds, observe, request_body};
+use crate::measure::{AnswerBounds, End, RequestShape, ResponseBounds, observe, request_body};
 use crate::model::{RequestStatus, Role};
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::boot::{Output, Parameters};
@@ -178,5 +178,7 @@ async fn first_answer(model: &str, address: SocketAddr, within: Duration) -> Res
     ran.map_err(|error| format!("the client: {error}"))?;
     let capture = capture.ok_or_else(|| "nothing came".to_owned())?;
     let seen = observe(&capture, &ResponseBounds::default());
-    if seen.status == RequestStatus::Ok { Ok(()) } else { Err(what_failed(&capture, &seen)) }
+    // An answer that goes on for too long is one: what it is worth is judged where it is measured.
+    let is_answer = seen.status == RequestStatus::Ok || capture.end == End::BeyondMaxTokens;
+    if is_answer { Ok(()) } else { Err(what_failed(&capture, &seen)) }
 }
