@@ -6,16 +6,16 @@ use super::arena::Arena;
 #[test]
 fn who_only_looks_faster_gains_nothing() {
     let mut arena = Arena::new();
-    // An accomplice and its heir share their memory; the honest server has none.
+    // The cheats stand on a server like the baseline, so that all they could gain is by cheating. An accomplice and its heir share their memory; the honest server has none.
     arena.proxy("accomplice", "remember");
     arena.proxy("heir", "remember");
     arena.proxy("control", "none");
     arena.serve("first-character", "--prefill token --cheat first-character");
     arena.serve("draft-first-token", "--prefill token --cheat draft-first-token");
-    arena.serve("late-logprobs", "--prefill block --cheat late-logprobs");
-    arena.serve("empty-logprobs", "--prefill block --cheat empty-logprobs-first");
+    arena.serve("late-logprobs", "--prefill token --cheat late-logprobs");
+    arena.serve("empty-logprobs", "--prefill token --cheat empty-logprobs-first");
     arena.serve("cached", "--prefill token --cheat cached-answers");
-    arena.serve("cut-short", "--prefill block --cheat cut-short");
+    arena.serve("cut-short", "--prefill token --cheat cut-short");
     let output = arena.run(8, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     arena.is_judged_by_speed("control");
