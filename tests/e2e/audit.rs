@@ -193,7 +193,8 @@ pub(super) fn holds(round: &Round, id: &str) {
         std::fs::remove_file(round.join("SEAL")).expect("SEAL");
         let path = round.join(path);
         let mut rows: Vec<VerdictRow> = decode(&std::fs::read(&path).expect("reads")).expect("decodes");
-        let dropped = rows.pop().expect("a verdict");
+        let last = rows.iter().rposition(|row| row.hotkey.is_some()).expect("a submission's verdict");
+        let dropped = rows.remove(last);
         std::fs::write(&path, encode(&rows, &TableContext { round_id: &copies.id }).expect("encodes"))
             .expect("writes");
         assert!(!dropped.read_key.is_empty());
