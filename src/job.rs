@@ -558,6 +558,7 @@ fn published(output: StageOutput) -> Option<JournalEvent> {
         | StageOutput::Benchmark(_)
         | StageOutput::VerifyLogprobs(_)
         | StageOutput::PlanConfirm(_)
+        | StageOutput::PlanRepeats(_)
         | StageOutput::Rank(_) => return None,
     };
     Some(JournalEvent::Published { what, tables })

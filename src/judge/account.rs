@@ -219,6 +219,7 @@ mod tests {
             position: 0,
             sequence: "0".to_owned(),
             brackets: vec![0],
+            repeats: None,
         };
         let read = |key: &str| ReadRow {
             read_key: key.to_owned(),

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::floor::Floors;
 use super::order::{Contender, Contest, finalists, order};
+use super::repeats::{is_void, uncounted};
 use super::score::ScorePolicy;
 use super::speeds::Speeds;
 use super::split::RankPolicy;
@@ -216,7 +217,8 @@ struct Indexed<'a> {
 impl<'a> Indexed<'a> {
     fn new(standings: &'a Standings<'a>) -> Self {
         let mut reads: BTreeMap<&str, Vec<&ReadRow>> = BTreeMap::new();
-        for read in standings.reads {
+        let uncounted = uncounted(standings.reads);
+        for read in standings.reads.iter().filter(|read| !uncounted.contains(read.read_key.as_str())) {
             reads.entry(read.hotkey.as_deref().unwrap_or_default()).or_default().push(read);
         }
         for reads in reads.values_mut() {
@@ -319,6 +321,9 @@ impl<'a> Indexed<'a> {
             }
             return Some(from(Standing::Failed, read));
         }
+        if let Some(failed) = reads.iter().find_map(|read| self.void_twice(read)) {
+            return Some(failed);
+        }
         if reads.iter().any(|read| read.status == ReadStatus::Measured) {
             return None;
         }
@@ -329,6 +334,22 @@ impl<'a> Indexed<'a> {
             },
             |read| from(Standing::Held, read),
         ))
+    }
+
+    /// What a repeat says that is void as the read was for which it was measured, while the baselines beside it were sound: whoever
+    /// could void his reads as he likes would choose those by which he is judged.
+    fn void_twice(&self, repeat: &ReadRow) -> Option<Judgement> {
+        let first =
+            self.standings.reads.iter().find(|read| Some(&read.read_key) == repeat.repeats.as_ref())?;
+        if !(is_void(first) && is_void(repeat) && self.has_sound_neighbours(repeat)) {
+            return None;
+        }
+        let why = repeat.detail.as_deref().unwrap_or("it was void");
+        let detail = format!(
+            "read `{}` and its repeat were void, the repeat between baselines that were measured: {why}",
+            first.read_key
+        );
+        Some(Judgement::new(Standing::Failed, Some(Fault::Submission), "void-twice", detail))
     }
 
     /// Whether the nearest baseline reads before and after a read were measured, and there is one.
@@ -610,6 +631,45 @@ mod tests {
         }
         let void = ReadRow { status: ReadStatus::Void, ..measured_read("a") };
         assert_eq!(with(Some(void), pass).0, Standing::Held);
+    }
+
+    #[test]
+    fn a_repeat_is_judged_for_what_the_machine_lost_and_a_second_void_costs_the_submission() {
+        let with = |first: (Fault, &str), second: Option<(Fault, &str)>, beside: ReadStatus| {
+            let lost = |(fault, code): (Fault, &str)| ReadRow {
+                reason: Some(code.to_owned()),
+                ..failed_read("a", fault)
+            };
+            let mut round = Round::default().measured("a", 1, 0.5);
+            round.verdicts.push(verdict("a", Check::Counts, CheckOutcome::Pass));
+            let measured = round.reads.pop().expect("its read");
+            let repeat = second.map_or(measured, lost);
+            let (sequence, key) = ("repeat-9".to_owned(), "repeat".to_owned());
+            let repeats = Some("a".to_owned());
+            round.reads.push(lost(first));
+            round.reads.push(ReadRow { read_key: key, sequence, position: 1, repeats, ..repeat });
+            for position in [0, 2] {
+                let row = ReadRow { hotkey: None, arm: Arm::Baseline, position, ..measured_read("") };
+                round.reads.push(ReadRow { sequence: "repeat-9".to_owned(), status: beside, ..row });
+            }
+            let row = round.leaderboard(Split::default()).swap_remove(0);
+            (row.standing, row.reason, row.fault)
+        };
+        let (idle, lag, pull) =
+            ((Fault::Infra, "machine-not-idle"), (Fault::Infra, "client-lag"), (Fault::Infra, "registry"));
+        let sound = ReadStatus::Measured;
+        assert_eq!(with(idle, None, sound), (Standing::Scored, "faster".to_owned(), None));
+        assert_eq!(with((Fault::Infra, "cut"), None, sound).0, Standing::Scored);
+        let costs = (Standing::Failed, "void-twice".to_owned(), Some(Fault::Submission));
+        assert_eq!(with(idle, Some(lag), sound), costs);
+        // Beside baselines that were lost as well, or for a reason that no server can give, it is nobody's fault.
+        for (first, second, beside) in
+            [(idle, idle, ReadStatus::Failed), (idle, pull, sound), (pull, idle, sound), (pull, pull, sound)]
+        {
+            assert_eq!(with(first, Some(second), beside).0, Standing::Held, "{first:?} {second:?}");
+        }
+        let own = (Fault::Submission, "server-exited");
+        assert_eq!(with(idle, Some(own), sound).0, Standing::Failed);
     }
 
     /// A round in which a submission was silent, and its baselines before and after came to this.

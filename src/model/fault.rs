@@ -31,12 +31,15 @@ pub struct Reason {
     pub code: String,
     /// One sentence for the person whose fault it is, evidence included.
     pub message: String,
+    /// Whether it is not tried again, whoever's fault it is: what it was about cannot be had a second time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_final: bool,
 }
 
 impl Reason {
     /// Makes a reason from its three parts.
     pub fn new(fault: Fault, code: &str, message: impl Into<String>) -> Self {
-        Self { fault, code: code.to_owned(), message: message.into() }
+        Self { fault, code: code.to_owned(), message: message.into(), is_final: false }
     }
 }
 

@@ -36,6 +36,9 @@ pub struct ReadSpec {
     /// The first one where nothing is said.
     #[serde(default = "first_bracket")]
     pub brackets: Vec<u32>,
+    /// Key of the read that this one is measured for, since the machine lost it; none for one that is the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<String>,
 }
 
 fn first_bracket() -> Vec<u32> {
@@ -146,5 +149,8 @@ row! {
         pub floor_token_ns: Option<f64>,
         /// The most tokens that a pass may yield: the longest draft allowed, and one; none where the runner states none.
         pub floor_step_tokens: Option<u32>,
+        /// Key of the read that this one was measured for, since the machine lost it; of the two this one counts, if it was
+        /// measured. None for one that is the first, and in files before 1.3.
+        pub repeats: Option<String>,
     }
 }

@@ -79,6 +79,8 @@ codes! {
     ToyWorkload = "L071": "weights are set by prompts of the toy grammar alone",
     OtherLimit = "L072": "answers are judged by another `max-tokens` than the requests ask for",
     TooFewAnswers = "L073": "fewer answers of a submission than the correctness checks need for their error rates",
+    AskedAgain = "L074": "weights are set by reads that may be asked their prompts twice",
+    NothingRepeated = "L075": "reads that are asked once, and nothing that measures again what the machine loses",
     ImpossibleFacts = "L080": "facts of a machine or model that none has",
     Evaluation = "E001": "an expression failed while the pipeline ran",
 }

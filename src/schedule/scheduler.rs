@@ -243,6 +243,7 @@ impl Scheduler {
         let failures = state.failures;
         let retry = end.reason.as_ref().filter(|reason| {
             end.conclusion == Conclusion::Failure
+                && !reason.is_final
                 && !self.is_cancelled
                 && failures <= definition.retry.max
                 && definition.retry.on.iter().any(|name| fault_of(*name) == reason.fault)

@@ -79,7 +79,10 @@ impl World {
         (conclusion, fault): (Conclusion, Fault),
         outputs: Map<String, Json>,
     ) {
-        let reason = (conclusion != Conclusion::Success).then(|| Reason::new(fault, "test", "as told"));
+        // A rule that says so in its outputs means a failure that cannot be tried again.
+        let is_final = outputs.contains_key("is_final");
+        let reason = (conclusion != Conclusion::Success)
+            .then(|| Reason { is_final, ..Reason::new(fault, "test", "as told") });
         let end = AttemptEnd { conclusion, reason, outputs, started_at_us: 0 };
         self.send(Event::AttemptEnded { job: order.job, leg: order.leg, end });
     }
@@ -180,6 +183,28 @@ fn an_infrastructure_fault_is_tried_again_and_a_submissions_is_not() {
             "start 1[a] 1",
             "start 1[c] 1",
             "start 1[a] 2",
+            "start 1[b] 1",
+            "measure failure",
+            "start 2[] 1",
+            "rank success",
+            "start 3[] 1",
+            "publish success",
+        ],
+    );
+}
+
+#[test]
+fn what_cannot_be_had_a_second_time_is_not_tried_again() {
+    check(
+        |order| match order.at.leg.as_str() {
+            "a" => (Conclusion::Failure, Fault::Infra, json!({"is_final": true})),
+            _ => success(order),
+        },
+        &[
+            "start 0[] 1",
+            "plan success",
+            "start 1[a] 1",
+            "start 1[c] 1",
             "start 1[b] 1",
             "measure failure",
             "start 2[] 1",

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value as Json};
 
 use super::{
-    JobContext, StageError, benchmark, data_dir, plan_confirm, plan_reads, publish, rank, set_weights,
-    verify_logprobs,
+    JobContext, StageError, benchmark, data_dir, plan_confirm, plan_reads, plan_repeats, publish, rank,
+    set_weights, verify_logprobs,
 };
 use crate::artifact::Table as _;
 use crate::model::StreamRow;
@@ -39,6 +39,7 @@ pub fn again(
         StageCall::VerifyLogprobs(with) => {
             Some(StageOutput::VerifyLogprobs(verify_logprobs::again(&with, context)?))
         }
+        StageCall::PlanRepeats(with) => Some(StageOutput::PlanRepeats(plan_repeats::run(&with, context)?)),
         StageCall::PlanConfirm(with) => Some(StageOutput::PlanConfirm(plan_confirm::run(&with, context)?)),
         StageCall::Rank(with) => Some(StageOutput::Rank(rank::run(&with, context)?)),
         StageCall::Publish(with) => {

@@ -13,7 +13,7 @@ use super::idle::{Idle, Watch};
 use super::kept_streams::{KeptStreams, Measured};
 use super::load::run_load;
 use super::prompts::{Asked, keep_corpora};
-use super::{CHAT_PATH, JobContext, StageError, handle, read_kept, write_rows, write_table};
+use super::{CHAT_PATH, JobContext, StageError, handle, read_kept, write_file, write_rows, write_table};
 use crate::adapters::store::StoreError;
 use crate::adapters::{machine_speed, model_size};
 use crate::artifact::digest::sha256;
@@ -67,6 +67,28 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
             parameters.max_foreign_cpu
         )));
     }
+    let is_asked_once = parameters.read.arm == Arm::Candidate && !parameters.ask_again;
+    let asked_in = (1..=context.attempt).find(|attempt| is_asked_once && has_asked(*attempt, context));
+    if let Some(attempt) = asked_in {
+        return Err(StageError::Final(Box::new(StageError::AskedBefore { attempt })));
+    }
+    let measured = measure(&parameters, context).await;
+    measured.map_err(|error| {
+        let is_final = is_asked_once && has_asked(context.attempt, context);
+        if is_final { StageError::Final(Box::new(error)) } else { error }
+    })
+}
+
+/// The file that a submission's read leaves before its first request.
+const ASKED_FILE: &str = "asked.json";
+
+/// Whether an attempt of this leg sent requests, as far as is known.
+fn has_asked(attempt: u32, context: &JobContext<'_>) -> bool {
+    let attempt = layout::attempt_path(&context.job, &context.leg, attempt);
+    context.round.directory.path().join(attempt).join(ASKED_FILE).exists()
+}
+
+async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     let (tokenizer, tokenizer_digest) = load_tokenizer(context)?;
     let shape = RequestShape {
         model: context.server()?.model_name.clone(),
@@ -75,7 +97,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         seed: 0,
     };
     keep_corpora(&parameters.workload, context)?;
-    let prompts = asked(&parameters, context)?;
+    let prompts = asked(parameters, context)?;
     let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect();
     let bounds = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
     let limits = Limits { deadline: Deadline(parameters.request_deadline.0), answer: bounds };
@@ -83,7 +105,12 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let read_key = &parameters.read.key;
     let measured = Measured { read_key, prompts: &prompts, tokenizer: &tokenizer, bounds };
     let mut kept = KeptStreams::begin(measured, context)?;
-    idle(&parameters).wait(context).await?;
+    idle(parameters).wait(context).await?;
+    if parameters.read.arm == Arm::Candidate {
+        // On disk before anything is sent: whoever comes after a crash must know.
+        let asked = serde_json::json!({ "brackets": parameters.read.brackets });
+        write_file(context, ASKED_FILE, asked.to_string().as_bytes())?;
+    }
     let watch = Watch::begin(context).await?;
     let result = run_load(plan, "benchmark", context, |capture| kept.take(capture)).await?;
     let foreign = match watch {
@@ -109,7 +136,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     if let Some(floor) = floor(context).await? {
         keep_floor(&mut read, floor);
     }
-    leave(&parameters, (&read, &requests), context)
+    leave(parameters, (&read, &requests), context)
 }
 
 /// The floor of the job's runner; none where nothing is known of its machine.
@@ -248,6 +275,7 @@ fn of_spec(spec: &ReadSpec, row: ReadRow) -> ReadRow {
         digest: spec.digest.to_string(),
         position: spec.position,
         sequence: spec.sequence.clone(),
+        repeats: spec.repeats.clone(),
         ..row
     }
 }
@@ -331,6 +359,7 @@ fn read_row(
         tokenizer_digest: None,
         ttft_trend: None,
         is_cold: None,
+        repeats: read.repeats.clone(),
         content_digest: context.notes.content.as_ref().map(ToString::to_string),
         foreign_cpu: None,
         floor_pass_ns: None,

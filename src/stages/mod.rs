@@ -14,6 +14,7 @@ mod kept_streams;
 mod load;
 mod plan_confirm;
 mod plan_reads;
+mod plan_repeats;
 mod prompts;
 mod publish;
 mod pull;
@@ -168,6 +169,7 @@ fn role(call: &StageCall, context: &JobContext<'_>) -> Option<Role> {
         | StageCall::PlanReads(_)
         | StageCall::VerifyLogprobs(_)
         | StageCall::PlanConfirm(_)
+        | StageCall::PlanRepeats(_)
         | StageCall::Rank(_)
         | StageCall::Publish(_)
         | StageCall::SetWeights(_) => None,
@@ -198,6 +200,7 @@ pub async fn run_stage(call: StageCall, context: &mut JobContext<'_>) -> Result<
                 StageOutput::VerifyLogprobs(verify_logprobs::run(with, context).await?)
             }
             StageCall::PlanConfirm(with) => StageOutput::PlanConfirm(plan_confirm::run(&with, context)?),
+            StageCall::PlanRepeats(with) => StageOutput::PlanRepeats(plan_repeats::run(&with, context)?),
             StageCall::Rank(with) => StageOutput::Rank(rank::run(&with, context)?),
             StageCall::Publish(with) => StageOutput::Publish(publish::run(&with, context)?),
             StageCall::SetWeights(with) => StageOutput::SetWeights(set_weights::run(&with, context)?),
@@ -344,6 +347,17 @@ pub enum StageError {
         /// When it was.
         when: &'static str,
     },
+    /// An earlier attempt sent the prompts, and they are sent once.
+    #[error(
+        "attempt {attempt} had sent its prompts when it was cut, and a submission is not asked twice: `plan-repeats` has it measured with fresh ones"
+    )]
+    AskedBefore {
+        /// Number of the attempt that did.
+        attempt: u32,
+    },
+    /// What cannot be tried again.
+    #[error(transparent)]
+    Final(Box<Self>),
     /// The baseline failed requests: there is nothing to compare with.
     #[error("the baseline failed {failed} of {requests} requests: {first}")]
     BaselineFailed {
@@ -417,6 +431,8 @@ impl StageError {
             Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
             Self::NotIdle { .. } => (Fault::Infra, "machine-not-idle"),
+            Self::AskedBefore { .. } => (Fault::Infra, "asked-before"),
+            Self::Final(error) => return Reason { is_final: true, ..error.reason() },
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
             Self::Silent { .. } => (Fault::Submission, NO_ANSWER),
             Self::WarmUp { .. } => (Fault::Submission, "warm-up-failed"),

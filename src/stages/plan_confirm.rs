@@ -42,8 +42,7 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let rows: BTreeMap<&str, &SubmissionRow> =
         ranking.submissions.iter().map(|row| (row.hotkey.as_str(), row)).collect();
     let finalists: Vec<Finalist> = names.iter().filter_map(|name| Finalist::of(rows.get(name)?)).collect();
-    let asked = parameters.reads.iter().flat_map(|leg| &leg.matrix.read.brackets);
-    let first = asked.max().map_or(0, |last| last.saturating_add(1));
+    let first = parameters.reads.first_bracket_after();
     check_brackets((parameters.rounds, finalists.len()), first)?;
     let layout = Layout { baseline: &parameters.baseline, rounds: parameters.rounds, first };
     let reads = layout.plan(&finalists, &context.round.seed);
@@ -100,6 +99,7 @@ impl Layout<'_> {
                 position,
                 sequence: SEQUENCE.to_owned(),
                 brackets,
+                repeats: None,
             });
         };
         let mut order: Vec<&Finalist> = finalists.iter().collect();

@@ -9,7 +9,7 @@
 
 use super::{JobContext, StageError};
 use crate::model::{Arm, Digest, Hotkey, ImageReference, MAX_BRACKETS, ReadSpec, Seed, Submission};
-use crate::pipeline::stage::plan_reads::{Output, Parameters};
+use crate::pipeline::stage::plan_reads::{Baseline, Output, Parameters};
 
 /// Most launches of one candidate; more are a mistake.
 const MAX_ROUNDS: u32 = 64;
@@ -56,50 +56,77 @@ pub(super) fn check_brackets((rounds, each): (u32, usize), before: u32) -> Resul
 
 /// The reads in the order of measurement; none where there is no submission.
 fn plan(parameters: &Parameters, rounds: u32, seed: &Seed) -> Vec<ReadSpec> {
-    let mut reads = Vec::new();
-    let mut push = |arm: Arm, hotkey: Option<&Hotkey>, image: &ImageReference, digest: &Digest| {
-        let position = reads.len() as u32;
-        let name = hotkey.map_or("baseline", |hotkey| hotkey.as_str().get(..8).unwrap_or_default());
-        reads.push(ReadSpec {
-            key: format!("{position:04}-{name}"),
-            arm,
-            hotkey: hotkey.cloned(),
-            image: image.clone(),
-            digest: digest.clone(),
-            position,
-            sequence: "0".to_owned(),
-            brackets: Vec::new(),
-        });
-    };
-    let baseline = &parameters.baseline;
+    let mut candidates = Vec::new();
     for round in 0..rounds {
         let mut order: Vec<&Submission> = parameters.submissions.iter().collect();
         seed.derive(&["plan-reads", &round.to_string()]).shuffle(&mut order);
-        for submission in order {
-            push(Arm::Baseline, None, &baseline.image, &baseline.digest);
-            push(Arm::Candidate, Some(&submission.hotkey), &submission.image, &submission.digest);
-        }
+        candidates.extend(order.into_iter().map(|Submission { hotkey, image, digest, .. }| Candidate {
+            hotkey: Some(hotkey),
+            image,
+            digest,
+            repeats: None,
+        }));
     }
-    if !parameters.submissions.is_empty() {
-        push(Arm::Baseline, None, &baseline.image, &baseline.digest);
-    }
-    // Candidates have the odd positions: the bracket of position 2 b + 1 is b.
-    let count = reads.len() as u32 / 2;
-    for read in &mut reads {
-        let own = read.position / 2;
-        read.brackets = match read.arm {
-            Arm::Candidate => vec![own],
-            Arm::Baseline => own.checked_sub(1).into_iter().chain((own < count).then_some(own)).collect(),
+    InTurn { baseline: &parameters.baseline, prefix: "", sequence: "0", first: 0 }.plan(&candidates)
+}
+
+/// A read of a submission that is to be planned.
+pub(super) struct Candidate<'a> {
+    pub(super) hotkey: Option<&'a Hotkey>,
+    pub(super) image: &'a ImageReference,
+    pub(super) digest: &'a Digest,
+    /// Key of the read that it is measured for.
+    pub(super) repeats: Option<&'a str>,
+}
+
+/// Reads of submissions and of the baseline in turn: `B C1 B C2 B ..`.
+pub(super) struct InTurn<'a> {
+    pub(super) baseline: &'a Baseline,
+    /// What the keys of the reads begin with.
+    pub(super) prefix: &'a str,
+    /// Name of the sequence.
+    pub(super) sequence: &'a str,
+    /// The first bracket.
+    pub(super) first: u32,
+}
+
+impl InTurn<'_> {
+    /// The reads in the order of measurement; none where there is no candidate.
+    pub(super) fn plan(&self, candidates: &[Candidate<'_>]) -> Vec<ReadSpec> {
+        let Baseline { image, digest } = self.baseline;
+        let count = candidates.len() as u32;
+        let read = |position: u32| {
+            // Candidates have the odd positions: the bracket of position 2 b + 1 is b.
+            let own = position / 2;
+            let candidate = candidates.get(own as usize).filter(|_| !position.is_multiple_of(2));
+            let (image, digest) = candidate.map_or((image, digest), |own| (own.image, own.digest));
+            let hotkey = candidate.and_then(|own| own.hotkey);
+            let name = hotkey.map_or("baseline", |hotkey| hotkey.as_str().get(..8).unwrap_or_default());
+            let brackets = match candidate {
+                Some(_) => vec![own],
+                None => own.checked_sub(1).into_iter().chain((own < count).then_some(own)).collect(),
+            };
+            ReadSpec {
+                key: format!("{}{position:04}-{name}", self.prefix),
+                arm: if candidate.is_some() { Arm::Candidate } else { Arm::Baseline },
+                hotkey: hotkey.cloned(),
+                image: image.clone(),
+                digest: digest.clone(),
+                position,
+                sequence: self.sequence.to_owned(),
+                brackets: brackets.into_iter().map(|bracket: u32| self.first + bracket).collect(),
+                repeats: candidate.and_then(|own| own.repeats).map(ToOwned::to_owned),
+            }
         };
+        let positions = if candidates.is_empty() { 0 } else { 2 * count + 1 };
+        (0..positions).map(read).collect()
     }
-    reads
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::judge::{RankPolicy, ScorePolicy};
-    use crate::pipeline::stage::plan_reads::Baseline;
 
     fn submission(name: char, block: i64) -> Submission {
         Submission {

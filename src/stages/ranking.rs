@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{JobContext, StageError, load, load_columns};
-use crate::judge::{Floors, ReadTimes, ScorePolicy, TimedRead};
+use crate::judge::{Floors, ReadTimes, ScorePolicy, TimedRead, uncounted};
 use crate::model::{
     CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestTimes, SubmissionRow,
     VerdictRow,
@@ -60,15 +60,17 @@ impl Ranking {
         Floors::of(policy.floor, &self.reads, of_read)
     }
 
-    /// The measured reads among these legs, with their times.
+    /// The measured reads among these legs that count, with their times.
     pub(super) fn timed<'a>(&'a self, legs: &'a [MeasuredLeg]) -> Vec<TimedRead<'a>> {
+        let uncounted = uncounted(&self.reads);
+        let counts = |leg: &&'a MeasuredLeg| !uncounted.contains(leg.matrix.read.key.as_str());
         let timed = |leg: &'a MeasuredLeg| {
             let ReadSpec { key, arm, hotkey, sequence, position, .. } = &leg.matrix.read;
             let requests = self.requests.get(key)?;
             let times = ReadTimes { sequence, position: *position, requests };
             Some(TimedRead { arm: *arm, hotkey: hotkey.as_ref().map(Hotkey::as_str), times })
         };
-        legs.iter().filter_map(timed).collect()
+        legs.iter().filter(counts).filter_map(timed).collect()
     }
 }
 
@@ -114,6 +116,7 @@ fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Re
             tokenizer_digest: None,
             ttft_trend: None,
             is_cold: None,
+            repeats: spec.repeats,
             content_digest: None,
             foreign_cpu: None,
             floor_pass_ns: None,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use cacheon::artifact::digest::sha256;
 use serde_json::{Value, json};
@@ -160,6 +160,53 @@ impl Arena {
 
     /// Runs the round to its end.
     pub(crate) fn run(&self, prompts: u32, edits: &[(&str, &str)]) -> Output {
+        self.command(prompts, edits).output().expect("starts")
+    }
+
+    /// Directory of the attempt that asks the first submission's prompts, once it may have.
+    pub(crate) fn first_asked(&self) -> PathBuf {
+        let legs = self.round.data().join("round=r/jobs/measure");
+        let asked = || {
+            let legs = std::fs::read_dir(&legs).ok()?.flatten();
+            legs.map(|leg| leg.path().join("attempt-1")).find(|attempt| attempt.join("asked.json").exists())
+        };
+        let started = std::time::Instant::now();
+        loop {
+            if let Some(attempt) = asked() {
+                return attempt;
+            }
+            assert!(started.elapsed().as_secs() < 60, "no submission was asked");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Asserts that the first read was lost and another one measured for it, with prompts of its own beside baselines that were
+    /// asked these.
+    #[track_caller]
+    pub(crate) fn was_repeated(&self, reason: &str) {
+        let reads = self.round.rows(
+            "SELECT read_key, status, reason, attempt, repeats FROM reads WHERE arm = 'candidate' AND read_key NOT LIKE 'confirm%'",
+        );
+        let [first, repeat] = &reads[..] else { panic!("{reads:?}") };
+        assert_eq!((&first["status"], &first["reason"]), (&json!("failed"), &json!(reason)), "{reads:?}");
+        assert_eq!(
+            (&repeat["status"], &repeat["repeats"]),
+            (&json!("measured"), &first["read_key"]),
+            "{reads:?}"
+        );
+        let beside = self.round.rows(
+            "SELECT count(*) AS n FROM requests c JOIN requests b ON b.prompt_index = c.prompt_index AND b.read_key <> c.read_key JOIN reads r ON r.read_key = c.read_key WHERE r.repeats IS NOT NULL",
+        );
+        let asked = self.round.rows(
+            "SELECT count(*) AS n FROM requests c JOIN reads r ON r.read_key = c.read_key WHERE r.repeats IS NOT NULL",
+        );
+        let [beside, asked] = [beside, asked].map(|rows| rows[0]["n"].as_u64().expect("a count"));
+        assert!(asked > 0 && beside == 2 * asked, "{beside} answers of the baseline to {asked} prompts");
+        let missing = self.round.rows("SELECT name FROM accounts WHERE missing > 0");
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    pub(crate) fn command(&self, prompts: u32, edits: &[(&str, &str)]) -> Command {
         let mut commitments = "block: test\ncommitments:\n".to_owned();
         for (place, (name, _, digest)) in self.committed.iter().enumerate() {
             let (hotkey, block) = (Self::hotkey(place), 100 + place);
@@ -173,13 +220,10 @@ impl Arena {
         std::fs::write(&file, commitments).expect("commitments");
         let (prompts, commitments) =
             (format!("prompts={prompts}"), format!("commitments={}", file.display()));
-        self.round
-            .cacheon(&["run", "--round", "r", "--seed", "1", "-i", &prompts, "-i", &commitments])
-            .arg("--runners")
-            .arg(self.round.dir.path().join("runners"))
-            .arg(self.pipeline(edits))
-            .output()
-            .expect("starts")
+        let mut command =
+            self.round.cacheon(&["run", "--round", "r", "--seed", "1", "-i", &prompts, "-i", &commitments]);
+        command.arg("--runners").arg(self.round.dir.path().join("runners")).arg(self.pipeline(edits));
+        command
     }
 
     /// What became of each, in the order of commitment.

@@ -1,6 +1,9 @@
 //! Who leaves something behind that takes the machine from others, and a stranger who does.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::arena::Arena;
 
@@ -43,4 +46,41 @@ fn a_machine_that_others_use_measures_nothing_and_blames_nobody() {
     assert!(detail.contains("of this machine's processors before the read"), "{detail}");
     assert!(arena.verdict("control").share == 0.0);
     assert!(stderr.contains("machine-not-idle") || output.status.code() == Some(0), "{stderr}");
+}
+
+#[test]
+fn a_read_that_a_stranger_spoils_is_measured_again_with_fresh_prompts() {
+    let mut arena = Arena::new();
+    arena.serve("control", "--prefill block");
+    let mut round = arena.command(8, &[]).spawn().expect("starts");
+    // All processors, from the first request to the last.
+    let attempt = arena.first_asked();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for _ in 0..std::thread::available_parallelism().expect("processors").get() {
+            threads.spawn(|| while !is_over.load(Ordering::Relaxed) {});
+        }
+        let started = std::time::Instant::now();
+        while !attempt.join("requests.parquet").exists() && started.elapsed().as_secs() < 60 {
+            std::thread::yield_now();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(round.wait().expect("ends").code(), Some(0));
+    arena.is_judged_by_speed("control");
+    arena.was_repeated("machine-not-idle");
+}
+
+#[test]
+fn a_read_that_was_cut_after_its_first_request_is_not_asked_again() {
+    let mut arena = Arena::new();
+    arena.serve("control", "--prefill block");
+    let mut round = arena.command(8, &[]).spawn().expect("starts");
+    arena.first_asked();
+    kill_process(Pid::from_child(&round), Signal::KILL).expect("killed");
+    round.wait().expect("ends");
+    let output = arena.round.output(&["resume", "r"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    arena.is_judged_by_speed("control");
+    arena.was_repeated("asked-before");
 }

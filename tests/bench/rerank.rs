@@ -138,6 +138,7 @@ fn planned(read: &ReadRow) -> ReadSpec {
         position: read.position,
         sequence: read.sequence.clone(),
         brackets: vec![0],
+        repeats: read.repeats.clone(),
     }
 }
 
@@ -220,6 +221,7 @@ fn read(round_id: &str, position: u32, hotkey: Option<&String>) -> ReadRow {
         ttft_trend: None,
         is_cold: None,
         content_digest: None,
+        repeats: None,
         foreign_cpu: None,
         floor_pass_ns: None,
         floor_token_ns: None,

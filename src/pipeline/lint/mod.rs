@@ -6,6 +6,7 @@ mod graph;
 mod inputs;
 mod matrices;
 mod paths;
+mod repeats;
 mod runners;
 mod schedules;
 mod scripts;
@@ -21,6 +22,7 @@ pub(crate) fn findings(pipeline: &Pipeline) -> Vec<Diagnostic> {
     found.extend(answers::findings(pipeline));
     found.extend(inputs::findings(pipeline));
     found.extend(matrices::findings(pipeline));
+    found.extend(repeats::findings(pipeline));
     found.extend(schedules::findings(pipeline));
     found.extend(scripts::findings(pipeline));
     found.extend(times::findings(pipeline));

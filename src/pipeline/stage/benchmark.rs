@@ -1,11 +1,14 @@
 //! `benchmark`: the measured requests of one read.
 
+use std::ops::Deref;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value as Json;
 
 use super::declare::{outputs, parameters};
-use super::{Handle, LeavesData, StageName, TimeSpan};
+use super::{Handle, LeavesData, StageName, StageValue, TimeSpan, ValueKind};
 use crate::model::{LegSummary, ReadSpec, Workload};
 
 parameters! {
@@ -33,6 +36,9 @@ parameters! {
         "max-foreign-cpu" max_foreign_cpu: f64 = 0.05,
         /// how long the machine may take to become idle before the read is void
         "idle-within" idle_within: TimeSpan = TimeSpan(Duration::from_secs(10)),
+        /// whether a submission's read that was cut or is void after its first request is tried again with the prompts that were
+        /// asked; false where `plan-repeats` has it measured with fresh ones
+        "ask-again" ask_again: bool = true,
     }
 }
 
@@ -56,6 +62,50 @@ impl LeavesData for Output {
 /// the benchmark's `data`.
 pub type MeasuredLeg = LegSummary<MeasuredMatrix, MeasuredOutputs>;
 
+/// The measured legs of one look: a list of legs, or of such lists, where what was lost was measured again by a job of its own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct MeasuredLegs(Vec<MeasuredLeg>);
+
+impl MeasuredLegs {
+    /// The first bracket that none of them was asked.
+    pub fn first_bracket_after(&self) -> u32 {
+        let asked = self.iter().flat_map(|leg| &leg.matrix.read.brackets);
+        asked.max().map_or(0, |last| last.saturating_add(1))
+    }
+}
+
+impl Deref for MeasuredLegs {
+    type Target = [MeasuredLeg];
+
+    fn deref(&self) -> &[MeasuredLeg] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for MeasuredLegs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut legs = Vec::new();
+        for item in Vec::<Json>::deserialize(deserializer)? {
+            match item {
+                // A job that was skipped has none.
+                Json::Null => {}
+                Json::Array(own) => {
+                    for leg in own {
+                        legs.push(serde_json::from_value(leg).map_err(D::Error::custom)?);
+                    }
+                }
+                leg => legs.push(serde_json::from_value(leg).map_err(D::Error::custom)?),
+            }
+        }
+        Ok(Self(legs))
+    }
+}
+
+impl StageValue for MeasuredLegs {
+    const KIND: ValueKind = ValueKind::Json;
+}
+
 /// The matrix of a leg that measures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasuredMatrix {
@@ -68,4 +118,40 @@ pub struct MeasuredMatrix {
 pub struct MeasuredOutputs {
     /// What its benchmark left, if it came so far.
     pub data: Option<Handle<Output>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn legs_are_a_list_or_lists_of_them() {
+        let leg = |key: &str, bracket: u32| {
+            json!({
+                "key": key, "result": "success", "attempt": 1, "runner": "r", "started_at_us": 0, "reason": null,
+                "matrix": {"read": {
+                    "key": key, "arm": "baseline", "hotkey": null, "image": "m/i",
+                    "digest": format!("sha256:{}", "0".repeat(64)), "position": 0, "sequence": "0",
+                    "brackets": [bracket]
+                }},
+                "outputs": {"data": null}
+            })
+        };
+        let of = |legs: &Json| {
+            let legs: MeasuredLegs =
+                serde_json::from_value(legs.clone()).map_err(|error| error.to_string())?;
+            let keys: Vec<String> = legs.iter().map(|leg| leg.key.clone()).collect();
+            Ok::<_, String>((keys.join(" "), legs.first_bracket_after()))
+        };
+        let (a, b, c) = (leg("a", 4), leg("b", 2), leg("c", 5));
+        assert_eq!(of(&json!([a, b])), Ok(("a b".to_owned(), 5)));
+        assert_eq!(of(&json!([[a, b], [c]])), Ok(("a b c".to_owned(), 6)));
+        assert_eq!(of(&json!([[a], [], null, c])), Ok(("a c".to_owned(), 6)));
+        assert_eq!(of(&json!([])), Ok((String::new(), 0)));
+        for wrong in [json!([[[a]]]), json!([1]), json!({"a": a}), json!([{"key": "a"}])] {
+            assert!(of(&wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ pub mod boot;
 pub mod fetch_commitments;
 pub mod plan_confirm;
 pub mod plan_reads;
+pub mod plan_repeats;
 pub mod publish;
 pub mod pull;
 pub mod rank;
@@ -108,6 +109,7 @@ stages! {
     WarmUp = "warm-up" warm_up "Sends requests that are not measured."
     Benchmark = "benchmark" benchmark "Sends the measured requests and records every time point."
     VerifyLogprobs = "verify-logprobs" verify_logprobs "Checks by teacher forcing that the answers are the model's own."
+    PlanRepeats = "plan-repeats" plan_repeats "Lays out reads with fresh prompts for those that the machine lost."
     PlanConfirm = "plan-confirm" plan_confirm "Lays out a second look for those that could still take a paid place."
     Rank = "rank" rank "Turns measurements and verdicts into decisions, scores and the leaderboard."
     Publish = "publish" publish "Writes the tables, the leaderboard and the summary."

@@ -1,6 +1,6 @@
 //! `plan-confirm`: who is measured a second time, and when.
 
-use super::benchmark::MeasuredLeg;
+use super::benchmark::MeasuredLegs;
 use super::declare::{outputs, parameters};
 use super::plan_reads::Baseline;
 use super::{Handle, fetch_commitments, verify_logprobs};
@@ -12,8 +12,8 @@ parameters! {
     {
         /// the handle to the commitments: the output `data` of `fetch-commitments`
         "commitments" commitments: Handle<fetch_commitments::Output>,
-        /// the measured legs: `needs.<job>.legs`
-        "reads" reads: Vec<MeasuredLeg>,
+        /// the measured legs: `needs.<job>.legs`, or a list of such lists
+        "reads" reads: MeasuredLegs,
         /// the handle to the verdicts: the output `data` of `verify-logprobs`
         "verdicts" verdicts: Handle<verify_logprobs::Output>,
         /// the baseline: its image and digest

@@ -1,6 +1,6 @@
 //! `rank`: decisions, scores and the leaderboard.
 
-use super::benchmark::MeasuredLeg;
+use super::benchmark::MeasuredLegs;
 use super::declare::{outputs, parameters};
 use super::{Handle, fetch_commitments, verify_logprobs};
 use crate::judge::{RankPolicy, ScorePolicy};
@@ -11,12 +11,12 @@ parameters! {
     {
         /// the handle to the commitments: the output `data` of `fetch-commitments`
         "commitments" commitments: Handle<fetch_commitments::Output>,
-        /// the measured legs: `needs.<job>.legs`
-        "reads" reads: Vec<MeasuredLeg>,
+        /// the measured legs: `needs.<job>.legs`, or a list of such lists
+        "reads" reads: MeasuredLegs,
         /// the handle to the verdicts: the output `data` of `verify-logprobs`
         "verdicts" verdicts: Handle<verify_logprobs::Output>,
-        /// the legs of the second look: `needs.<job>.legs`; without it the first look decides about the places
-        "confirm" confirm: Option<Vec<MeasuredLeg>>,
+        /// the legs of the second look, as `reads`; without it the first look decides about the places
+        "confirm" confirm: Option<MeasuredLegs>,
         /// the handle to the verdicts of the second look; none where nobody was measured again
         "confirm-verdicts" confirm_verdicts: Option<Handle<verify_logprobs::Output>>,
         /// formula, margins and gates of the speed comparison, by name

@@ -1,6 +1,6 @@
 //! `verify-logprobs`: whether the answers are the model's own.
 
-use super::benchmark::MeasuredLeg;
+use super::benchmark::MeasuredLegs;
 use super::declare::{outputs, parameters};
 use super::{Handle, LeavesData, StageName};
 use crate::judge::VerifyPolicy;
@@ -10,8 +10,8 @@ parameters! {
     {
         /// the trusted scorer's base URL
         "endpoint" endpoint: String,
-        /// the measured legs: `needs.<job>.legs`
-        "reads" reads: Vec<MeasuredLeg>,
+        /// the measured legs: `needs.<job>.legs`, or a list of such lists
+        "reads" reads: MeasuredLegs,
         /// thresholds of the checks, by name
         "policy" policy: VerifyPolicy = VerifyPolicy::default(),
     }

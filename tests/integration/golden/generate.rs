@@ -322,6 +322,7 @@ fn read(position: u32, launch: &Launch) -> ReadRow {
         ttft_trend: None,
         is_cold: None,
         content_digest: None,
+        repeats: None,
         foreign_cpu: None,
         floor_pass_ns: None,
         floor_token_ns: None,
