@@ -1,7 +1,7 @@
 //! What the machine lost of a round, and what is measured again for it.
 //!
-//! A read that ended by nobody's fault says nothing of its submission, and neither does one that lost a baseline beside it. Its
-//! prompts were asked, so it is not tried again with these: a read of its own, with fresh prompts between fresh baselines,
+//! A read that ended by nobody's fault says nothing of its submission, and neither does one that lost a baseline beside it, or
+//! stood between two that differ by more than a decision allows: the machine was another one afterwards. Its prompts were asked, so it is not tried again with these: a read of its own, with fresh prompts between fresh baselines,
 //! is measured for it, its repeat. Which of the two counts depends on what arrived, never on how fast it was.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,20 +18,22 @@ pub struct EndedRead<'a> {
     pub is_measured: bool,
     /// Why it was not, where anything is known of it.
     pub reason: Option<&'a Reason>,
+    /// |ln(B'/B)| of the baseline reads on its two sides; none where there are not two, and for the baseline itself.
+    pub drift: Option<f64>,
 }
 
 /// The reads of these for which others are to be measured, in the order of measurement.
 ///
-/// A submission's that was not measured by no fault of its own, or of which a baseline beside it was not. One that is itself a
-/// repeat is not repeated.
-pub fn to_repeat<'a>(reads: &[EndedRead<'a>]) -> Vec<&'a ReadSpec> {
+/// A submission's that was not measured by no fault of its own, or of which a baseline beside it was not, or whose baselines
+/// differ by more than `max_drift`. The submission's own times do not enter. One that is itself a repeat is not repeated.
+pub fn to_repeat<'a>(reads: &[EndedRead<'a>], max_drift: f64) -> Vec<&'a ReadSpec> {
     let mut lost: Vec<&ReadSpec> = reads
         .iter()
         .filter(|read| read.spec.arm == Arm::Candidate && read.spec.repeats.is_none())
         .filter(|read| {
             let has_baselines = has_baselines(read.spec, reads);
             if read.is_measured {
-                return !has_baselines;
+                return !has_baselines || read.drift.is_some_and(|drift| drift > max_drift);
             }
             // A machine that hangs is silent too: it is the submission only where the baselines beside it were heard.
             let is_own = read.reason.is_some_and(|reason| {
@@ -125,9 +127,14 @@ mod tests {
         let reads: Vec<EndedRead<'_>> = planned
             .iter()
             .zip(&reasons)
-            .map(|(spec, reason)| EndedRead { spec, is_measured: reason.is_none(), reason: reason.as_ref() })
+            .map(|(spec, reason)| EndedRead {
+                spec,
+                is_measured: reason.is_none(),
+                reason: reason.as_ref(),
+                drift: None,
+            })
             .collect();
-        to_repeat(&reads).into_iter().map(|spec| spec.key.clone()).collect()
+        to_repeat(&reads, 0.1).into_iter().map(|spec| spec.key.clone()).collect()
     }
 
     #[test]
@@ -147,16 +154,24 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_is_not_repeated() {
+    fn what_stood_between_baselines_that_differ_is_repeated_and_a_repeat_is_not() {
         let mut planned = planned();
+        let keys = |planned: &[ReadSpec], drift: f64| {
+            let ended = |spec| EndedRead { spec, is_measured: true, reason: None, drift: Some(drift) };
+            let reads: Vec<EndedRead<'_>> = planned.iter().map(ended).collect();
+            to_repeat(&reads, 0.1).iter().map(|spec| spec.key.clone()).collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(keys(&planned, 0.1), none);
+        assert_eq!(keys(&planned, 0.11), ["1", "3"]);
         planned[3].repeats = Some("1".to_owned());
+        assert_eq!(keys(&planned, 0.11), ["1"]);
         let reason = Reason::new(Fault::Infra, "cut", "why");
-        let ended = |spec| EndedRead { spec, is_measured: false, reason: Some(&reason) };
-        let keys: Vec<&str> = to_repeat(&planned.iter().map(ended).collect::<Vec<_>>())
+        let lost: Vec<EndedRead<'_>> = planned
             .iter()
-            .map(|spec| spec.key.as_str())
+            .map(|spec| EndedRead { spec, is_measured: false, reason: Some(&reason), drift: None })
             .collect();
-        assert_eq!(keys, ["1"]);
+        assert_eq!(to_repeat(&lost, 0.1).len(), 1);
     }
 
     #[test]

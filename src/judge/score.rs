@@ -585,6 +585,15 @@ impl<'a> BracketGain<'a> {
     }
 }
 
+/// By how much the baseline reads on the two sides of a read differ in the score: |ln(B'/B)|. None where not both are there.
+pub(super) fn drift(
+    policy: &ScorePolicy,
+    (baseline, read): (&[&ReadLogs<'_>], &ReadLogs<'_>),
+) -> Option<f64> {
+    let beside = Beside::of(policy, Component::Score, (baseline, read))?;
+    beside.positions.iter().all(Option::is_some).then_some(beside.drift)
+}
+
 /// What one candidate read says of the speed.
 struct ReadValue {
     gain: Gain,

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use super::order::{Contender, comparisons};
 use super::score::{
-    BaselineNoise, BracketGain, Estimate, ReadLogs, ReadTimes, ScorePolicy, SpeedComparison, decide,
+    BaselineNoise, BracketGain, Estimate, ReadLogs, ReadTimes, ScorePolicy, SpeedComparison, decide, drift,
 };
-use crate::model::{Arm, Component, DecisionOutcome, DecisionRow, Look, SubmissionRow};
+use crate::model::{
+    Arm, Component, DecisionOutcome, DecisionRow, Hotkey, Look, ReadSpec, RequestTimes, SubmissionRow,
+};
 
 /// The times of one measured read, and whose they are: all that speed is decided by.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +21,15 @@ pub struct TimedRead<'a> {
     pub times: ReadTimes<'a>,
 }
 
+impl<'a> TimedRead<'a> {
+    /// A planned read that was measured, with its times.
+    pub fn of(spec: &'a ReadSpec, requests: &'a [RequestTimes]) -> Self {
+        let ReadSpec { arm, hotkey, sequence, position, .. } = spec;
+        let times = ReadTimes { sequence, position: *position, requests };
+        Self { arm: *arm, hotkey: hotkey.as_ref().map(Hotkey::as_str), times }
+    }
+}
+
 /// The measured reads of one look, with the logarithms of their times.
 #[derive(Debug, Clone)]
 pub struct LookReads<'a>(Vec<(TimedRead<'a>, ReadLogs<'a>)>);
@@ -27,6 +38,16 @@ impl<'a> LookReads<'a> {
     /// These reads.
     pub fn of(policy: &ScorePolicy, reads: &[TimedRead<'a>]) -> Self {
         Self(reads.iter().map(|read| (*read, ReadLogs::of(policy, &read.times))).collect())
+    }
+
+    /// |ln(B'/B)| of the baseline reads on either side of each of these reads, in their order: 0.1 is a tenth. None for a read of the
+    /// baseline, and where not both were measured and asked the same.
+    pub fn drifts(&self, policy: &ScorePolicy) -> Vec<Option<f64>> {
+        let baseline = self.of_arm(Arm::Baseline, None);
+        let drift = |(read, logs): &(TimedRead<'_>, ReadLogs<'_>)| {
+            if read.arm == Arm::Candidate { drift(policy, (&baseline, logs)) } else { None }
+        };
+        self.0.iter().map(drift).collect()
     }
 
     fn of_arm(&self, arm: Arm, hotkey: Option<&str>) -> Vec<&ReadLogs<'a>> {

@@ -4,22 +4,27 @@
 //! launches of the baseline. It is planned once for a look; a repeat that is lost is not repeated.
 
 use super::plan_reads::{Candidate, InTurn, check_brackets};
-use super::{JobContext, StageError};
-use crate::judge::{EndedRead, to_repeat};
-use crate::model::ReadSpec;
+use std::collections::BTreeMap;
+
+use super::{JobContext, StageError, load_columns};
+use crate::judge::{EndedRead, LookReads, ScorePolicy, TimedRead, to_repeat};
+use crate::model::{ReadSpec, RequestTimes};
+use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::plan_repeats::{Output, Parameters};
 
 pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<Output, StageError> {
-    let legs = &parameters.reads;
+    let (legs, score) = (&parameters.reads, &parameters.score);
+    let drifts = drifts(legs, score, context)?;
     let ended: Vec<EndedRead<'_>> = legs
         .iter()
         .map(|leg| EndedRead {
             spec: &leg.matrix.read,
             is_measured: leg.outputs.data.is_some(),
             reason: leg.reason.as_ref(),
+            drift: drifts.get(leg.matrix.read.key.as_str()).copied(),
         })
         .collect();
-    let lost = to_repeat(&ended);
+    let lost = to_repeat(&ended, score.max_drift);
     let first = legs.first_bracket_after();
     if !lost.is_empty() {
         check_brackets((1, lost.len()), first)?;
@@ -46,6 +51,25 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
         );
     }
     Ok(Output { count: reads.len() as u64, reads, repeated })
+}
+
+/// By how much the baselines on the two sides of each measured read differ, by its key.
+fn drifts<'a>(
+    legs: &'a [MeasuredLeg],
+    score: &ScorePolicy,
+    context: &JobContext<'_>,
+) -> Result<BTreeMap<&'a str, f64>, StageError> {
+    let mut measured: Vec<(&ReadSpec, Vec<RequestTimes>)> = Vec::new();
+    for leg in legs {
+        if let Some(data) = &leg.outputs.data {
+            measured.push((&leg.matrix.read, load_columns(context, data, "requests.parquet")?));
+        }
+    }
+    let timed: Vec<TimedRead<'_>> =
+        measured.iter().map(|(spec, requests)| TimedRead::of(spec, requests)).collect();
+    let drifts = LookReads::of(score, &timed).drifts(score);
+    let of_key = |((spec, _), drift): (&(&'a ReadSpec, _), Option<f64>)| Some((spec.key.as_str(), drift?));
+    Ok(measured.iter().zip(drifts).filter_map(of_key).collect())
 }
 
 #[cfg(test)]

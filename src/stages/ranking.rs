@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{JobContext, StageError, load, load_columns};
-use crate::judge::{Floors, ReadTimes, ScorePolicy, TimedRead, uncounted};
+use crate::judge::{Floors, ScorePolicy, TimedRead, uncounted};
 use crate::model::{
-    CommitmentRow, Fault, Hotkey, ReadRow, ReadSpec, ReadStatus, Reason, RequestTimes, SubmissionRow,
-    VerdictRow,
+    CommitmentRow, Fault, ReadRow, ReadStatus, Reason, RequestTimes, SubmissionRow, VerdictRow,
 };
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::{Handle, fetch_commitments, verify_logprobs};
@@ -65,10 +64,8 @@ impl Ranking {
         let uncounted = uncounted(&self.reads);
         let counts = |leg: &&'a MeasuredLeg| !uncounted.contains(leg.matrix.read.key.as_str());
         let timed = |leg: &'a MeasuredLeg| {
-            let ReadSpec { key, arm, hotkey, sequence, position, .. } = &leg.matrix.read;
-            let requests = self.requests.get(key)?;
-            let times = ReadTimes { sequence, position: *position, requests };
-            Some(TimedRead { arm: *arm, hotkey: hotkey.as_ref().map(Hotkey::as_str), times })
+            let spec = &leg.matrix.read;
+            Some(TimedRead::of(spec, self.requests.get(&spec.key)?))
         };
         legs.iter().filter(counts).filter_map(timed).collect()
     }

@@ -3,6 +3,7 @@
 use super::benchmark::MeasuredLegs;
 use super::declare::{outputs, parameters};
 use super::plan_reads::Baseline;
+use crate::judge::ScorePolicy;
 use crate::model::ReadSpec;
 
 parameters! {
@@ -12,6 +13,9 @@ parameters! {
         "reads" reads: MeasuredLegs,
         /// the baseline: its image and digest
         "baseline" baseline: Baseline,
+        /// formula and margins of the speed comparison, by name; the same as `rank`'s. What stood between baselines that differ by more
+        /// than `max-drift` is measured again
+        "score" score: ScorePolicy = ScorePolicy::default(),
     }
 }
 
