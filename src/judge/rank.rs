@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::floor::Floors;
 use super::order::{Contender, Contest, finalists, order};
-use super::repeats::{is_void, uncounted};
+use super::repeats::{NO_ANSWER, is_void, uncounted};
 use super::score::ScorePolicy;
 use super::speeds::Speeds;
 use super::split::RankPolicy;
@@ -61,9 +61,6 @@ struct Judgement {
 
 /// Reason code of a submission about whose speed the machine's noise allows no decision.
 const NO_DECISION: &str = "no-decision";
-
-/// Reason code of a read in which not one byte came from the server.
-pub const NO_ANSWER: &str = "no-answer";
 
 impl Judgement {
     fn new(

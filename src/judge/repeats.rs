@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rank::NO_ANSWER;
 use crate::model::{Arm, Fault, ReadRow, ReadSpec, ReadStatus, Reason};
+
+/// Reason code of a read in which not one byte came from the server.
+pub const NO_ANSWER: &str = "no-answer";
 
 /// A planned read and how it ended.
 #[derive(Debug, Clone, Copy)]
