@@ -69,7 +69,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     }
     let (tokenizer, tokenizer_digest) = load_tokenizer(context)?;
     let shape = RequestShape {
-        model: context.server()?.model_name.clone(),
+        model: context.server()?.boot.model_name.clone(),
         max_tokens: parameters.max_tokens,
         top_logprobs: parameters.top_logprobs,
         seed: 0,
