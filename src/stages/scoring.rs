@@ -5,6 +5,7 @@
 //! job did not boot is not launched anew: its death ends the attempt.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::suspects::{Givers, Suspects};
 use super::{JobContext, MAX_TABLE_BYTES, StageError, boot, write_rows};
@@ -114,9 +115,9 @@ impl Asking<'_> {
     ) -> Result<(), Failed> {
         let failed = |error, at| Failed { error, at };
         for prompt in self.answers.prompts {
-            if !prompt_tokens.contains_key(&prompt.index) {
+            if let Entry::Vacant(entry) = prompt_tokens.entry(prompt.index) {
                 let tokens = self.scorer.prompt_tokens(&prompt.text).await;
-                prompt_tokens.insert(prompt.index, tokens.map_err(|error| failed(error, None))?);
+                entry.insert(tokens.map_err(|error| failed(error, None))?);
             }
         }
         while let Some(question) = suspects.next() {

@@ -197,8 +197,8 @@ impl<'a> Suspects<'a> {
 
     /// Whether all who gave the answer are refused.
     pub(super) fn is_refused(&self, question: &Question) -> bool {
-        let is_out = |hotkey: &Option<&str>| hotkey.is_some_and(|hotkey| self.refused.contains(hotkey));
-        self.givers.get(question).is_some_and(|by| by.iter().all(is_out))
+        let is_out = |hotkey: Option<&str>| hotkey.is_some_and(|hotkey| self.refused.contains(hotkey));
+        self.givers.get(question).is_some_and(|by| by.iter().copied().all(is_out))
     }
 }
 
