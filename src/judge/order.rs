@@ -5,7 +5,7 @@
 //! luck. [`finalists`] says who could take a paid place after the first look and is measured again, [`order`] puts in
 //! order those that the last look leaves.
 
-use super::score::{BaselineNoise, Estimate, ReadLogs, ScorePolicy, difference};
+use super::score::{BaselineNoise, BracketGain, Estimate, ScorePolicy};
 use super::split::RankPolicy;
 use crate::model::{Component, HeadToHeadRow, Look};
 use crate::stats::{Sample, student_t_quantile};
@@ -20,8 +20,8 @@ pub struct Contender<'a> {
     pub block: i64,
     /// What its reads say of its score.
     pub estimate: Estimate,
-    /// Its measured reads in the look.
-    pub reads: Vec<&'a ReadLogs<'a>>,
+    /// What each of its measured reads in the look gained on the baseline reads beside it.
+    pub gains: Vec<BracketGain<'a>>,
 }
 
 /// A look that puts contenders in order, and its rules.
@@ -143,22 +143,19 @@ fn head_to_head(contest: &Contest<'_>, later: &Contender<'_>, earlier: &Contende
     }
 }
 
-/// By the prompts that both answered in the same brackets, where there are any. A prompt that the earlier one failed
-/// is left out, as it is where a baseline fails it; one that the later one failed counts at the deadline.
+/// By what each gained on the very same baseline reads, where there are any: those two launches are in both, and cancel. A prompt
+/// that the earlier one failed is left out, as it is where a baseline fails it; one that the later one failed counts at
+/// the deadline.
 fn direct(contest: &Contest<'_>, later: &Contender<'_>, earlier: &Contender<'_>) -> Option<Lead> {
-    let component = Component::Score;
-    let compared = |own: &&ReadLogs<'_>| {
-        let other = earlier.reads.iter().find(|other| other.shares_prompts(own))?;
-        let (trimmed, prompts) =
-            difference(contest.score, component, (other.answered(component), own.charged(component)))?;
-        (prompts >= contest.score.min_prompts as usize).then_some(trimmed)
+    let compared = |own: &BracketGain<'_>| {
+        let other = earlier.gains.iter().find(|other| other.is_beside_the_same(own))?;
+        own.charged.zip(other.answered)
     };
-    let brackets: Vec<_> = later.reads.iter().filter_map(compared).collect();
-    let cap = contest.score.cap.max(1.0).ln();
-    let values = Sample::new(brackets.iter().map(|trimmed| trimmed.mean.clamp(-cap, cap)))?;
+    let brackets: Vec<_> = later.gains.iter().filter_map(compared).collect();
+    let values = Sample::new(brackets.iter().map(|(later, earlier)| later.value - earlier.value))?;
     let count = brackets.len() as f64;
-    let (noise, noise_degrees) = contest.noise.get(component)?;
-    let squares = brackets.iter().filter_map(|trimmed| trimmed.standard_error).map(|error| error * error);
+    let (noise, noise_degrees) = contest.noise.get(Component::Score)?;
+    let squares = brackets.iter().map(|(later, earlier)| later.within.powi(2) + earlier.within.powi(2));
     let within = squares.sum::<f64>().sqrt() / count;
     let between = values.standard_deviation().map_or(0.0, |deviation| deviation / count.sqrt());
     let launches = noise * (2.0 / count).sqrt();
@@ -170,7 +167,7 @@ fn direct(contest: &Contest<'_>, later: &Contender<'_>, earlier: &Contender<'_>)
     })
 }
 
-/// By what each gained on the baseline beside it, where they had no prompts in common.
+/// By what each gained on the baseline beside it, where they were never beside the same.
 fn through_baseline(later: &Contender<'_>, earlier: &Contender<'_>) -> Lead {
     let (later, earlier) = (&later.estimate, &earlier.estimate);
     Lead {

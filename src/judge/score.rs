@@ -108,7 +108,7 @@ pub struct ReadTimes<'a> {
 
 /// The logarithms of one request's times.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Logs {
+struct Logs {
     /// ln of the times to first token, end to end, and of mean delivery; those that a comparison does not weigh are 0.
     times: [f64; 3],
     /// Whether the request failed, so that all of them are the deadline's.
@@ -116,7 +116,7 @@ pub(super) struct Logs {
 }
 
 /// A prompt and the logarithms of its times.
-pub(super) type PromptLogs = (u32, Logs);
+type PromptLogs = (u32, Logs);
 
 /// The logarithms of a component's times by prompt, ascending.
 type LogTimes = Vec<PromptLogs>;
@@ -152,17 +152,17 @@ impl<'a> ReadLogs<'a> {
     }
 
     /// ln of the times by prompt; only of prompts that it answered.
-    pub(super) fn answered(&self, component: Component) -> &[PromptLogs] {
+    fn answered(&self, component: Component) -> &[PromptLogs] {
         &self.answered[component as usize]
     }
 
     /// ln of the times by prompt, that of a failed one the deadline's.
-    pub(super) fn charged(&self, component: Component) -> &[PromptLogs] {
+    fn charged(&self, component: Component) -> &[PromptLogs] {
         &self.charged[component as usize]
     }
 
     /// Whether both were asked some prompt of the round.
-    pub(super) fn shares_prompts(&self, other: &Self) -> bool {
+    fn shares_prompts(&self, other: &Self) -> bool {
         // Every request is charged, answered or not.
         let (own, others) = (self.charged(Component::Score), other.charged(Component::Score));
         self.sequence == other.sequence && merged(own, others).next().is_some()
@@ -426,7 +426,7 @@ fn log_ratio(policy: &ScorePolicy, component: Component, (reference, other): (Lo
 }
 
 /// Trimmed mean over the prompts both have of ln(`reference` / `other`).
-pub(super) fn difference(
+fn difference(
     policy: &ScorePolicy,
     component: Component,
     (reference, other): (&[PromptLogs], &[PromptLogs]),
@@ -485,11 +485,109 @@ pub(super) fn chain_degrees(pairs: f64) -> f64 {
     if pairs > 0.0 { 2.0 * pairs * pairs / (3.0 * pairs - 1.0) } else { 0.0 }
 }
 
+/// What the baseline reads beside a read took for its prompts.
+struct Beside {
+    /// Positions of the one before and of the one after; none for one that was not measured or not asked the same.
+    positions: [Option<u32>; 2],
+    /// Geometric mean of theirs, by prompt; a prompt that one of them failed is left out.
+    reference: LogTimes,
+    /// |ln(B'/B)|; 0 for one alone.
+    drift: f64,
+}
+
+impl Beside {
+    /// The nearest of these baseline reads on either side that were asked what the read was; none where neither was.
+    fn of(
+        policy: &ScorePolicy,
+        component: Component,
+        (baseline, read): (&[&ReadLogs<'_>], &ReadLogs<'_>),
+    ) -> Option<Self> {
+        let beside = |pick: fn(u32, u32) -> bool| {
+            let same = baseline.iter().copied().filter(|other| other.sequence == read.sequence);
+            same.filter(move |other| pick(other.position, read.position))
+        };
+        let before = beside(|other, own| other < own).max_by_key(|other| other.position);
+        let after = beside(|other, own| other > own).min_by_key(|other| other.position);
+        // Where the next baseline is missing, the one behind it was not asked the same.
+        let bracket = [before, after].map(|other| other.filter(|other| other.shares_prompts(read)));
+        let positions = bracket.map(|other| other.map(|other| other.position));
+        let (reference, drift) = match bracket.map(|other| other.map(|other| other.answered(component))) {
+            [None, None] => return None,
+            [Some(one), None] | [None, Some(one)] => (one.to_vec(), 0.0),
+            // ln of the geometric mean is the mean of the logs.
+            [Some(before), Some(after)] => {
+                let mean = |(prompt, before, after): (u32, Logs, Logs)| {
+                    let mean = |place: usize| f64::midpoint(before.times[place], after.times[place]);
+                    (prompt, Logs { times: std::array::from_fn(mean), has_failed: false })
+                };
+                let reference = merged(before, after).map(mean).collect();
+                let drift = difference(policy, component, (before, after));
+                (reference, drift.map_or(0.0, |(trimmed, _)| trimmed.mean.abs()))
+            }
+        };
+        Some(Self { positions, reference, drift })
+    }
+
+    /// ln(baseline / read) of these times of the read, bounded by the cap.
+    fn gain(
+        &self,
+        policy: &ScorePolicy,
+        component: Component,
+        own: &[PromptLogs],
+    ) -> Result<Gain, NoEstimate> {
+        let (trimmed, prompts) =
+            difference(policy, component, (&self.reference, own)).ok_or(NoEstimate::FewPrompts(0))?;
+        if prompts < policy.min_prompts as usize {
+            return Err(NoEstimate::FewPrompts(prompts));
+        }
+        let cap = policy.cap.max(1.0).ln();
+        let within = trimmed.standard_error.unwrap_or(0.0);
+        Ok(Gain { value: trimmed.mean.clamp(-cap, cap), within, prompts })
+    }
+}
+
+/// ln(baseline / read) of one read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Gain {
+    pub(super) value: f64,
+    /// Standard error of the value, from its prompts.
+    pub(super) within: f64,
+    prompts: usize,
+}
+
+/// What one read gained on the baseline reads beside it, for the comparison with another read beside the same two.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BracketGain<'a> {
+    sequence: &'a str,
+    positions: [Option<u32>; 2],
+    /// Over all its prompts, those that it failed at the deadline; none where there are too few.
+    pub(super) charged: Option<Gain>,
+    /// Over the prompts that it answered; none where there are too few.
+    pub(super) answered: Option<Gain>,
+}
+
+impl<'a> BracketGain<'a> {
+    /// The gain in the score of a read, beside these baseline reads; none where none beside it was asked the same.
+    pub(super) fn of(
+        policy: &ScorePolicy,
+        (baseline, read): (&[&ReadLogs<'_>], &ReadLogs<'a>),
+    ) -> Option<Self> {
+        let component = Component::Score;
+        let beside = Beside::of(policy, component, (baseline, read))?;
+        let gain = |own: &[PromptLogs]| beside.gain(policy, component, own).ok();
+        let (charged, answered) = (gain(read.charged(component)), gain(read.answered(component)));
+        Some(Self { sequence: read.sequence, positions: beside.positions, charged, answered })
+    }
+
+    /// Whether both were measured beside the very same baseline reads, whose own noise is then in both.
+    pub(super) fn is_beside_the_same(&self, other: &Self) -> bool {
+        (self.sequence, self.positions) == (other.sequence, other.positions)
+    }
+}
+
 /// What one candidate read says of the speed.
 struct ReadValue {
-    value: f64,
-    within: f64,
-    prompts: usize,
+    gain: Gain,
     drift: f64,
     /// Variance of the comparison in variances of one read: 3/2 between two baseline reads, 2 beside one.
     reads: f64,
@@ -501,47 +599,10 @@ fn read_value(
     component: Component,
     read: &ReadLogs<'_>,
 ) -> Result<ReadValue, NoEstimate> {
-    let beside = |pick: fn(u32, u32) -> bool| {
-        let same = comparison.baseline.iter().filter(|other| other.sequence == read.sequence);
-        same.filter(move |other| pick(other.position, read.position))
-    };
-    let before = beside(|other, own| other < own).max_by_key(|other| other.position);
-    let after = beside(|other, own| other > own).min_by_key(|other| other.position);
-    // Only a read that was asked the same can be compared; where the next baseline is missing, the one behind it was not.
-    let bracket: Vec<&[PromptLogs]> = [before, after]
-        .into_iter()
-        .flatten()
-        .filter(|other| other.shares_prompts(read))
-        .map(|other| other.answered(component))
-        .collect();
-    // ln of the geometric mean is the mean of the logs; a prompt that one of them failed is left out.
-    let (reference, drift) = match &bracket[..] {
-        [] => return Err(NoEstimate::NoBracket),
-        [one] => (one.to_vec(), 0.0),
-        [before, after, ..] => {
-            let mean = |(prompt, before, after): (u32, Logs, Logs)| {
-                let mean = |place: usize| f64::midpoint(before.times[place], after.times[place]);
-                (prompt, Logs { times: std::array::from_fn(mean), has_failed: false })
-            };
-            let reference = merged(before, after).map(mean).collect();
-            let drift = difference(policy, component, (before, after));
-            (reference, drift.map_or(0.0, |(trimmed, _)| trimmed.mean.abs()))
-        }
-    };
-    let own = read.charged(component);
-    let (trimmed, prompts) =
-        difference(policy, component, (&reference, own)).ok_or(NoEstimate::FewPrompts(0))?;
-    if prompts < policy.min_prompts as usize {
-        return Err(NoEstimate::FewPrompts(prompts));
-    }
-    let cap = policy.cap.max(1.0).ln();
-    Ok(ReadValue {
-        value: trimmed.mean.clamp(-cap, cap),
-        within: trimmed.standard_error.unwrap_or(0.0),
-        prompts,
-        drift,
-        reads: if bracket.len() > 1 { 1.5 } else { 2.0 },
-    })
+    let beside = Beside::of(policy, component, (comparison.baseline, read)).ok_or(NoEstimate::NoBracket)?;
+    let gain = beside.gain(policy, component, read.charged(component))?;
+    let is_between = beside.positions.iter().all(Option::is_some);
+    Ok(ReadValue { gain, drift: beside.drift, reads: if is_between { 1.5 } else { 2.0 } })
 }
 
 /// The estimate of one component: the mean over reads, with the largest of the errors that its prompts, its reads,
@@ -556,11 +617,11 @@ fn estimate(
         .iter()
         .map(|read| read_value(policy, comparison, component, read))
         .collect::<Result<_, _>>()?;
-    let values = Sample::new(reads.iter().map(|read| read.value)).ok_or(NoEstimate::NoRead)?;
+    let values = Sample::new(reads.iter().map(|read| read.gain.value)).ok_or(NoEstimate::NoRead)?;
     let (noise, noise_degrees) = comparison.noise.get(component).ok_or(NoEstimate::NoNoise)?;
     let count = reads.len() as f64;
     let largest = |pick: fn(&ReadValue) -> f64| reads.iter().map(pick).fold(0.0, f64::max);
-    let within = reads.iter().map(|read| read.within * read.within).sum::<f64>().sqrt() / count;
+    let within = reads.iter().map(|read| read.gain.within.powi(2)).sum::<f64>().sqrt() / count;
     let between = values.standard_deviation().map_or(0.0, |deviation| deviation / count.sqrt());
     let launches = noise * (largest(|read| read.reads) / count).sqrt();
     let bracket = largest(|read| read.drift) / 2.0 / count.sqrt();
@@ -574,10 +635,10 @@ fn estimate(
         degrees,
         lower: value - quantile * error,
         upper: value + quantile * error,
-        prompts: reads.iter().map(|read| read.prompts).min().unwrap_or(0),
+        prompts: reads.iter().map(|read| read.gain.prompts).min().unwrap_or(0),
         noise,
         drift: largest(|read| read.drift),
-        best: reads.iter().map(|read| read.value + read.drift / 2.0).fold(f64::MIN, f64::max),
+        best: reads.iter().map(|read| read.gain.value + read.drift / 2.0).fold(f64::MIN, f64::max),
     })
 }
 

@@ -84,19 +84,23 @@ impl Bench<'_> {
         reads
     }
 
-    /// `B F1 F2 .. B F2 F1 .. B`: all finalists in each bracket, the order turned from bracket to bracket.
+    /// `B F1 F2 .. B F2 F1 .. B`: all finalists between each two baselines, each with prompts of its own, which both
+    /// baselines answer; the order turned from one to the next.
     fn confirm(&mut self, finalists: &[(usize, f64)], launches: u32, first: u32) -> Vec<Read> {
         let mut reads = Vec::new();
         let mut order = finalists.to_vec();
-        for bracket in first..first + launches {
-            let beside: Vec<u32> = if bracket == first { vec![bracket] } else { vec![bracket - 1, bracket] };
+        let each = finalists.len() as u32;
+        for launch in 0..launches {
+            let next = first + launch * each;
+            let beside: Vec<u32> = (next - if launch == 0 { 0 } else { each }..next + each).collect();
             self.push(&mut reads, (None, 1.0), &beside);
-            for (number, speedup) in &order {
+            for (bracket, (number, speedup)) in (next..).zip(&order) {
                 self.push(&mut reads, (Some(*number), *speedup), &[bracket]);
             }
             order.reverse();
         }
-        self.push(&mut reads, (None, 1.0), &[first + launches - 1]);
+        let last: Vec<u32> = (first + (launches - 1) * each..first + launches * each).collect();
+        self.push(&mut reads, (None, 1.0), &last);
         reads
     }
 
@@ -174,9 +178,12 @@ fn round(
         .filter(|number| finalists.contains(names[*number].hotkey.as_str()))
         .map(|number| (number, speedups[number]))
         .collect();
-    let brackets = rules.launches.measure * speedups.len() as u32;
-    let second =
-        if again.is_empty() { Vec::new() } else { bench.confirm(&again, rules.launches.confirm, brackets) };
+    let first_bracket = rules.launches.measure * speedups.len() as u32;
+    let second = if again.is_empty() {
+        Vec::new()
+    } else {
+        bench.confirm(&again, rules.launches.confirm, first_bracket)
+    };
     let second = timed(&second, &names, "confirm");
     let second = LookReads::of(&rules.score, &second);
     let look = LookRules::confirm(&rules.score, finalists.len());

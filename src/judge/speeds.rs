@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::order::{Contender, comparisons};
-use super::score::{BaselineNoise, Estimate, ReadLogs, ReadTimes, ScorePolicy, SpeedComparison, decide};
+use super::score::{
+    BaselineNoise, BracketGain, Estimate, ReadLogs, ReadTimes, ScorePolicy, SpeedComparison, decide,
+};
 use crate::model::{Arm, Component, DecisionOutcome, DecisionRow, Look, SubmissionRow};
 
 /// The times of one measured read, and whose they are: all that speed is decided by.
@@ -131,8 +133,10 @@ impl<'a> Speeds<'a> {
         if has_regressed || estimate.value <= policy.margin.max(0.0).ln_1p() {
             return None;
         }
-        let reads = self.reads.of_arm(Arm::Candidate, Some(hotkey));
-        Some(Contender { hotkey, block: submission.block, estimate, reads })
+        let baseline = self.reads.of_arm(Arm::Baseline, None);
+        let own = self.reads.of_arm(Arm::Candidate, Some(hotkey));
+        let gains = own.iter().filter_map(|read| BracketGain::of(policy, (&baseline, read))).collect();
+        Some(Contender { hotkey, block: submission.block, estimate, gains })
     }
 }
 

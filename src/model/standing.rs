@@ -79,7 +79,7 @@ row! {
         pub later: String,
         /// Hotkey of the one that was committed earlier, and holds it.
         pub earlier: String,
-        /// Number of brackets in which both answered the same prompts; 0 where they are compared through the baseline.
+        /// Number of times both were measured beside the very same baseline reads; 0 where that never was so.
         pub brackets: u32,
         /// Mean of ln(earlier / later) of their times; above 0 the later one is faster.
         pub log_ratio: Option<f64>,

@@ -1,8 +1,9 @@
 //! `plan-confirm`: lays out the second look, for those that could still take a paid place.
 //!
-//! `B F1 F2 B F2 F1 B ..`: all finalists stand in every bracket and answer the same prompts, so that they are compared head to
-//! head; the order is drawn from the round's seed and turned from one bracket to the next, so that linear drift cancels. The
-//! brackets go on where those of the first look end: nobody has seen their prompts.
+//! `B F1 F2 B F2 F1 B ..`: all finalists stand between the same two launches of the baseline, whose noise is in all of them and
+//! cancels where they are compared head to head; the order is drawn from the round's seed and turned from one round to the next, so
+//! that linear drift cancels too. Each read has a bracket of its own, and the baselines on either side answer those of all: no
+//! submission is asked what another one was. The brackets go on where those of the first look end.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +44,7 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let finalists: Vec<Finalist> = names.iter().filter_map(|name| Finalist::of(rows.get(name)?)).collect();
     let asked = parameters.reads.iter().flat_map(|leg| &leg.matrix.read.brackets);
     let first = asked.max().map_or(0, |last| last.saturating_add(1));
-    check_brackets((parameters.rounds, 1), first)?;
+    check_brackets((parameters.rounds, finalists.len()), first)?;
     let layout = Layout { baseline: &parameters.baseline, rounds: parameters.rounds, first };
     let reads = layout.plan(&finalists, &context.round.seed);
     let finalists = finalists.into_iter().map(|finalist| finalist.hotkey).collect();
@@ -102,20 +103,22 @@ impl Layout<'_> {
             });
         };
         let mut order: Vec<&Finalist> = finalists.iter().collect();
+        let each = finalists.len() as u32;
+        // Brackets of a round: one of each finalist, in the order of their numbers.
+        let of = |round: u32| (0..each).map(move |place| self.first + round * each + place);
         for round in 0..self.rounds {
-            let bracket = self.first + round;
             if round % 2 == 0 {
                 seed.derive(&["plan-confirm", &round.to_string()]).shuffle(&mut order);
             } else {
                 order.reverse();
             }
-            let before = bracket.checked_sub(1).filter(|_| round > 0);
-            push(None, before.into_iter().chain([bracket]).collect());
-            for finalist in &order {
+            let before = round.checked_sub(1).into_iter().flat_map(of);
+            push(None, before.chain(of(round)).collect());
+            for (finalist, bracket) in order.iter().zip(of(round)) {
                 push(Some(finalist), vec![bracket]);
             }
         }
-        push(None, vec![self.first + self.rounds - 1]);
+        push(None, of(self.rounds - 1).collect());
         reads
     }
 }
@@ -145,9 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn all_finalists_stand_in_every_bracket_between_two_baselines_and_their_order_turns() {
+    fn all_finalists_stand_between_the_same_baselines_and_their_order_turns() {
         assert_eq!(shown(&planned(1, 2, "1")), "-[7] A[7] -[7, 8] A[8] -[8]");
         assert_eq!(shown(&planned(0, 2, "1")), "");
+        let two = shown(&planned(2, 2, "1"));
+        let names: Vec<char> = two.chars().filter(|c| "AB".contains(*c)).collect();
+        let [one, other] = [names[0], names[1]];
+        assert_eq!(two, format!("-[7, 8] {one}[7] {other}[8] -[7, 8, 9, 10] {other}[9] {one}[10] -[9, 10]"));
         let orders: Vec<String> = (0..6).map(|seed| shown(&planned(3, 2, &seed.to_string()))).collect();
         assert!(orders.iter().any(|order| *order != orders[0]), "the order is drawn from the seed");
         for order in orders {
@@ -155,6 +162,21 @@ mod tests {
             let (first, second) = (&names[1..4], &names[5..8]);
             assert_eq!(first.chars().rev().collect::<String>(), second);
             assert_eq!((&names[0..1], &names[4..5], &names[8..]), ("-", "-", "-"));
+        }
+    }
+
+    #[test]
+    fn nobody_is_asked_what_another_was_and_the_baselines_beside_it_are() {
+        let reads = planned(3, 4, "1");
+        let candidates: Vec<&ReadSpec> = reads.iter().filter(|read| read.arm == Arm::Candidate).collect();
+        let asked: Vec<u32> = candidates.iter().flat_map(|read| read.brackets.clone()).collect();
+        assert_eq!(asked, (7..19).collect::<Vec<_>>());
+        for read in candidates {
+            let beside = |arm: &&&ReadSpec| arm.arm == Arm::Baseline;
+            let before =
+                reads[..read.position as usize].iter().rev().find(|read| beside(&read)).expect("before");
+            let after = reads[read.position as usize..].iter().find(|read| beside(&read)).expect("after");
+            assert!([before, after].iter().all(|other| other.brackets.contains(&read.brackets[0])));
         }
     }
 
