@@ -233,7 +233,9 @@ impl Follower<'_> {
             JournalEvent::StepStarted { at, .. } | JournalEvent::StepEnded { at, .. } => {
                 self.said.entry(at.clone()).or_default().push((line.seq, line.event.clone()));
             }
-            JournalEvent::Published { .. } | JournalEvent::GroupAwaited { .. } => {}
+            JournalEvent::Published { .. }
+            | JournalEvent::GroupAwaited { .. }
+            | JournalEvent::ServerLaunchedAnew { .. } => {}
             JournalEvent::RoundEnded { .. } => self.begun(),
             JournalEvent::LegEnded { at, .. } => {
                 self.begun();

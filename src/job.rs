@@ -26,10 +26,10 @@ use crate::pipeline::template::diagnostic;
 use crate::ports::{JobNews, JobOrder, JobRunner, JobStop};
 use crate::report::text::error_chain;
 use crate::schedule::{AttemptEnd, fault_of, pipeline_reason};
-use crate::stages::{JobContext, Notes, RoundContext, RunnerContext, StepFailure, again, run_stage};
+use crate::stages::{
+    JobContext, Notes, RoundContext, RunnerContext, STOP_GRACE, StepFailure, again, run_stage,
+};
 
-/// How long a server may take to end when it is asked to.
-const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long before its end a stage is told to say what it has seen, at most.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// What steps that insist on running after a cancellation (`if: always()`) may take together.

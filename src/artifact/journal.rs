@@ -24,7 +24,7 @@ use crate::model::{Conclusion, Digest, Reason, RoundId};
 use crate::pipeline::stage::StageName;
 
 /// The version of the journals that this program writes; it reads them and older ones.
-pub const SCHEMA: FormatVersion = FormatVersion::new(2, 3);
+pub const SCHEMA: FormatVersion = FormatVersion::new(2, 4);
 /// What stands between the JSON of a line and its checksum.
 const CRC_KEY: &str = ",\"crc\":\"";
 /// Number of digits of the checksum.
@@ -242,6 +242,18 @@ pub enum JournalEvent {
         reason: Option<Reason>,
         /// How long the step took, nanoseconds.
         duration_ns: i64,
+    },
+    /// A server that a step of an attempt booted died, and was launched anew. Since version 2.4.
+    ServerLaunchedAnew {
+        /// The attempt whose server it is.
+        #[serde(flatten)]
+        at: LegAttempt,
+        /// Identity of the new launch.
+        boot_id: String,
+        /// The time from its start to its first answer, milliseconds.
+        ready_ms: u64,
+        /// What was seen of the death of the one before.
+        why: String,
     },
     /// An attempt of a leg ended.
     LegEnded {
@@ -522,6 +534,12 @@ mod tests {
                 reason: Some(reason()),
                 duration_ns: 1_500_000_000,
             },
+            JournalEvent::ServerLaunchedAnew {
+                at: at(1),
+                boot_id: "4711-8080".to_owned(),
+                ready_ms: 1200,
+                why: "connection refused".to_owned(),
+            },
             JournalEvent::LegEnded {
                 at: at(1),
                 conclusion: Conclusion::Failure,
@@ -709,7 +727,12 @@ mod tests {
         start.runners.push("other".to_owned());
         // What version 1 did not know.
         expected.retain(|line| {
-            !matches!(line.event, JournalEvent::RoundResumed { .. } | JournalEvent::GroupAwaited { .. })
+            !matches!(
+                line.event,
+                JournalEvent::RoundResumed { .. }
+                    | JournalEvent::GroupAwaited { .. }
+                    | JournalEvent::ServerLaunchedAnew { .. }
+            )
         });
         for (seq, line) in (0..).zip(&mut expected) {
             line.seq = seq;

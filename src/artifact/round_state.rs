@@ -307,6 +307,8 @@ impl RoundState {
                 self.has_published |= *what == Publication::Results;
                 self.tables.extend(tables.iter().map(|table| (table.table.clone(), table.clone())));
             }
+            // The attempt goes on as it was.
+            JournalEvent::ServerLaunchedAnew { .. } => {}
             JournalEvent::GroupAwaited { behind, .. } => self.group_wait = Some(behind.clone()),
             JournalEvent::Interrupted { signal } => {
                 self.interruption.get_or_insert_with(|| Interruption { signal: signal.clone(), at });

@@ -105,6 +105,10 @@ impl Screen {
                     words(reason)
                 ));
             }
+            JournalEvent::ServerLaunchedAnew { at, why, .. } => {
+                let (name, why) = (leg_name(&at.job, &at.leg), plain(why));
+                self.line(&format!("{clock}  AGAIN  {name}  its server died and was launched anew: {why}"));
+            }
             JournalEvent::LegEnded { at, conclusion, reason, .. } => {
                 let started_at = self.state.attempt(at).and_then(|attempt| attempt.started_at);
                 let took = started_at.map_or(0.0, |start| line.at.duration_since(start).as_secs_f64());

@@ -145,9 +145,11 @@ impl JobNews {
     /// Whether it is something that an attempt can say of itself, and says it of this attempt.
     pub fn is_of(&self, attempt: &LegAttempt) -> bool {
         match self {
-            Self::Journal(JournalEvent::StepStarted { at, .. } | JournalEvent::StepEnded { at, .. }) => {
-                at == attempt
-            }
+            Self::Journal(
+                JournalEvent::StepStarted { at, .. }
+                | JournalEvent::StepEnded { at, .. }
+                | JournalEvent::ServerLaunchedAnew { at, .. },
+            ) => at == attempt,
             Self::Journal(JournalEvent::Published { .. }) => true,
             Self::Journal(_) => false,
             Self::Progress(progress) => progress.job == attempt.job && progress.leg == attempt.leg,

@@ -91,7 +91,7 @@ fn has_asked(attempt: u32, context: &JobContext<'_>) -> bool {
 async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     let (tokenizer, tokenizer_digest) = load_tokenizer(context)?;
     let shape = RequestShape {
-        model: context.server()?.model_name.clone(),
+        model: context.server()?.boot.model_name.clone(),
         max_tokens: parameters.max_tokens,
         top_logprobs: parameters.top_logprobs,
         seed: 0,

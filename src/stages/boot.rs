@@ -2,7 +2,8 @@
 //!
 //! Health is the server's own word; it is ready when one real answer of the right shape has come.
 //!
-//! The server then belongs to the job, which stops it when it ends, whatever happens.
+//! The server then belongs to the job, which stops it when it ends, whatever happens. A later step of the job may have it
+//! launched anew, by the same parameters.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,23 +12,26 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::load::what_failed;
-use super::{CHAT_PATH, JobContext, StageError};
+use super::{CHAT_PATH, JobContext, STOP_GRACE, StageError};
 use crate::adapters::log::last_words;
+use crate::artifact::{JournalEvent, LegAttempt};
 use crate::client::{Deadline, Limits, LoadPlan, Target, run_single_stream};
 use crate::measure::{AnswerBounds, End, RequestShape, ResponseBounds, observe, request_body};
-use crate::model::{RequestStatus, Role};
+use crate::model::RequestStatus;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::boot::{Output, Parameters};
-use crate::ports::{Exit, Launch, Server};
+use crate::ports::{Exit, JobNews, Launch, Server};
 
 /// A server that is ready.
 pub struct BootedServer {
     /// The server itself, which the job stops.
     pub server: Box<dyn Server>,
-    /// Name that the model is served under.
-    pub model_name: String,
-    /// Whose server it is.
-    pub role: Role,
+    /// What the `boot` step was told.
+    pub boot: Parameters,
+    /// The base URL that the `boot` step gave; one that is launched anew may listen elsewhere.
+    pub endpoint: String,
+    /// How often it was launched.
+    pub launches: u32,
 }
 
 /// Why a server did not become ready.
@@ -80,6 +84,36 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     if let Some(path) = parameters.health_path.as_deref().filter(|path| !path.starts_with('/')) {
         return Err(StageError::Parameter(format!("`health-path` is `{path}`, and a path begins with `/`")));
     }
+    launch(parameters, None, context).await
+}
+
+/// Ends the job's server and launches it anew: the same image by the same parameters, and it is ready as it was at first.
+/// `why` stands in the journal.
+///
+/// # Errors
+/// As `boot` itself.
+pub(super) async fn again(context: &mut JobContext<'_>, why: &str) -> Result<(), StageError> {
+    context.server()?;
+    let Some(BootedServer { server, boot, endpoint, launches }) = context.server.take() else {
+        return Ok(());
+    };
+    server.stop(STOP_GRACE).await;
+    let Output { boot_id, ready_ms, .. } = launch(boot, Some((endpoint, launches)), context).await?;
+    let at = LegAttempt { job: context.job.clone(), leg: context.leg.clone(), attempt: context.attempt };
+    let event = JournalEvent::ServerLaunchedAnew { at, boot_id, ready_ms, why: why.to_owned() };
+    // Whoever ordered the job listens for as long as it runs.
+    let _ = context.news.send(JobNews::Journal(event));
+    Ok(())
+}
+
+/// Launches a server that was launched `before`: the base URL that it had at first, and how often.
+async fn launch(
+    parameters: Parameters,
+    before: Option<(String, u32)>,
+    context: &mut JobContext<'_>,
+) -> Result<Output, StageError> {
+    let launches = before.as_ref().map_or(1, |(_, launches)| launches + 1);
+    let name = |name: &str| if launches == 1 { name.to_owned() } else { format!("{name}-{launches}") };
     let model_dir = match &parameters.model_dir {
         Some(given) => std::path::absolute(given).map_err(|source| StageError::Machine {
             attempted: "find the working directory".to_owned(),
@@ -92,9 +126,9 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
         digest: parameters.digest.clone(),
         model_dir: model_dir.clone(),
         model_name: parameters.model_name.clone(),
-        log_path: context.attempt_dir.join("server.log"),
+        log_path: context.attempt_dir.join(format!("{}.log", name("server"))),
         max_log_bytes: parameters.max_log_bytes.min(context.runner.max_log_bytes),
-        scratch_dir: context.scratch_dir.join("server"),
+        scratch_dir: context.scratch_dir.join(name("server")),
     };
     let started = Instant::now();
     let server = context.engine()?.launch(&launch).await?;
@@ -102,15 +136,13 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let address = server.address();
     let boot_id = server.boot_id().to_owned();
     // From here on the job owns the server, so that every way out stops it.
-    let booted = context.server.insert(BootedServer {
-        server,
-        model_name: parameters.model_name.clone(),
-        role: parameters.role,
-    });
-    wait_until_ready(&parameters, &mut *booted.server, address).await?;
+    let listens = format!("http://{address}");
+    let endpoint = before.map_or_else(|| listens.clone(), |(endpoint, _)| endpoint);
+    let booted = context.server.insert(BootedServer { server, boot: parameters, endpoint, launches });
+    wait_until_ready(&booted.boot, &mut *booted.server, address).await?;
     let took = started.elapsed();
     context.notes.boot = Some((boot_id.clone(), took));
-    Ok(Output { endpoint: format!("http://{address}"), boot_id, ready_ms: took.as_millis() as u64 })
+    Ok(Output { endpoint: listens, boot_id, ready_ms: took.as_millis() as u64 })
 }
 
 async fn wait_until_ready(

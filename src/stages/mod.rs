@@ -20,6 +20,7 @@ mod publish;
 mod pull;
 mod rank;
 mod ranking;
+mod scoring;
 mod set_weights;
 mod suspects;
 mod verify_logprobs;
@@ -164,10 +165,11 @@ fn role(call: &StageCall, context: &JobContext<'_>) -> Option<Role> {
         StageCall::Pull(parameters) => Some(parameters.role),
         StageCall::Boot(parameters) => Some(parameters.role),
         StageCall::Benchmark(parameters) => Some(parameters.read.arm.into()),
-        StageCall::WarmUp(_) => context.server.as_ref().map(|booted| booted.role),
+        StageCall::WarmUp(_) => context.server.as_ref().map(|booted| booted.boot.role),
+        // It launches the scorer anew where that dies.
+        StageCall::VerifyLogprobs(_) => Some(Role::Scorer),
         StageCall::FetchCommitments(_)
         | StageCall::PlanReads(_)
-        | StageCall::VerifyLogprobs(_)
         | StageCall::PlanConfirm(_)
         | StageCall::PlanRepeats(_)
         | StageCall::Rank(_)
@@ -443,6 +445,9 @@ impl StageError {
         Reason::new(fault, code, error_chain(self))
     }
 }
+
+/// How long a server may take to end when it is asked to.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// The endpoint that is measured.
 const CHAT_PATH: &str = "/v1/chat/completions";

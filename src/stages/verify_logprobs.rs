@@ -3,18 +3,17 @@
 //! It runs when all candidates are gone. The trusted scorer is asked, for every token of every answer that was
 //! timed, how probable the model finds it; the baseline's answers go through the same scorer in the same
 //! round and are the control. The scorer sees token ids in an order drawn from the seed and never learns whose
-//! they are; two identical questions are asked once. A scorer that fails voids, it never fails a miner: what it had scored
-//! is left as `scored.parquet` of the attempt, and a later attempt does not ask it again. An answer that the scorer
-//! refuses, while it takes the baseline's, is evidence against the read that gave it, and against no other; so are the
-//! answers at which it fails again and again (`suspects`).
+//! they are; two identical questions are asked once. A scorer that fails is launched anew, and where that does not help it
+//! voids, it never fails a miner: what it had scored is left as `scored.parquet` of the attempt, and a later attempt does
+//! not ask it again (`scoring`). An answer that the scorer refuses, while it takes the baseline's, is evidence against the
+//! read that gave it, and against no other; so are the answers of which it dies alone (`suspects`).
 
 use std::collections::BTreeMap;
 
 use super::prompts::Asked;
-use super::suspects::{Givers, Suspects};
-use super::{JobContext, MAX_TABLE_BYTES, StageError, handle, load, read_kept, write_rows, write_table};
-use crate::adapters::scorer::{Scorer, ScorerError};
-use crate::artifact::layout;
+use super::scoring::{Answers, scores};
+use super::suspects::Givers;
+use super::{JobContext, StageError, handle, load, read_kept, write_table};
 use crate::judge::{AnswerScores, MeasuredRead, Question, fill_scores, kept_scores, questions, verdicts};
 use crate::measure::Prompt;
 use crate::model::{
@@ -22,9 +21,6 @@ use crate::model::{
 };
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::verify_logprobs::{Output, Parameters};
-
-/// What an attempt leaves of its work where the scorer failed: the rows of all answers, those scored so far filled in.
-const SCORED_FILE: &str = "scored.parquet";
 
 /// The sealed answers of one read.
 struct SealedRead {
@@ -65,27 +61,16 @@ fn sealed_reads(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Se
 }
 
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
-    let scorer = Scorer::new(super::http_client()?, &parameters.endpoint, &context.server()?.model_name);
     let reads = sealed_reads(&parameters.reads, context)?;
     check_limit(parameters.policy.max_tokens, reads.iter().flat_map(|read| &read.requests))?;
     let questions = questions(reads.iter().map(|read| read.answers.as_slice()));
-    let mut scores = scored_before(context)?;
-    let prompts = prompts(&reads, &questions, context)?;
-    let givers = givers(&reads);
-    let mut suspects = Suspects::left_before(context)?;
-    refuse(suspects.refused(&givers), &mut scores);
-    let turn = suspects.turn(&givers);
-    if let Err(Failed { error, at }) = ask(&scorer, (&questions, &prompts, &turn), &mut scores, context).await
-    {
-        if let Some(question) = at {
-            suspects.add(question, context)?;
-        }
-        refuse(suspects.refused(&givers), &mut scores);
-        // Nothing is left to ask: what it failed at was the last.
-        if !questions.iter().all(|question| scores.contains_key(question)) {
-            return leave_scored(reads, &scores, context).and(Err(error));
-        }
-    }
+    let answers = Answers {
+        givers: &givers(&reads),
+        prompts: &prompts(&reads, &questions, context)?,
+        rows: &reads.iter().flat_map(|read| read.answers.iter().cloned()).collect::<Vec<TokenRow>>(),
+        endpoint: &parameters.endpoint,
+    };
+    let scores = scores(&answers, context).await?;
     let control = reads.iter().filter(|read| read.spec.arm == Arm::Baseline);
     let control = crate::judge::questions(control.map(|read| read.answers.as_slice()));
     let is_refused = |question: &&Question| scores.get(*question) == Some(&AnswerScores::Refused);
@@ -108,43 +93,6 @@ fn givers(reads: &[SealedRead]) -> Givers<'_> {
         }
     }
     givers
-}
-
-/// Takes answers for refused that are not to be asked.
-fn refuse(questions: Vec<Question>, scores: &mut BTreeMap<Question, AnswerScores>) {
-    for question in questions {
-        scores.entry(question).or_insert_with(|| {
-            tracing::warn!(
-                "the scorer fails at the answers of a submission again and again: they are refused"
-            );
-            AnswerScores::Refused
-        });
-    }
-}
-
-/// Leaves what was scored so far for the next attempt.
-fn leave_scored(
-    reads: Vec<SealedRead>,
-    scores: &BTreeMap<Question, AnswerScores>,
-    context: &JobContext<'_>,
-) -> Result<(), StageError> {
-    let mut rows: Vec<TokenRow> = reads.into_iter().flat_map(|read| read.answers).collect();
-    fill_scores(&mut rows, scores);
-    write_rows(context, SCORED_FILE, &rows)
-}
-
-/// What earlier tries of this step had scored when the scorer failed; what was refused is asked again.
-fn scored_before(context: &JobContext<'_>) -> Result<BTreeMap<Question, AnswerScores>, StageError> {
-    let mut scores = BTreeMap::new();
-    for attempt in 1..=context.attempt {
-        let relative = format!("{}/{SCORED_FILE}", layout::attempt_path(&context.job, &context.leg, attempt));
-        if context.round.directory.path().join(&relative).is_file() {
-            let bytes = context.round.directory.read(&relative, MAX_TABLE_BYTES)?;
-            scores.extend(kept_scores(&crate::artifact::decode::<TokenRow>(&bytes)?));
-        }
-    }
-    scores.retain(|_, answer| *answer != AnswerScores::Refused);
-    Ok(scores)
 }
 
 /// Judges the answers again by the scores that are kept of them.
@@ -220,48 +168,6 @@ fn prompts(
         prompts.extend(asked.prompts(&wanted, context)?);
     }
     Ok(prompts)
-}
-
-/// That the scorer failed, and the question at which it did.
-struct Failed {
-    error: StageError,
-    at: Option<Question>,
-}
-
-/// Asks the scorer all that has no scores yet, by turns and in an order drawn from the seed.
-async fn ask(
-    scorer: &Scorer,
-    (questions, prompts, turn): (&[Question], &[Prompt], &impl Fn(&Question) -> u8),
-    scores: &mut BTreeMap<Question, AnswerScores>,
-    context: &JobContext<'_>,
-) -> Result<(), Failed> {
-    let failed = |error: ScorerError, at| Failed { error: StageError::Scorer(error.to_string()), at };
-    let mut prompt_tokens = BTreeMap::new();
-    for prompt in prompts {
-        let tokens = scorer.prompt_tokens(&prompt.text).await.map_err(|error| failed(error, None))?;
-        prompt_tokens.insert(prompt.index, tokens);
-    }
-    let mut order: Vec<&Question> = questions.iter().collect();
-    context.round.seed.derive(&["verify-logprobs", "order"]).shuffle(&mut order);
-    order.sort_by_key(|question| turn(question));
-    for (done, question) in order.into_iter().enumerate() {
-        context.tell("score answers", done, questions.len());
-        let (prompt, ids) = question;
-        let Some(prompt_ids) = prompt_tokens.get(prompt) else { continue };
-        if scores.contains_key(question) {
-            continue;
-        }
-        let answer = match scorer.score(prompt_ids, ids).await {
-            Ok(scored) => AnswerScores::Scored(scored),
-            Err(error) if error.is_refusal() => {
-                tracing::warn!(prompt, tokens = ids.len(), %error, "the scorer refused an answer");
-                AnswerScores::Refused
-            }
-            Err(error) => return Err(failed(error, Some(question.clone()))),
-        };
-        scores.insert(question.clone(), answer);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use bytes::Bytes;
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
     let TimeSpan(limit) = parameters.deadline;
     let shape = RequestShape {
-        model: context.server()?.model_name.clone(),
+        model: context.server()?.boot.model_name.clone(),
         max_tokens: parameters.max_tokens,
         top_logprobs: parameters.top_logprobs,
         seed: 0,

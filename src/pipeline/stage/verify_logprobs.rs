@@ -8,7 +8,7 @@ use crate::judge::VerifyPolicy;
 parameters! {
     /// What is checked, by whom, and how strictly.
     {
-        /// the trusted scorer's base URL
+        /// the trusted scorer's base URL; one that this job booted is launched anew where it dies
         "endpoint" endpoint: String,
         /// the measured legs: `needs.<job>.legs`, or a list of such lists
         "reads" reads: MeasuredLegs,
