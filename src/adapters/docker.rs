@@ -10,19 +10,22 @@
 //! registry said; the words are searched with the image's own name taken out. The engine never waits for ever
 //! while it tears down; a pull is as long as the caller lets it be.
 //!
-//! Deliberately absent so far: a network of its own (the port is published on the loopback address and the
-//! container can still reach out), GPUs, the image's size and platform before the pull, a comparison of the
+//! A container has no network but a loopback of its own, and this program enters that to reach the server
+//! ([`namespace`](super::namespace)): nobody else can, and nothing can be reached from inside.
+//!
+//! Deliberately absent so far: GPUs, the image's size and platform before the pull, a comparison of the
 //! created container with what was asked, and the sweep of containers that a killed runner left.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig,
-    ImageInspect, Mount, MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ImageInspect, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -33,10 +36,11 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
+use super::namespace::Namespace;
 use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::Limits;
-use crate::ports::{ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, Server};
+use crate::ports::{Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, Server};
 use crate::report::text::{error_chain, excerpt};
 
 /// The port a server listens on inside its container.
@@ -127,7 +131,6 @@ impl DockerEngine {
                 format!("CACHEON_MODEL_NAME={}", launch.model_name),
                 "HOME=/tmp".to_owned(),
             ]),
-            exposed_ports: Some(vec![port_key()]),
             // An image's own health check would run code on a timer during the benchmark.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
             labels: Some(HashMap::from([
@@ -147,13 +150,7 @@ impl DockerEngine {
         let tmpfs_mib = limits.tmpfs_mib.unwrap_or(DEFAULT_TMPFS_MIB);
         let log_options = [("max-size", "16m"), ("max-file", "2")];
         HostConfig {
-            port_bindings: Some(HashMap::from([(
-                port_key(),
-                Some(vec![PortBinding {
-                    host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
-                    host_port: Some("0".to_owned()),
-                }]),
-            )])),
+            network_mode: Some("none".to_owned()),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
             privileged: Some(false),
@@ -237,13 +234,13 @@ impl ContainerEngine for DockerEngine {
             let container = Container { docker, id, is_removed: false };
             let started = container.docker.start_container(&container.id, None).await;
             started.map_err(|error| start_error(&error, &launch.image))?;
-            let address = container.address().await?;
+            let connector = container.connector().await?;
             let log = LogFile::new(log, launch.max_log_bytes);
             let tail = log.tail();
             let mut log_task = JoinSet::new();
             log_task.spawn(keep_log(container.docker.clone(), container.id.clone(), log));
             let boot_id = container.id.chars().take(12).collect();
-            Ok(Box::new(DockerServer { container, boot_id, address, tail, log_task }) as Box<dyn Server>)
+            Ok(Box::new(DockerServer { container, boot_id, connector, tail, log_task }) as Box<dyn Server>)
         }
         .boxed()
     }
@@ -252,10 +249,6 @@ impl ContainerEngine for DockerEngine {
 /// Image and digest in one, as the daemon takes them.
 fn pinned(image: &ImageReference, digest: &Digest) -> String {
     format!("{image}@{digest}")
-}
-
-fn port_key() -> String {
-    format!("{PORT}/tcp")
 }
 
 /// The image, where the daemon has it under the very digest. It is compared by repository digests, never by the
@@ -388,21 +381,31 @@ impl Container {
         self.docker.inspect_container(&self.id, None).await
     }
 
-    /// Where the published port is.
-    async fn address(&self) -> Result<SocketAddr, EngineError> {
+    /// Its process and when that was started, while it runs.
+    async fn process(&self) -> Result<Option<(u32, String)>, EngineError> {
         let found = self.inspect().await.map_err(|error| daemon("inspect a container", &error))?;
-        let ports = found.network_settings.and_then(|network| network.ports).unwrap_or_default();
-        let bindings = ports.get(&port_key()).cloned().flatten().unwrap_or_default();
-        let port = bindings.iter().find_map(|binding| binding.host_port.as_deref()?.parse::<u16>().ok());
-        let is_running = found.state.and_then(|state| state.running).unwrap_or_default();
-        match port {
-            Some(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-            // It has ended already, which is for `exited` to tell. Nobody listens at port 0.
-            None if !is_running => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-            None => Err(EngineError::Daemon {
-                attempted: "inspect a container",
-                why: format!("port {PORT} was not published"),
-            }),
+        let state = found.state.unwrap_or_default();
+        let pid = state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let is_running = state.running.unwrap_or_default();
+        Ok(pid.filter(|_| is_running).map(|pid| (pid, state.started_at.unwrap_or_default())))
+    }
+
+    /// The way to its server: by its own network namespace.
+    async fn connector(&self) -> Result<Arc<dyn Connector>, EngineError> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        // One that has ended already is for `exited` to tell. Nobody listens at port 0.
+        let nobody = || Ok(Arc::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) as Arc<dyn Connector>);
+        let Some(process) = self.process().await? else { return nobody() };
+        let entered = Namespace::of_process(process.0, address).await;
+        // Its number may have become another process's meanwhile.
+        if self.process().await?.as_ref() != Some(&process) {
+            return nobody();
+        }
+        match entered {
+            Ok(namespace) => Ok(Arc::new(namespace)),
+            Err(error) => {
+                Err(EngineError::Daemon { attempted: "enter a container's network", why: error.to_string() })
+            }
         }
     }
 
@@ -477,15 +480,15 @@ async fn remove(docker: &Docker, id: &str) {
 struct DockerServer {
     container: Container,
     boot_id: String,
-    address: SocketAddr,
+    connector: Arc<dyn Connector>,
     tail: LogTail,
     /// Ends with the container's output; aborted on drop.
     log_task: JoinSet<()>,
 }
 
 impl Server for DockerServer {
-    fn address(&self) -> SocketAddr {
-        self.address
+    fn connector(&self) -> Arc<dyn Connector> {
+        Arc::clone(&self.connector)
     }
 
     fn boot_id(&self) -> &str {

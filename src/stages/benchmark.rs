@@ -45,13 +45,9 @@ fn asked(parameters: &Parameters, context: &JobContext<'_>) -> Result<Vec<Prompt
     Ok(prompts)
 }
 
-/// The chat endpoint below `http://host:port`.
-pub(super) fn target(endpoint: &str) -> Result<Target, StageError> {
-    let address = endpoint.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
-    let address = address.ok_or_else(|| {
-        StageError::Parameter(format!("`endpoint` is `{endpoint}`, want `http://address:port`"))
-    })?;
-    Ok(Target { address, path: CHAT_PATH.to_owned() })
+/// The chat endpoint of a server.
+pub(super) fn target(endpoint: &str, context: &JobContext<'_>) -> Result<Target, StageError> {
+    Ok(Target { connector: context.connector(endpoint)?, path: CHAT_PATH.to_owned() })
 }
 
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
@@ -101,7 +97,8 @@ async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Resul
     let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect();
     let bounds = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
     let limits = Limits { deadline: Deadline(parameters.request_deadline.0), answer: bounds };
-    let plan = LoadPlan { target: target(&parameters.endpoint)?, bodies, limits, until: context.ends };
+    let plan =
+        LoadPlan { target: target(&parameters.endpoint, context)?, bodies, limits, until: context.ends };
     let read_key = &parameters.read.key;
     let measured = Measured { read_key, prompts: &prompts, tokenizer: &tokenizer, bounds };
     let mut kept = KeptStreams::begin(measured, context)?;
