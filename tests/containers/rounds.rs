@@ -1,0 +1,110 @@
+//! Whole rounds with `engine: docker`: the demo's pipeline, few prompts, images of the registry.
+
+use std::fmt::Write as _;
+use std::process::Output;
+
+use serde_json::Value;
+
+use super::bench::{Bench, Test};
+use super::image::Pushed;
+use super::round::{Round, root};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("rounds::an_honest_submission_is_measured_and_published", honest),
+    ("rounds::what_fails_fails_for_its_own_reason", failing),
+];
+
+struct Arena {
+    round: Round,
+    bench: &'static Bench,
+    committed: Vec<(&'static str, Pushed)>,
+}
+
+impl Arena {
+    fn new(bench: &'static Bench) -> Self {
+        let round = Round::new();
+        let model = round.dir.path().join("model");
+        let runner = format!(
+            "name: embedded\nplace: local\nengine: docker\nmodel-dir: {}\ncapacity: 1\nlimits: {{ memory-mib: 1024, pids: 256, log-kib: 64 }}\n",
+            model.display()
+        );
+        std::fs::write(round.dir.path().join("runners/embedded.yml"), runner).expect("runner");
+        Self { round, bench, committed: Vec::new() }
+    }
+
+    /// Commits an image that runs this command.
+    fn commit(&mut self, name: &'static str, command: &[&str]) {
+        let image = self.bench.image(name, command);
+        self.committed.push((name, image));
+    }
+
+    fn hotkey(place: usize) -> String {
+        let letter = char::from(b"ABCDEFGHJKLMNPQRSTUVWXYZ"[place]);
+        format!("5{}", letter.to_string().repeat(47))
+    }
+
+    /// Runs the demo with these commitments, and with other words where it is told so.
+    fn run(&self, edits: &[(&str, &str)]) -> Output {
+        let reference = |name: &str, prefill: &str| {
+            self.bench.image(name, &["/bin/cacheon", "reference", "serve", "--prefill", prefill])
+        };
+        let (baseline, scorer) = (reference("baseline", "token"), reference("scorer", "block"));
+        let mut text = std::fs::read_to_string(root().join("pipelines/demo.yml")).expect("the demo");
+        for (name, pushed) in [("embedded/baseline", baseline), ("embedded/scorer", scorer)] {
+            let (before, after) = text.split_once(&format!("image: {name}\n")).expect("an image");
+            let (indent, after) = after.split_once("digest: ").expect("a digest");
+            let (_, after) = after.split_once('\n').expect("a line");
+            text = format!("{before}image: {}\n{indent}digest: {}\n{after}", pushed.image, pushed.digest);
+        }
+        for (from, to) in edits {
+            assert!(text.contains(from), "the demo has no `{from}`");
+            text = text.replace(from, to);
+        }
+        let at = |name: &str| self.round.dir.path().join(name);
+        std::fs::write(at("containers.yml"), text).expect("pipeline");
+        let mut commitments = "block: test\ncommitments:\n".to_owned();
+        for (place, (_, pushed)) in self.committed.iter().enumerate() {
+            let (hotkey, block) = (Self::hotkey(place), 100 + place);
+            let (image, digest) = (&pushed.image, &pushed.digest);
+            writeln!(
+                commitments,
+                "  - {{ hotkey: {hotkey}, uid: {place}, block: {block}, image: \"{image}\", digest: \"{digest}\" }}"
+            )
+            .expect("text");
+        }
+        std::fs::write(at("commitments.yml"), commitments).expect("commitments");
+        let file = format!("commitments={}", at("commitments.yml").display());
+        let mut command =
+            self.round.cacheon(&["run", "--round", "r", "--seed", "1", "-i", "prompts=4", "-i", &file]);
+        command.env("DOCKER_HOST", &self.bench.docker_host);
+        command.arg("--runners").arg(at("runners")).arg(at("containers.yml"));
+        let output = command.output().expect("starts");
+        let left = self.bench.containers(self.round.dir.path());
+        assert!(left.is_empty(), "left behind: {left:?}");
+        output
+    }
+
+    /// The row of one in the leaderboard.
+    fn row(&self, name: &str) -> Value {
+        let place = self.committed.iter().position(|(found, _)| *found == name).expect("committed");
+        let hotkey = Self::hotkey(place);
+        let rows = self.round.rows("SELECT * FROM leaderboard");
+        rows.into_iter().find(|row| row["hotkey"] == hotkey.as_str()).expect("everybody has a row")
+    }
+}
+
+/// A machine that also runs a daemon, a registry and this test is not idle, and what is measured here decides nothing.
+const BUSY: &[(&str, &str)] = &[("max-foreign-cpu: 0.2", "max-foreign-cpu: 1")];
+
+fn honest(bench: &'static Bench) {
+    let mut arena = Arena::new(bench);
+    arena.commit("block", &["/bin/cacheon", "reference", "serve", "--prefill", "block"]);
+    let output = arena.run(BUSY);
+    println!("{}", String::from_utf8_lossy(&output.stderr));
+    println!("{:#}", arena.row("block"));
+    println!("{:#?}", arena.round.rows("SELECT * FROM reads"));
+}
+
+fn failing(bench: &'static Bench) {
+    let _ = bench;
+}
