@@ -18,6 +18,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub struct DockerSettings {
     pub host: Option<String>,
     /// Bounds of each container; processes and `/tmp` are bounded even where this says nothing.
     pub limits: Limits,
+    /// This program: it is started in a container's network to make the sockets that lead to the server.
+    pub program: PathBuf,
 }
 
 /// What a daemon says of itself.
@@ -234,7 +237,7 @@ impl ContainerEngine for DockerEngine {
             let container = Container { docker, id, is_removed: false };
             let started = container.docker.start_container(&container.id, None).await;
             started.map_err(|error| start_error(&error, &launch.image))?;
-            let connector = container.connector().await?;
+            let connector = container.connector(&self.settings.program).await?;
             let log = LogFile::new(log, launch.max_log_bytes);
             let tail = log.tail();
             let mut log_task = JoinSet::new();
@@ -391,12 +394,12 @@ impl Container {
     }
 
     /// The way to its server: by its own network namespace.
-    async fn connector(&self) -> Result<Arc<dyn Connector>, EngineError> {
+    async fn connector(&self, program: &Path) -> Result<Arc<dyn Connector>, EngineError> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
         // One that has ended already is for `exited` to tell. Nobody listens at port 0.
         let nobody = || Ok(Arc::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) as Arc<dyn Connector>);
         let Some(process) = self.process().await? else { return nobody() };
-        let entered = Namespace::of_process(process.0, address).await;
+        let entered = Namespace::of_process(process.0, program, address).await;
         // Its number may have become another process's meanwhile.
         if self.process().await?.as_ref() != Some(&process) {
             return nobody();

@@ -13,6 +13,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdTcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -55,17 +56,17 @@ impl fmt::Debug for Namespace {
 }
 
 impl Namespace {
-    /// The network namespace of a process, and the address in it at which its server is to listen.
+    /// The network namespace of a process, and the address in it at which its server is to listen. `program` is this executable.
     ///
     /// # Errors
     /// This program may not enter it, there is no `nsenter`, or something besides the loopback can be reached from it.
-    pub(super) async fn of_process(pid: u32, address: SocketAddr) -> io::Result<Self> {
+    pub(super) async fn of_process(pid: u32, program: &Path, address: SocketAddr) -> io::Result<Self> {
         let (own, theirs) = StdUnixStream::pair()?;
         own.set_nonblocking(true)?;
         let process = Command::new("nsenter")
             .arg(format!("--net=/proc/{pid}/ns/net"))
             .arg("--")
-            .arg(std::env::current_exe()?)
+            .arg(program)
             .arg("sockets")
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))

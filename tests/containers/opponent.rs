@@ -20,6 +20,7 @@ fn main() {
         "write-everywhere" => write_everywhere(Path::new("/")),
         "flood" => flood(number),
         "show-rights" => show_rights(),
+        "reach" => reach(&arguments[2..]),
         _ => panic!("no act `{act}`"),
     }
 }
@@ -99,6 +100,20 @@ fn flood(mib: u64) {
         out.write_all(&line).expect("stdout");
     }
     out.write_all(b"the end of the flood\n").expect("stdout");
+}
+
+/// Tries to reach each address, and says which interfaces there are.
+fn reach(addresses: &[String]) {
+    for address in addresses {
+        let there = address.parse().expect("an address");
+        match std::net::TcpStream::connect_timeout(&there, Duration::from_secs(2)) {
+            Ok(_) => say(&format!("reached {address}")),
+            Err(error) => say(&format!("{address}: {:?}", error.kind())),
+        }
+    }
+    let found = std::fs::read_to_string("/proc/net/dev").expect("proc");
+    let names = found.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    say(&format!("interfaces: {}", names.collect::<Vec<_>>().join(" ")));
 }
 
 fn show_rights() {

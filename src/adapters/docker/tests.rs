@@ -197,7 +197,8 @@ fn bench(script: Script) -> Bench {
 }
 
 fn engine_at(socket: &Path, limits: Limits) -> DockerEngine {
-    DockerEngine::new(DockerSettings { host: Some(format!("unix://{}", socket.display())), limits })
+    let host = Some(format!("unix://{}", socket.display()));
+    DockerEngine::new(DockerSettings { host, limits, program: "/nothing".into() })
 }
 
 impl Bench {
