@@ -121,7 +121,11 @@ impl Bench {
         let is_below = |labels: &std::collections::HashMap<String, String>| {
             labels.get("cacheon.scratch").is_some_and(|scratch| Path::new(scratch).starts_with(below))
         };
-        found.into_iter().filter(|one| one.labels.as_ref().is_some_and(is_below)).filter_map(|one| one.id).collect()
+        found
+            .into_iter()
+            .filter(|one| one.labels.as_ref().is_some_and(is_below))
+            .filter_map(|one| one.id)
+            .collect()
     }
 }
 
@@ -176,7 +180,8 @@ impl Running {
     }
 
     pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.dir.path().join("server.log")).expect("a log")).into_owned()
+        String::from_utf8_lossy(&std::fs::read(self.dir.path().join("server.log")).expect("a log"))
+            .into_owned()
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -77,7 +77,8 @@ impl Registry {
         let layer = Layer { digest: sha256(&bytes), size: bytes.len() };
         let location = self.upload(repository, None).await.expect("a place");
         let joint = if location.contains('?') { '&' } else { '?' };
-        self.put(format!("{location}{joint}digest={}", layer.digest), "application/octet-stream", bytes).await;
+        self.put(format!("{location}{joint}digest={}", layer.digest), "application/octet-stream", bytes)
+            .await;
         layer
     }
 
@@ -96,10 +97,10 @@ impl Registry {
             other => other,
         };
         let rootfs = json!({"type": "layers", "diff_ids": [diff_id]});
-        let config =
-            json!({"architecture": architecture, "os": "linux", "config": config, "rootfs": rootfs});
+        let config = json!({"architecture": architecture, "os": "linux", "config": config, "rootfs": rootfs});
         let config = self.push_blob(name, config.to_string().into_bytes()).await;
-        let part = |kind: &str, blob: &Layer| json!({"mediaType": kind, "digest": blob.digest, "size": blob.size});
+        let part =
+            |kind: &str, blob: &Layer| json!({"mediaType": kind, "digest": blob.digest, "size": blob.size});
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
