@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::process::Output;
 
+use cacheon::artifact::digest::sha256;
 use serde_json::Value;
 
 use super::bench::{Bench, Test};
-use super::image::Pushed;
+use super::image::{Pushed, Registry};
 use super::round::{Round, root};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -25,7 +26,7 @@ impl Arena {
         let round = Round::new();
         let model = round.dir.path().join("model");
         let runner = format!(
-            "name: embedded\nplace: local\nengine: docker\nmodel-dir: {}\ncapacity: 1\nlimits: {{ memory-mib: 1024, pids: 256, log-kib: 64 }}\n",
+            "name: embedded\nplace: local\nengine: docker\nmodel-dir: {}\ncapacity: 1\nlimits: {{ memory-mib: 512, pids: 256, log-kib: 64 }}\n",
             model.display()
         );
         std::fs::write(round.dir.path().join("runners/embedded.yml"), runner).expect("runner");
@@ -44,18 +45,23 @@ impl Arena {
     }
 
     /// Runs the demo with these commitments, and with other words where it is told so.
-    fn run(&self, edits: &[(&str, &str)]) -> Output {
+    fn run(&self, prompts: u32, edits: &[(&str, &str)]) -> Output {
         let reference = |name: &str, prefill: &str| {
             self.bench.image(name, &["/bin/cacheon", "reference", "serve", "--prefill", prefill])
         };
         let (baseline, scorer) = (reference("baseline", "token"), reference("scorer", "block"));
         let mut text = std::fs::read_to_string(root().join("pipelines/demo.yml")).expect("the demo");
-        for (name, pushed) in [("embedded/baseline", baseline), ("embedded/scorer", scorer)] {
+        for (name, pushed) in [("embedded/baseline", &baseline), ("embedded/scorer", &scorer)] {
             let (before, after) = text.split_once(&format!("image: {name}\n")).expect("an image");
             let (indent, after) = after.split_once("digest: ").expect("a digest");
             let (_, after) = after.split_once('\n').expect("a line");
             text = format!("{before}image: {}\n{indent}digest: {}\n{after}", pushed.image, pushed.digest);
         }
+        // The process engine finds the scorer's image where it is; a daemon has it pulled.
+        let pull = "- &pull-scorer\n        uses: pull\n        with: { image: IMAGE, digest: DIGEST, role: scorer }\n      ";
+        let pull = pull.replace("IMAGE", scorer.image.as_str()).replace("DIGEST", scorer.digest.as_str());
+        text = text.replace("- &boot-scorer", &format!("{pull}- &boot-scorer"));
+        text = text.replace("- *boot-scorer", "- *pull-scorer\n      - *boot-scorer");
         for (from, to) in edits {
             assert!(text.contains(from), "the demo has no `{from}`");
             text = text.replace(from, to);
@@ -73,9 +79,10 @@ impl Arena {
             .expect("text");
         }
         std::fs::write(at("commitments.yml"), commitments).expect("commitments");
+        let prompts = format!("prompts={prompts}");
         let file = format!("commitments={}", at("commitments.yml").display());
         let mut command =
-            self.round.cacheon(&["run", "--round", "r", "--seed", "1", "-i", "prompts=4", "-i", &file]);
+            self.round.cacheon(&["run", "--round", "r", "--seed", "1", "-i", &prompts, "-i", &file]);
         command.env("DOCKER_HOST", &self.bench.docker_host);
         command.arg("--runners").arg(at("runners")).arg(at("containers.yml"));
         let output = command.output().expect("starts");
@@ -98,13 +105,53 @@ const BUSY: &[(&str, &str)] = &[("max-foreign-cpu: 0.2", "max-foreign-cpu: 1")];
 
 fn honest(bench: &'static Bench) {
     let mut arena = Arena::new(bench);
-    arena.commit("block", &["/bin/cacheon", "reference", "serve", "--prefill", "block"]);
-    let output = arena.run(BUSY);
-    println!("{}", String::from_utf8_lossy(&output.stderr));
-    println!("{:#}", arena.row("block"));
-    println!("{:#?}", arena.round.rows("SELECT * FROM reads"));
+    arena.commit("honest", &["/bin/cacheon", "reference", "serve", "--prefill", "block"]);
+    let output = arena.run(4, BUSY);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{words}");
+    let row = arena.row("honest");
+    let standing = row["standing"].as_str().expect("text");
+    let is_held = standing == "held" && row["reason"] == "no-decision";
+    assert!(is_held || ["scored", "not-faster"].contains(&standing), "{row:#}");
+    let reads = arena.round.rows("SELECT arm, status, failed_requests FROM reads");
+    assert!(reads.iter().any(|read| read["arm"] == "candidate"), "{reads:?}");
+    assert!(
+        reads.iter().all(|read| read["status"] == "measured" && read["failed_requests"] == 0),
+        "{reads:?}"
+    );
+    let verdicts = arena.round.rows("SELECT DISTINCT decision FROM verdicts");
+    assert_eq!(verdicts.len(), 1, "{verdicts:?}");
 }
 
+/// What is committed, the fault, the reason, and words of the detail.
+type Case = (&'static str, &'static [&'static str], &'static str, &'static str, &'static str);
+
+const FAILING: &[Case] = &[
+    ("exits", &["/bin/opponent", "exit", "3"], "submission", "server-exited-before-ready", "exit code 3"),
+    ("missing", &["/bin/nothing"], "submission", "server-exited-before-ready", "exit code 127"),
+    ("no-program", &["/bin/text"], "submission", "server-exited-before-ready", "exit code 126"),
+    (
+        "greedy",
+        &["/bin/opponent", "take-memory", "65536"],
+        "submission",
+        "server-exited-before-ready",
+        "exit code 137",
+    ),
+    // Never ready, and killed in time although it does not hear.
+    ("deaf", &["/bin/opponent", "ignore-sigterm"], "submission", "not-ready-in-time", "did not answer 200"),
+];
+
 fn failing(bench: &'static Bench) {
-    let _ = bench;
+    let mut arena = Arena::new(bench);
+    for (name, command, ..) in FAILING {
+        arena.commit(name, command);
+    }
+    let there = arena.committed[0].1.clone();
+    arena.committed.push(("absent", Pushed { digest: sha256(b"nothing"), ..there.clone() }));
+    let nowhere = Registry::new("127.0.0.1:9".to_owned()).named("exits");
+    arena.committed.push(("unreachable", Pushed { image: nowhere, digest: sha256(b"nowhere") }));
+    let output = arena.run(1, &[BUSY, &[("max-tokens: 128", "max-tokens: 8")]].concat());
+    println!("{}", String::from_utf8_lossy(&output.stderr));
+    println!("{:#?}", arena.round.rows("SELECT * FROM leaderboard"));
+    println!("{:#?}", arena.round.rows("SELECT * FROM reads"));
 }
