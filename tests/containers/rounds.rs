@@ -52,16 +52,16 @@ impl Arena {
         let (baseline, scorer) = (reference("baseline", "token"), reference("scorer", "block"));
         let mut text = std::fs::read_to_string(root().join("pipelines/demo.yml")).expect("the demo");
         for (name, pushed) in [("embedded/baseline", &baseline), ("embedded/scorer", &scorer)] {
-            let (before, after) = text.split_once(&format!("image: {name}\n")).expect("an image");
-            let (indent, after) = after.split_once("digest: ").expect("a digest");
-            let (_, after) = after.split_once('\n').expect("a line");
-            text = format!("{before}image: {}\n{indent}digest: {}\n{after}", pushed.image, pushed.digest);
+            let mut rest = std::mem::take(&mut text);
+            while let Some((before, after)) = rest.split_once(&format!("image: {name}\n")) {
+                let (indent, after) = after.split_once("digest: ").expect("a digest");
+                let (_, after) = after.split_once('\n').expect("a line");
+                write!(text, "{before}image: {}\n{indent}digest: {}\n", pushed.image, pushed.digest)
+                    .expect("text");
+                rest = after.to_owned();
+            }
+            text.push_str(&rest);
         }
-        // The process engine finds the scorer's image where it is; a daemon has it pulled.
-        let pull = "- &pull-scorer\n        uses: pull\n        with: { image: IMAGE, digest: DIGEST, role: scorer }\n      ";
-        let pull = pull.replace("IMAGE", scorer.image.as_str()).replace("DIGEST", scorer.digest.as_str());
-        text = text.replace("- &boot-scorer", &format!("{pull}- &boot-scorer"));
-        text = text.replace("- *boot-scorer", "- *pull-scorer\n      - *boot-scorer");
         for (from, to) in edits {
             assert!(text.contains(from), "the demo has no `{from}`");
             text = text.replace(from, to);
