@@ -16,6 +16,8 @@
 //! Deliberately absent so far: GPUs, the image's size and platform before the pull, a comparison of the
 //! created container with what was asked, and the sweep of containers that a killed runner left.
 
+mod asked;
+
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -25,8 +27,9 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig,
-    ImageInspect, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, ImageInspect, Mount, MountType, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -34,6 +37,7 @@ use bollard::query_parameters::{
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
@@ -61,6 +65,15 @@ const REMOVE_DEADLINE: Duration = Duration::from_secs(30);
 /// How often a daemon that lost a container's end is asked again, and how long apart.
 const LOOKS: u32 = 30;
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who runs what is in a container: nobody that the machine knows.
+const USER: &str = "10001:10001";
+/// What its processes may have, each as much as it wants up to this: -1 is without a bound.
+const ULIMITS: [(&str, i64); 4] = [("core", 0), ("memlock", -1), ("nofile", 65_536), ("stack", 64 << 20)];
+
+fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) }
+}
 
 /// Which daemon, and what one server may use of the machine.
 #[derive(Debug, Clone, Default)]
@@ -134,6 +147,7 @@ impl DockerEngine {
                 format!("CACHEON_MODEL_NAME={}", launch.model_name),
                 "HOME=/tmp".to_owned(),
             ]),
+            user: Some(USER.to_owned()),
             // An image's own health check would run code on a timer during the benchmark.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
             labels: Some(HashMap::from([
@@ -177,6 +191,8 @@ impl DockerEngine {
             nano_cpus: limits.cpus.map(|cpus| i64::from(cpus) * 1_000_000_000),
             shm_size: limits.shm_mib.map(bytes),
             ipc_mode: Some("private".to_owned()),
+            cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+            ulimits: Some(ULIMITS.map(|(name, most)| ulimit(name, most)).to_vec()),
             init: Some(true),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
@@ -208,7 +224,10 @@ impl ContainerEngine for DockerEngine {
                 line.map_err(|error| pull_error(&error, image, digest))?;
             }
             match present(&docker, image, digest).await? {
-                Some(found) => Ok(content(&found, digest)),
+                Some(found) => {
+                    check_image(&found, image)?;
+                    Ok(content(&found, digest))
+                }
                 None => Err(EngineError::Daemon {
                     attempted: "pull",
                     why: "the pull ended well, and the image is not there".to_owned(),
@@ -221,20 +240,23 @@ impl ContainerEngine for DockerEngine {
     fn launch<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<Box<dyn Server>, EngineError>> {
         async move {
             let docker = self.connect()?;
-            if present(&docker, &launch.image, &launch.digest).await?.is_none() {
+            let Some(found) = present(&docker, &launch.image, &launch.digest).await? else {
                 let why = format!(
                     "image `{}` is not on this machine: a `pull` step makes it present",
                     launch.image
                 );
                 return Err(EngineError::Daemon { attempted: "create a container", why });
-            }
+            };
+            check_image(&found, &launch.image)?;
             let log = tokio::fs::File::create(&launch.log_path).await.map_err(|source| {
                 EngineError::Machine { attempted: "create server log", path: launch.log_path.clone(), source }
             })?;
-            let created = docker.create_container(None, self.create_body(launch)).await;
+            let body = self.create_body(launch);
+            let created = docker.create_container(None, body.clone()).await;
             let id = created.map_err(|error| create_error(&error, &launch.image))?.id;
             // From here on every way out removes it.
             let container = Container { docker, id, is_removed: false };
+            container.is_as_asked(&body).await?;
             let started = container.docker.start_container(&container.id, None).await;
             started.map_err(|error| start_error(&error, &launch.image))?;
             let connector = container.connector(&self.settings.program).await?;
@@ -282,6 +304,39 @@ async fn present(
             why: format!("the engine names no digest for `{image}`"),
         },
     })
+}
+
+/// Whether an image asks for nothing that no container gets, and is for this machine.
+fn check_image(found: &ImageInspect, image: &ImageReference) -> Result<(), EngineError> {
+    let invalid = |why: String| Err(EngineError::ImageInvalid { image: image.clone(), why });
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let (os, architecture) = (found.os.as_deref(), found.architecture.as_deref());
+    let is = |said: Option<&str>, wanted: &str| said.is_none_or(|said| said.is_empty() || said == wanted);
+    if !(is(os, "linux") && is(architecture, own)) {
+        let said = [os, architecture].map(Option::unwrap_or_default).join("/");
+        return invalid(format!(
+            "it is for {said}, this machine is linux/{own}: build it with `--platform linux/{own}`"
+        ));
+    }
+    let config = found.config.as_ref();
+    let volumes = config.and_then(|config| config.volumes.as_deref()).unwrap_or_default();
+    if let Some(volume) = volumes.first() {
+        // It would be a folder of the machine's disk, without a bound.
+        return invalid(format!(
+            "it declares `VOLUME {volume}`: leave that out, only /tmp and /dev/shm can be written"
+        ));
+    }
+    let variables = config.and_then(|config| config.env.as_deref()).unwrap_or_default();
+    let names = variables.iter().filter_map(|variable| Some(variable.split_once('=')?.0));
+    // The machine's own helpers, which start the container, would load what these name.
+    if let Some(name) = names.into_iter().find(|name| ["LD_PRELOAD", "LD_AUDIT"].contains(name)) {
+        return invalid(format!("its environment sets `{name}`: set it in the program that needs it"));
+    }
+    Ok(())
 }
 
 /// The digest of what would run: the layers by the digests of what is in them, and the part of the configuration that has
@@ -382,6 +437,21 @@ struct Container {
 impl Container {
     async fn inspect(&self) -> Result<ContainerInspectResponse, DockerError> {
         self.docker.inspect_container(&self.id, None).await
+    }
+
+    /// Whether the daemon made what it was asked for.
+    async fn is_as_asked(&self, body: &ContainerCreateBody) -> Result<(), EngineError> {
+        let found = self.inspect().await.map_err(|error| daemon("inspect a container", &error))?;
+        let host = json!(body.host_config);
+        let asked = json!({ "HostConfig": host, "Config": { "User": body.user, "Labels": body.labels } });
+        let found = json!(found);
+        match asked::difference(&asked, &found) {
+            None => Ok(()),
+            Some(what) => Err(EngineError::Daemon {
+                attempted: "create a container",
+                why: excerpt(&format!("the daemon did not do what it was asked: {what}"), MAX_WORDS),
+            }),
+        }
     }
 
     /// Its process and when that was started, while it runs.

@@ -19,7 +19,8 @@ fn main() {
         "fork" => fork(number),
         "write-everywhere" => write_everywhere(Path::new("/")),
         "flood" => flood(number),
-        "show-rights" => show_rights(),
+        "show-rights" => show_rights(&["CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp"]),
+        "show-user" => show_rights(&["Uid", "Gid"]),
         "reach" => reach(&arguments[2..]),
         _ => panic!("no act `{act}`"),
     }
@@ -116,9 +117,8 @@ fn reach(addresses: &[String]) {
     say(&format!("interfaces: {}", names.collect::<Vec<_>>().join(" ")));
 }
 
-fn show_rights() {
+fn show_rights(rights: &[&str]) {
     let status = std::fs::read_to_string("/proc/self/status").expect("proc");
-    let rights = ["CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp"];
     for line in status.lines() {
         if line.split_once(':').is_some_and(|(name, _)| rights.contains(&name)) {
             say(&line.replace('\t', " "));

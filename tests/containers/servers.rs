@@ -119,8 +119,14 @@ fn programs_that_cannot_run(bench: &'static Bench) {
         assert_eq!(running.exit(SOON), ended(code), "{name}");
         assert!(running.log().contains(program), "{name}: {}", running.log());
     }
-    let nobody = json!({"Entrypoint": ["/bin/opponent", "sleep"], "User": "nobody-knows-me"});
-    for (name, config) in [("no-command", json!({})), ("no-user", nobody)] {
+    let with = |key: &str, value: serde_json::Value| {
+        let mut config = json!({"Entrypoint": ["/bin/opponent", "sleep"]});
+        config[key] = value;
+        config
+    };
+    let volume = with("Volumes", json!({"/data": {}}));
+    let preload = with("Env", json!(["LD_PRELOAD=/bin/opponent"]));
+    for (name, config) in [("no-command", json!({})), ("volume", volume), ("preload", preload)] {
         let Err(error) = bench.launch(&bench.configured(name, &config), Limits::default()) else {
             panic!("{name} was started")
         };
@@ -196,6 +202,11 @@ fn rights(bench: &'static Bench) {
     let none = "0000000000000000";
     let expected = format!("CapPrm: {none}\nCapEff: {none}\nCapBnd: {none}\nNoNewPrivs: 1\nSeccomp: 2\n");
     assert_eq!(running.log(), expected);
+    // Nobody, whoever the image says it is.
+    let config = json!({"Entrypoint": ["/bin/opponent", "show-user"], "User": "0:0"});
+    let mut root = bench.launch(&bench.configured("root", &config), Limits::default()).expect("starts");
+    assert_eq!(root.exit(SOON), ended(0));
+    assert_eq!(root.log(), "Uid: 10001 10001 10001 10001\nGid: 10001 10001 10001 10001\n");
     let host = running.inspect().host_config.expect("a configuration");
     assert_eq!(
         (host.privileged, host.readonly_rootfs, host.ipc_mode.as_deref(), host.pids_limit),

@@ -37,6 +37,10 @@ struct Script {
     exits_with: Option<i64>,
     /// Whether waiting for the exit is cut off without an answer.
     is_wait_cut: bool,
+    /// A setting of the container that is another one than was asked for.
+    changes: Option<(&'static str, Value)>,
+    /// What the image says of itself.
+    image: Value,
 }
 
 struct Daemon {
@@ -70,6 +74,8 @@ fn script() -> Script {
         output: "",
         exits_with: None,
         is_wait_cut: false,
+        changes: None,
+        image: json!({}),
     }
 }
 
@@ -102,7 +108,10 @@ impl Daemon {
             let (before, after) = daemon.script.is_present;
             if if *daemon.is_pulled.lock().unwrap() { after } else { before } {
                 let name = format!("miner/server@{}", daemon.script.listed);
-                Json(json!({"Id": "sha256:0", "RepoDigests": [name]})).into_response()
+                let mut image = daemon.script.image.clone();
+                image["Id"] = "sha256:0".into();
+                image["RepoDigests"] = json!([name]);
+                Json(image).into_response()
             } else {
                 refused(404, "No such image")
             }
@@ -125,9 +134,15 @@ impl Daemon {
         };
         let inspect = async |State(daemon): Shared| {
             let ended = *daemon.ended.borrow();
+            let mut created = daemon.created.lock().unwrap().clone();
+            if let Some((key, value)) = &daemon.script.changes {
+                created["HostConfig"][*key] = value.clone();
+            }
             Json(json!({
                 "Id": "0123456789abcdef",
                 "State": {"Running": ended.is_none(), "ExitCode": ended.unwrap_or(0)},
+                "HostConfig": created["HostConfig"],
+                "Config": { "User": created["User"], "Labels": created["Labels"] },
             }))
         };
         let logs = async |State(daemon): Shared| {
@@ -330,6 +345,7 @@ async fn a_container_is_created_with_everything_closed() {
             "CACHEON_MODEL_NAME=reference",
             "HOME=/tmp",
         ],
+        "User": "10001:10001",
         "Healthcheck": {"Test": ["NONE"]},
         "Labels": {"cacheon": "1", "cacheon.scratch": "/tmp/scratch-1/server"},
         "StopSignal": "SIGTERM",
@@ -346,12 +362,61 @@ async fn a_container_is_created_with_everything_closed() {
             "MemorySwap": 1_073_741_824,
             "NanoCpus": 8_000_000_000_i64,
             "IpcMode": "private",
+            "CgroupnsMode": "private",
+            "Ulimits": [
+                {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "memlock", "Soft": -1, "Hard": -1},
+                {"Name": "nofile", "Soft": 65_536, "Hard": 65_536},
+                {"Name": "stack", "Soft": 67_108_864, "Hard": 67_108_864},
+            ],
             "Init": true,
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "2"}},
             "RestartPolicy": {"Name": "no"},
         },
     });
     assert_eq!(created, expected);
+}
+
+#[tokio::test]
+async fn a_container_that_is_not_as_asked_is_not_started() {
+    for (key, value) in [
+        ("NetworkMode", json!("default")),
+        ("CapDrop", Value::Null),
+        ("ReadonlyRootfs", json!(false)),
+        ("PidsLimit", json!(0)),
+        ("SecurityOpt", json!([])),
+    ] {
+        let bench = bench(Script { is_present: (true, true), changes: Some((key, value)), ..script() });
+        let error = bench.engine.launch(&bench.launch()).await.err().unwrap();
+        assert_eq!(error.reason().code, "container-engine");
+        let said = error.to_string();
+        assert!(said.contains("did not do what it was asked") && said.contains(key), "{said}");
+        assert!(!bench.daemon.calls.borrow().iter().any(|call| call == "start"), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_asks_for_what_no_container_gets_is_refused() {
+    let check = async |image: Value, expected: Option<&str>| {
+        let bench = bench(Script { is_present: (true, true), image: image.clone(), ..script() });
+        let pulled = bench.engine.pull(&bench.launch().image, &digest(1)).await.map(|_| ());
+        let launched = bench.engine.launch(&bench.launch()).await.map(|_| ());
+        for outcome in [pulled, launched] {
+            match (outcome, expected) {
+                (Ok(()), None) => {}
+                (Err(error), Some(words)) => {
+                    assert_eq!(error.reason().code, "image-invalid", "{error}");
+                    assert!(error.to_string().contains(words), "{error}");
+                }
+                (outcome, _) => panic!("{image}: {outcome:?}"),
+            }
+        }
+    };
+    check(json!({"Os": "linux", "Config": {"Volumes": {}, "Env": ["LD_LIBRARY_PATH=/x"]}}), None).await;
+    check(json!({"Config": {"Volumes": {"/data": {}}}}), Some("`VOLUME /data`")).await;
+    check(json!({"Config": {"Env": ["A=b", "LD_PRELOAD=/x.so"]}}), Some("`LD_PRELOAD`")).await;
+    check(json!({"Os": "linux", "Architecture": "s390x"}), Some("it is for linux/s390x")).await;
+    check(json!({"Os": "windows"}), Some("it is for windows/")).await;
 }
 
 #[tokio::test]
