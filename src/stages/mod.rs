@@ -346,6 +346,28 @@ pub enum StageError {
         /// When it was.
         when: &'static str,
     },
+    /// Something waited for memory or a disk too long.
+    #[error("something on this machine waited for {what} in {:.1}% of the time {when}, at most {:.1}% is a measurement", share * 100.0, limit * 100.0)]
+    Stalled {
+        /// What was waited for.
+        what: &'static str,
+        /// Share of the time in which something waited.
+        share: f64,
+        /// The largest that is still a measurement.
+        limit: f64,
+        /// When it was.
+        when: &'static str,
+    },
+    /// Too little memory is free.
+    #[error(
+        "{free_mib} MiB of this machine's memory are free before the read, at least {limit_mib} MiB are asked for"
+    )]
+    LowMemory {
+        /// What is free, in MiB.
+        free_mib: u64,
+        /// What has to be, in MiB.
+        limit_mib: u64,
+    },
     /// The baseline failed requests: there is nothing to compare with.
     #[error("the baseline failed {failed} of {requests} requests: {first}")]
     BaselineFailed {
@@ -418,7 +440,9 @@ impl StageError {
             Self::Corpus { .. } | Self::OtherCorpus { .. } | Self::Draw(_) => (Fault::Operator, "corpus"),
             Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
-            Self::NotIdle { .. } => (Fault::Infra, "machine-not-idle"),
+            Self::NotIdle { .. } | Self::Stalled { .. } | Self::LowMemory { .. } => {
+                (Fault::Infra, "machine-not-idle")
+            }
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
             Self::Silent { .. } => (Fault::Submission, NO_ANSWER),
             Self::WarmUp { .. } => (Fault::Submission, "warm-up-failed"),

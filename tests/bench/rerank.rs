@@ -221,6 +221,8 @@ fn read(round_id: &str, position: u32, hotkey: Option<&String>) -> ReadRow {
         is_cold: None,
         content_digest: None,
         foreign_cpu: None,
+        memory_stall: None,
+        io_stall: None,
         floor_pass_ns: None,
         floor_token_ns: None,
         floor_step_tokens: None,

@@ -323,6 +323,8 @@ fn read(position: u32, launch: &Launch) -> ReadRow {
         is_cold: None,
         content_digest: None,
         foreign_cpu: None,
+        memory_stall: None,
+        io_stall: None,
         floor_pass_ns: None,
         floor_token_ns: None,
         floor_step_tokens: None,
