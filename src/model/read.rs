@@ -140,16 +140,16 @@ row! {
         /// Share of the machine's processors, 0 to 1, that others than the server and this program used over the benchmark;
         /// none in files before 1.2.
         pub foreign_cpu: Option<f64>,
-        /// Share of the time of the benchmark, 0 to 1, in which some task of the machine waited for memory, the server's and this
-        /// program's included; none where the kernel does not say, and in files before 1.3.
-        pub memory_stall: Option<f64>,
-        /// The same for a disk.
-        pub io_stall: Option<f64>,
         /// The least time that one pass of the model takes on the runner, by its facts; none where it states none.
         pub floor_pass_ns: Option<f64>,
         /// The least time that the arithmetic of one token takes on the runner; none where it states none.
         pub floor_token_ns: Option<f64>,
         /// The most tokens that a pass may yield: the longest draft allowed, and one; none where the runner states none.
         pub floor_step_tokens: Option<u32>,
+        /// Share of the time of the benchmark, 0 to 1, in which some task of the machine waited for memory, the server's and this
+        /// program's included; none where the kernel does not say, and in files before 1.3.
+        pub memory_stall: Option<f64>,
+        /// The same for a disk.
+        pub io_stall: Option<f64>,
     }
 }
