@@ -371,6 +371,28 @@ pub enum StageError {
     /// What cannot be tried again.
     #[error(transparent)]
     Final(Box<Self>),
+    /// Something waited for memory or a disk too long.
+    #[error("something on this machine waited for {what} in {:.1}% of the time {when}, at most {:.1}% is a measurement", share * 100.0, limit * 100.0)]
+    Stalled {
+        /// What was waited for.
+        what: &'static str,
+        /// Share of the time in which something waited.
+        share: f64,
+        /// The largest that is still a measurement.
+        limit: f64,
+        /// When it was.
+        when: &'static str,
+    },
+    /// Too little memory is free.
+    #[error(
+        "{free_mib} MiB of this machine's memory are free before the read, at least {limit_mib} MiB are asked for"
+    )]
+    LowMemory {
+        /// What is free, in MiB.
+        free_mib: u64,
+        /// What has to be, in MiB.
+        limit_mib: u64,
+    },
     /// The baseline failed requests: there is nothing to compare with.
     #[error("the baseline failed {failed} of {requests} requests: {first}")]
     BaselineFailed {
@@ -442,7 +464,9 @@ impl StageError {
             Self::Weights { .. } => (Fault::Operator, "weights"),
             Self::Corpus { .. } | Self::OtherCorpus { .. } | Self::Draw(_) => (Fault::Operator, "corpus"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
-            Self::NotIdle { .. } => (Fault::Infra, "machine-not-idle"),
+            Self::NotIdle { .. } | Self::Stalled { .. } | Self::LowMemory { .. } => {
+                (Fault::Infra, "machine-not-idle")
+            }
             Self::AskedBefore { .. } => (Fault::Infra, "asked-before"),
             Self::Final(error) => return Reason { is_final: true, ..error.reason() },
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
