@@ -46,7 +46,7 @@ pub(super) struct Namespace {
     /// One asks at a time, so that a socket comes to whom it was made for.
     maker: Mutex<UnixStream>,
     /// Ends when its socket closes, and with this.
-    _process: Child,
+    process: Child,
 }
 
 impl fmt::Debug for Namespace {
@@ -77,8 +77,7 @@ impl Namespace {
             .map_err(|error| {
                 io::Error::new(error.kind(), format!("start `nsenter` (util-linux): {error}"))
             })?;
-        let mut namespace =
-            Self { address, maker: Mutex::new(UnixStream::from_std(own)?), _process: process };
+        let mut namespace = Self { address, maker: Mutex::new(UnixStream::from_std(own)?), process };
         let words = tokio::time::timeout(WITHIN, namespace.first_words()).await.map_err(|_| late())??;
         if words == ALONE { Ok(namespace) } else { Err(io::Error::other(words)) }
     }
@@ -94,7 +93,7 @@ impl Namespace {
             }
         }
         if words.is_empty()
-            && let Some(stderr) = self._process.stderr.take()
+            && let Some(stderr) = self.process.stderr.take()
         {
             stderr.take(MAX_WORDS as u64).read_to_end(&mut words).await?;
         }
@@ -151,7 +150,7 @@ fn receive(from: impl AsFd) -> io::Result<OwnedFd> {
 /// Stdin is no such socket. It ends without one when the other side is closed.
 pub(crate) fn make_sockets() -> io::Result<()> {
     let mut asked = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let said = reachable().map_or_else(|| ALONE.to_owned(), |what| what);
+    let said = reachable().unwrap_or_else(|| ALONE.to_owned());
     writeln!(asked, "{said}")?;
     let mut byte = [0; 1];
     while asked.read(&mut byte)? == 1 {
