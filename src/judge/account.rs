@@ -132,12 +132,12 @@ fn missing(row: AccountRow, name: impl FnOnce(&AccountRow) -> String) -> Account
     AccountRow { missing, first_missing, ..row }
 }
 
-/// As many reads of each submission as of the one that has most, and at least one; and one of the baseline on either
-/// side.
+/// As many reads of each submission as of the one that has most, and at least one. What stands for a read that the machine
+/// lost is none more.
 fn reads(arrived: &Arrived<'_>) -> Vec<AccountRow> {
     let of = |hotkey: &str| {
         let own = |spec: &&&ReadSpec| spec.hotkey.as_ref().is_some_and(|own| own.as_str() == hotkey);
-        arrived.planned.iter().filter(own).count() as u32
+        arrived.planned.iter().filter(own).filter(|spec| spec.repeats.is_none()).count() as u32
     };
     let planned =
         arrived.submissions.iter().map(|submission| of(&submission.hotkey)).max().unwrap_or(0).max(1);
@@ -288,6 +288,30 @@ mod tests {
             },
             Some((1, &format!("reads of `{HOTKEY}`: read 1 of 1"))),
         );
+    }
+
+    #[test]
+    fn a_repeat_is_no_read_that_others_miss() {
+        const OTHER: &str = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty";
+        let other = |repeats: Option<&str>| {
+            let repeats = repeats.map(str::to_owned);
+            move |case: &mut Case| {
+                case.submissions.push(SubmissionRow { hotkey: OTHER.to_owned(), ..SubmissionRow::default() });
+                for (key, repeats) in [("d", None), ("e", repeats)] {
+                    let hotkey = Some(OTHER.parse().expect("a hotkey"));
+                    let spec = ReadSpec { key: key.to_owned(), hotkey, repeats, ..case.planned[1].clone() };
+                    case.planned.push(spec);
+                    case.reads.push(ReadRow {
+                        read_key: key.to_owned(),
+                        status: ReadStatus::Failed,
+                        fault: Some(Fault::Infra),
+                        ..ReadRow::default()
+                    });
+                }
+            }
+        };
+        check(other(Some("d")), None);
+        check(other(None), Some((1, &format!("reads of `{HOTKEY}`: read 2 of 2"))));
     }
 
     #[test]
