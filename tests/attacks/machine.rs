@@ -58,7 +58,11 @@ fn a_read_that_a_stranger_spoils_is_measured_again_with_fresh_prompts() {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|threads| {
         for _ in 0..std::thread::available_parallelism().expect("processors").get() {
-            threads.spawn(|| while !is_over.load(Ordering::Relaxed) {});
+            threads.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let started = std::time::Instant::now();
         while !attempt.join("requests.parquet").exists() && started.elapsed().as_secs() < 60 {
