@@ -37,7 +37,7 @@ fn exit(code: u64) {
 fn sleep() {
     say("ready");
     loop {
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(Duration::from_mins(1));
     }
 }
 

@@ -179,7 +179,7 @@ fn forks(bench: &'static Bench) {
 
 fn floods(bench: &'static Bench) {
     let mut running = bench.opponent(&["flood", "64"], Limits::default());
-    assert_eq!(running.exit(Duration::from_secs(60)), ended(0));
+    assert_eq!(running.exit(Duration::from_mins(1)), ended(0));
     running.stop(Duration::from_secs(1));
     let log = running.log();
     let kept = log.len() as u64;
