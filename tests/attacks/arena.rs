@@ -166,7 +166,7 @@ impl Arena {
 
     /// Directory of the attempt that asks the first submission's prompts, once it may have.
     pub(crate) fn first_asked(&self) -> PathBuf {
-        let legs = self.round.data().join("round=r/jobs/measure");
+        let legs = self.round.data().join("rounds/round=r/jobs/measure");
         let asked = || {
             let legs = std::fs::read_dir(&legs).ok()?.flatten();
             legs.map(|leg| leg.path().join("attempt-1")).find(|attempt| attempt.join("asked.json").exists())
