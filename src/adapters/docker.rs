@@ -68,8 +68,8 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Who runs what is in a container: nobody that the machine knows.
 const USER: &str = "10001:10001";
-/// What its processes may have, each as much as it wants up to this: -1 is without a bound.
-const ULIMITS: [(&str, i64); 4] = [("core", 0), ("memlock", -1), ("nofile", 65_536), ("stack", 64 << 20)];
+/// What its processes may have at most. Only what is lowered: a daemon without `CAP_SYS_RESOURCE` cannot raise a limit.
+const ULIMITS: [(&str, i64); 1] = [("core", 0)];
 
 fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) }

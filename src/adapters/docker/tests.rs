@@ -363,12 +363,7 @@ async fn a_container_is_created_with_everything_closed() {
             "NanoCpus": 8_000_000_000_i64,
             "IpcMode": "private",
             "CgroupnsMode": "private",
-            "Ulimits": [
-                {"Name": "core", "Soft": 0, "Hard": 0},
-                {"Name": "memlock", "Soft": -1, "Hard": -1},
-                {"Name": "nofile", "Soft": 65_536, "Hard": 65_536},
-                {"Name": "stack", "Soft": 67_108_864, "Hard": 67_108_864},
-            ],
+            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
             "Init": true,
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "2"}},
             "RestartPolicy": {"Name": "no"},
