@@ -114,7 +114,14 @@ fn the_demo_round_ends_as_described_and_again_the_same() {
     ranked_again(&round, &first);
     audit::holds(&round, &first);
     let (first, second) = (verdicts(&round, &first), verdicts(&round, &second));
-    assert_eq!(first.0, second.0, "one seed, the same prompts");
+    // Who is measured again is the machine's to say, so one round may have brackets that the other has not.
+    let shared = |own: &[Value], other: &[Value]| {
+        let is_shared = |row: &&Value| other.iter().any(|there| there["prompt_index"] == row["prompt_index"]);
+        own.iter().filter(is_shared).cloned().collect::<Vec<_>>()
+    };
+    let (own, other) = (shared(&first.0, &second.0), shared(&second.0, &first.0));
+    assert!(own.len() >= 7 * 16, "{} prompts in both", own.len());
+    assert_eq!(own, other, "one seed, the same prompts");
     assert_eq!(first.1, second.1, "the same verdicts");
     assert_eq!(first.2, second.2, "the same standings");
 }
