@@ -216,7 +216,8 @@ impl ContainerEngine for DockerEngine {
         async move {
             let docker = self.connect()?;
             if let Some(found) = present(&docker, image, digest).await? {
-                return content(&found, (image, digest));
+                check_image(&found, image)?;
+                return Ok(content(&found, digest));
             }
             let options = CreateImageOptionsBuilder::default().from_image(&pinned(image, digest)).build();
             let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
@@ -224,7 +225,10 @@ impl ContainerEngine for DockerEngine {
                 line.map_err(|error| pull_error(&error, image, digest))?;
             }
             match present(&docker, image, digest).await? {
-                Some(found) => content(&found, (image, digest)),
+                Some(found) => {
+                    check_image(&found, image)?;
+                    Ok(content(&found, digest))
+                }
                 None => Err(EngineError::Daemon {
                     attempted: "pull",
                     why: "the pull ended well, and the image is not there".to_owned(),
@@ -336,12 +340,12 @@ fn check_image(found: &ImageInspect, image: &ImageReference) -> Result<(), Engin
     Ok(())
 }
 
-/// The digest of what would run, of an image that may: the layers by the digests of what is in them, and the part of the configuration that has
+/// The digest of what would run: the layers by the digests of what is in them, and the part of the configuration that has
 /// an effect. That of the image itself where the daemon does not say.
 fn content(found: &ImageInspect, (image, digest): (&ImageReference, &Digest)) -> Result<Digest, EngineError> {
     check_image(found, image)?;
     let layers = found.root_fs.as_ref().and_then(|root| root.layers.as_ref());
-    let (Some(layers), Some(config)) = (layers, &found.config) else { return Ok(digest.clone()) };
+    let (Some(layers), Some(config)) = (layers, &found.config) else { return digest.clone() };
     let effect = serde_json::json!([
         layers,
         config.entrypoint,
@@ -351,7 +355,7 @@ fn content(found: &ImageInspect, (image, digest): (&ImageReference, &Digest)) ->
         config.user,
         config.shell,
     ]);
-    Ok(sha256(effect.to_string().as_bytes()))
+    sha256(effect.to_string().as_bytes())
 }
 
 /// The daemon's own failure, or one that nothing shows to be a submission's.
