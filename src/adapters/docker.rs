@@ -471,8 +471,9 @@ impl Container {
         let nobody = || Ok(Arc::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) as Arc<dyn Connector>);
         let Some(process) = self.process().await? else { return nobody() };
         let entered = Namespace::of_process(process.0, program, address).await;
-        // Its number may have become another process's meanwhile.
-        if self.process().await?.as_ref() != Some(&process) {
+        // It may have ended meanwhile, before the daemon knows, and its number may have become another process's.
+        let is_gone = !Path::new(&format!("/proc/{}", process.0)).exists();
+        if is_gone || self.process().await?.as_ref() != Some(&process) {
             return nobody();
         }
         match entered {
