@@ -7,9 +7,13 @@ mod job;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::net::TcpStream;
 
 pub use job::{InvalidOrder, JobCommand, JobMessage, JobNews, JobOrder, JobRunner, JobStop};
 
@@ -58,10 +62,33 @@ pub struct Launch {
     pub scratch_dir: PathBuf,
 }
 
+/// The way to a server: the only one that there may be.
+pub trait Connector: fmt::Debug + Send + Sync {
+    /// Where it listens, as it sees it itself: another server may have the same.
+    fn address(&self) -> SocketAddr;
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// Nobody listens, or the way is gone with the server.
+    fn connect(&self) -> BoxFuture<'_, io::Result<TcpStream>>;
+}
+
+/// A server that listens on this machine.
+impl Connector for SocketAddr {
+    fn address(&self) -> SocketAddr {
+        *self
+    }
+
+    fn connect(&self) -> BoxFuture<'_, io::Result<TcpStream>> {
+        TcpStream::connect(*self).boxed()
+    }
+}
+
 /// A started server. Dropping it kills it.
 pub trait Server: Send + Sync {
-    /// Where it listens, once it does.
-    fn address(&self) -> SocketAddr;
+    /// The way to it, once it listens.
+    fn connector(&self) -> Arc<dyn Connector>;
 
     /// Identity of this launch, unique within the machine.
     fn boot_id(&self) -> &str;

@@ -10,19 +10,26 @@
 //! registry said; the words are searched with the image's own name taken out. The engine never waits for ever
 //! while it tears down; a pull is as long as the caller lets it be.
 //!
-//! Deliberately absent so far: a network of its own (the port is published on the loopback address and the
-//! container can still reach out), GPUs, the image's size and platform before the pull, a comparison of the
+//! A container has no network but a loopback of its own, and this program enters that to reach the server
+//! ([`namespace`](super::namespace)): nobody else can, and nothing can be reached from inside.
+//!
+//! Deliberately absent so far: GPUs, the image's size and platform before the pull, a comparison of the
 //! created container with what was asked, and the sweep of containers that a killed runner left.
+
+mod asked;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig,
-    ImageInspect, Mount, MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, ImageInspect, Mount, MountType, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -30,13 +37,15 @@ use bollard::query_parameters::{
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
+use super::namespace::Namespace;
 use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::Limits;
-use crate::ports::{ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, Server};
+use crate::ports::{Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, Server};
 use crate::report::text::{error_chain, excerpt};
 
 /// The port a server listens on inside its container.
@@ -57,6 +66,15 @@ const REMOVE_DEADLINE: Duration = Duration::from_secs(30);
 const LOOKS: u32 = 30;
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
+/// Who runs what is in a container: nobody that the machine knows.
+const USER: &str = "10001:10001";
+/// What its processes may have at most. Only what is lowered: a daemon without `CAP_SYS_RESOURCE` cannot raise a limit.
+const ULIMITS: [(&str, i64); 1] = [("core", 0)];
+
+fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) }
+}
+
 /// Which daemon, and what one server may use of the machine.
 #[derive(Debug, Clone, Default)]
 pub struct DockerSettings {
@@ -64,6 +82,8 @@ pub struct DockerSettings {
     pub host: Option<String>,
     /// Bounds of each container; processes and `/tmp` are bounded even where this says nothing.
     pub limits: Limits,
+    /// This program: it is started in a container's network to make the sockets that lead to the server.
+    pub program: PathBuf,
 }
 
 /// What a daemon says of itself.
@@ -127,7 +147,7 @@ impl DockerEngine {
                 format!("CACHEON_MODEL_NAME={}", launch.model_name),
                 "HOME=/tmp".to_owned(),
             ]),
-            exposed_ports: Some(vec![port_key()]),
+            user: Some(USER.to_owned()),
             // An image's own health check would run code on a timer during the benchmark.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
             labels: Some(HashMap::from([
@@ -147,13 +167,7 @@ impl DockerEngine {
         let tmpfs_mib = limits.tmpfs_mib.unwrap_or(DEFAULT_TMPFS_MIB);
         let log_options = [("max-size", "16m"), ("max-file", "2")];
         HostConfig {
-            port_bindings: Some(HashMap::from([(
-                port_key(),
-                Some(vec![PortBinding {
-                    host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
-                    host_port: Some("0".to_owned()),
-                }]),
-            )])),
+            network_mode: Some("none".to_owned()),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
             privileged: Some(false),
@@ -177,6 +191,8 @@ impl DockerEngine {
             nano_cpus: limits.cpus.map(|cpus| i64::from(cpus) * 1_000_000_000),
             shm_size: limits.shm_mib.map(bytes),
             ipc_mode: Some("private".to_owned()),
+            cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+            ulimits: Some(ULIMITS.map(|(name, most)| ulimit(name, most)).to_vec()),
             init: Some(true),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
@@ -200,6 +216,7 @@ impl ContainerEngine for DockerEngine {
         async move {
             let docker = self.connect()?;
             if let Some(found) = present(&docker, image, digest).await? {
+                check_image(&found, image)?;
                 return Ok(content(&found, digest));
             }
             let options = CreateImageOptionsBuilder::default().from_image(&pinned(image, digest)).build();
@@ -208,7 +225,10 @@ impl ContainerEngine for DockerEngine {
                 line.map_err(|error| pull_error(&error, image, digest))?;
             }
             match present(&docker, image, digest).await? {
-                Some(found) => Ok(content(&found, digest)),
+                Some(found) => {
+                    check_image(&found, image)?;
+                    Ok(content(&found, digest))
+                }
                 None => Err(EngineError::Daemon {
                     attempted: "pull",
                     why: "the pull ended well, and the image is not there".to_owned(),
@@ -221,29 +241,32 @@ impl ContainerEngine for DockerEngine {
     fn launch<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<Box<dyn Server>, EngineError>> {
         async move {
             let docker = self.connect()?;
-            if present(&docker, &launch.image, &launch.digest).await?.is_none() {
+            let Some(found) = present(&docker, &launch.image, &launch.digest).await? else {
                 let why = format!(
                     "image `{}` is not on this machine: a `pull` step makes it present",
                     launch.image
                 );
                 return Err(EngineError::Daemon { attempted: "create a container", why });
-            }
+            };
+            check_image(&found, &launch.image)?;
             let log = tokio::fs::File::create(&launch.log_path).await.map_err(|source| {
                 EngineError::Machine { attempted: "create server log", path: launch.log_path.clone(), source }
             })?;
-            let created = docker.create_container(None, self.create_body(launch)).await;
+            let body = self.create_body(launch);
+            let created = docker.create_container(None, body.clone()).await;
             let id = created.map_err(|error| create_error(&error, &launch.image))?.id;
             // From here on every way out removes it.
             let container = Container { docker, id, is_removed: false };
+            container.is_as_asked(&body).await?;
             let started = container.docker.start_container(&container.id, None).await;
             started.map_err(|error| start_error(&error, &launch.image))?;
-            let address = container.address().await?;
+            let connector = container.connector(&self.settings.program).await?;
             let log = LogFile::new(log, launch.max_log_bytes);
             let tail = log.tail();
             let mut log_task = JoinSet::new();
             log_task.spawn(keep_log(container.docker.clone(), container.id.clone(), log));
             let boot_id = container.id.chars().take(12).collect();
-            Ok(Box::new(DockerServer { container, boot_id, address, tail, log_task }) as Box<dyn Server>)
+            Ok(Box::new(DockerServer { container, boot_id, connector, tail, log_task }) as Box<dyn Server>)
         }
         .boxed()
     }
@@ -252,10 +275,6 @@ impl ContainerEngine for DockerEngine {
 /// Image and digest in one, as the daemon takes them.
 fn pinned(image: &ImageReference, digest: &Digest) -> String {
     format!("{image}@{digest}")
-}
-
-fn port_key() -> String {
-    format!("{PORT}/tcp")
 }
 
 /// The image, where the daemon has it under the very digest. It is compared by repository digests, never by the
@@ -286,6 +305,39 @@ async fn present(
             why: format!("the engine names no digest for `{image}`"),
         },
     })
+}
+
+/// Whether an image asks for nothing that no container gets, and is for this machine.
+fn check_image(found: &ImageInspect, image: &ImageReference) -> Result<(), EngineError> {
+    let invalid = |why: String| Err(EngineError::ImageInvalid { image: image.clone(), why });
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let (os, architecture) = (found.os.as_deref(), found.architecture.as_deref());
+    let is = |said: Option<&str>, wanted: &str| said.is_none_or(|said| said.is_empty() || said == wanted);
+    if !(is(os, "linux") && is(architecture, own)) {
+        let said = [os, architecture].map(Option::unwrap_or_default).join("/");
+        return invalid(format!(
+            "it is for {said}, this machine is linux/{own}: build it with `--platform linux/{own}`"
+        ));
+    }
+    let config = found.config.as_ref();
+    let volumes = config.and_then(|config| config.volumes.as_deref()).unwrap_or_default();
+    if let Some(volume) = volumes.first() {
+        // It would be a folder of the machine's disk, without a bound.
+        return invalid(format!(
+            "it declares `VOLUME {volume}`: leave that out, only /tmp and /dev/shm can be written"
+        ));
+    }
+    let variables = config.and_then(|config| config.env.as_deref()).unwrap_or_default();
+    let names = variables.iter().filter_map(|variable| Some(variable.split_once('=')?.0));
+    // The machine's own helpers, which start the container, would load what these name.
+    if let Some(name) = names.into_iter().find(|name| ["LD_PRELOAD", "LD_AUDIT"].contains(name)) {
+        return invalid(format!("its environment sets `{name}`: set it in the program that needs it"));
+    }
+    Ok(())
 }
 
 /// The digest of what would run: the layers by the digests of what is in them, and the part of the configuration that has
@@ -388,21 +440,47 @@ impl Container {
         self.docker.inspect_container(&self.id, None).await
     }
 
-    /// Where the published port is.
-    async fn address(&self) -> Result<SocketAddr, EngineError> {
+    /// Whether the daemon made what it was asked for.
+    async fn is_as_asked(&self, body: &ContainerCreateBody) -> Result<(), EngineError> {
         let found = self.inspect().await.map_err(|error| daemon("inspect a container", &error))?;
-        let ports = found.network_settings.and_then(|network| network.ports).unwrap_or_default();
-        let bindings = ports.get(&port_key()).cloned().flatten().unwrap_or_default();
-        let port = bindings.iter().find_map(|binding| binding.host_port.as_deref()?.parse::<u16>().ok());
-        let is_running = found.state.and_then(|state| state.running).unwrap_or_default();
-        match port {
-            Some(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-            // It has ended already, which is for `exited` to tell. Nobody listens at port 0.
-            None if !is_running => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-            None => Err(EngineError::Daemon {
-                attempted: "inspect a container",
-                why: format!("port {PORT} was not published"),
+        let host = json!(body.host_config);
+        let asked = json!({ "HostConfig": host, "Config": { "User": body.user, "Labels": body.labels } });
+        let found = json!(found);
+        match asked::difference(&asked, &found) {
+            None => Ok(()),
+            Some(what) => Err(EngineError::Daemon {
+                attempted: "create a container",
+                why: excerpt(&format!("the daemon did not do what it was asked: {what}"), MAX_WORDS),
             }),
+        }
+    }
+
+    /// Its process and when that was started, while it runs.
+    async fn process(&self) -> Result<Option<(u32, String)>, EngineError> {
+        let found = self.inspect().await.map_err(|error| daemon("inspect a container", &error))?;
+        let state = found.state.unwrap_or_default();
+        let pid = state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let is_running = state.running.unwrap_or_default();
+        Ok(pid.filter(|_| is_running).map(|pid| (pid, state.started_at.unwrap_or_default())))
+    }
+
+    /// The way to its server: by its own network namespace.
+    async fn connector(&self, program: &Path) -> Result<Arc<dyn Connector>, EngineError> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        // One that has ended already is for `exited` to tell. Nobody listens at port 0.
+        let nobody = || Ok(Arc::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) as Arc<dyn Connector>);
+        let Some(process) = self.process().await? else { return nobody() };
+        let entered = Namespace::of_process(process.0, program, address).await;
+        // It may have ended meanwhile, before the daemon knows, and its number may have become another process's.
+        let is_gone = !Path::new(&format!("/proc/{}", process.0)).exists();
+        if is_gone || self.process().await?.as_ref() != Some(&process) {
+            return nobody();
+        }
+        match entered {
+            Ok(namespace) => Ok(Arc::new(namespace)),
+            Err(error) => {
+                Err(EngineError::Daemon { attempted: "enter a container's network", why: error.to_string() })
+            }
         }
     }
 
@@ -477,15 +555,15 @@ async fn remove(docker: &Docker, id: &str) {
 struct DockerServer {
     container: Container,
     boot_id: String,
-    address: SocketAddr,
+    connector: Arc<dyn Connector>,
     tail: LogTail,
     /// Ends with the container's output; aborted on drop.
     log_task: JoinSet<()>,
 }
 
 impl Server for DockerServer {
-    fn address(&self) -> SocketAddr {
-        self.address
+    fn connector(&self) -> Arc<dyn Connector> {
+        Arc::clone(&self.connector)
     }
 
     fn boot_id(&self) -> &str {

@@ -64,6 +64,41 @@ pub struct Spent {
     pub of: Duration,
 }
 
+/// How long some task of the machine waited for what others had or used, since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// For memory: to be freed, or to be read again what had been dropped. None where the kernel does not say.
+    pub memory: Option<Duration>,
+    /// For a disk. None where the kernel does not say.
+    pub io: Option<Duration>,
+}
+
+impl Stalls {
+    /// As they are now, by the kernel's pressure stall information (`Documentation/accounting/psi.rst`).
+    pub fn now() -> Self {
+        let of = |name: &str| stalled(&std::fs::read_to_string(format!("/proc/pressure/{name}")).ok()?);
+        Self { memory: of("memory"), io: of("io") }
+    }
+}
+
+/// The time in which some task stalled, from the text of a file of `/proc/pressure`.
+fn stalled(text: &str) -> Option<Duration> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let total = some.split_whitespace().find_map(|word| word.strip_prefix("total="))?;
+    Some(Duration::from_micros(total.parse().ok()?))
+}
+
+/// Bytes of memory that can be had without swapping, as the kernel estimates; none where it does not.
+pub fn available_memory() -> Option<u64> {
+    available(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+/// From the text of `/proc/meminfo` (proc_meminfo(5)).
+fn available(text: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Processor time that this process has used.
 pub fn own_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
@@ -114,7 +149,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_says_of_memory_and_disk_is_read() {
+        let text = "some avg10=1.50 avg60=0.00 avg300=0.00 total=633889\nfull avg10=0.00 total=5\n";
+        assert_eq!(stalled(text), Some(Duration::from_micros(633_889)));
+        for text in ["", "full avg10=0.00 total=5", "some avg10=0.00", "some total=-1", "some total=x"] {
+            assert_eq!(stalled(text), None, "{text}");
+        }
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"), Some(2 << 20));
+        for text in ["", "MemAvailable: 5", "MemAvailable: x kB", "MemAvailable: 18446744073709551615 kB"] {
+            assert_eq!(available(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn this_machine_tells() {
+        assert!(available_memory().is_none_or(|bytes| bytes > 0));
+        let stalls = Stalls::now();
+        assert!(Stalls::now().memory >= stalls.memory && Stalls::now().io >= stalls.io);
         let (usage, own) = (Usage::now().expect("usage"), own_cpu_time());
         let used = Usage::now().expect("usage").since(&usage, Duration::from_secs(1)).used;
         assert!(used > Duration::ZERO && used <= Duration::from_secs(1) * usage.processors);

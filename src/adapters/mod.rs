@@ -15,6 +15,8 @@ pub mod machine_speed;
 mod manifest;
 pub mod model_files;
 pub mod model_size;
+#[cfg(feature = "docker")]
+pub(crate) mod namespace;
 pub mod process;
 pub mod query;
 pub mod scorer;

@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -29,7 +30,7 @@ use super::log::{LogFile, LogTail};
 use super::manifest::{Manifest, Values};
 use super::tree::cpu_time;
 use crate::model::{Digest, ImageReference};
-use crate::ports::{ContainerEngine, EngineError, Exit, Launch, Server};
+use crate::ports::{Connector, ContainerEngine, EngineError, Exit, Launch, Server};
 
 /// A manifest larger than this is no manifest.
 const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
@@ -217,8 +218,8 @@ impl Drop for ProcessServer {
 }
 
 impl Server for ProcessServer {
-    fn address(&self) -> SocketAddr {
-        self.address
+    fn connector(&self) -> Arc<dyn Connector> {
+        Arc::new(self.address)
     }
 
     fn boot_id(&self) -> &str {

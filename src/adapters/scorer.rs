@@ -4,12 +4,15 @@
 //! over token ids, so that exactly the tokens in question are forced, whatever text they spell.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::client::{AskError, Reply, Request, ask};
 use crate::judge::TokenScore;
+use crate::ports::Connector;
 
 /// A scorer's answer of more bytes than this is none: 4096 tokens with a few alternatives take less than 2 MiB.
 const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
@@ -25,7 +28,7 @@ pub enum ScorerError {
         /// Path of the request.
         path: &'static str,
         /// Why the request failed.
-        source: reqwest::Error,
+        source: AskError,
     },
     /// The scorer answered with an error status.
     #[error("{path}: status {status}: {body}")]
@@ -58,8 +61,7 @@ impl ScorerError {
 /// A connection to a scorer.
 #[derive(Debug, Clone)]
 pub struct Scorer {
-    http: reqwest::Client,
-    endpoint: String,
+    connector: Arc<dyn Connector>,
     model: String,
 }
 
@@ -85,9 +87,9 @@ struct Alternative {
 }
 
 impl Scorer {
-    /// A scorer at `endpoint` (`http://host:port`) that serves `model`.
-    pub fn new(http: reqwest::Client, endpoint: &str, model: &str) -> Self {
-        Self { http, endpoint: endpoint.trim_end_matches('/').to_owned(), model: model.to_owned() }
+    /// The scorer that `connector` leads to, and that serves `model`.
+    pub fn new(connector: Arc<dyn Connector>, model: &str) -> Self {
+        Self { connector, model: model.to_owned() }
     }
 
     /// Token ids of a chat prompt up to where the answer begins.
@@ -145,26 +147,23 @@ impl Scorer {
         path: &'static str,
         body: &Value,
     ) -> Result<T, ScorerError> {
-        let http = |source| ScorerError::Http { path, source };
-        let url = format!("{}{path}", self.endpoint);
-        let mut response =
-            self.http.post(url).timeout(REQUEST_LIMIT).json(body).send().await.map_err(http)?;
-        let status = response.status().as_u16();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(http)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > MAX_BODY_BYTES {
-                return Err(ScorerError::Shape {
-                    path,
-                    why: format!("more than {MAX_BODY_BYTES} bytes of answer"),
-                });
+        let request = Request {
+            path: path.to_owned(),
+            body: Some(body.to_string().into()),
+            within: REQUEST_LIMIT,
+            max_bytes: MAX_BODY_BYTES,
+        };
+        let Reply { status, body } = match ask(&*self.connector, &request).await {
+            Ok(reply) => reply,
+            Err(too_long @ AskError::TooLong(_)) => {
+                return Err(ScorerError::Shape { path, why: too_long.to_string() });
             }
-        }
+            Err(source) => return Err(ScorerError::Http { path, source }),
+        };
         if status != 200 {
-            let body =
-                String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).take(300).collect();
+            let body = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(300).collect();
             return Err(ScorerError::Status { path, status, body });
         }
-        serde_json::from_slice(&bytes).map_err(|error| ScorerError::Shape { path, why: error.to_string() })
+        serde_json::from_slice(&body).map_err(|error| ScorerError::Shape { path, why: error.to_string() })
     }
 }

@@ -353,7 +353,7 @@ tables! {
         round_id, read_key, arm, hotkey, image, digest, position, sequence, attempt, runner, boot_id, boot_ns,
         warm_up_ns, benchmark_ns, started_at_us, status, fault, reason, detail, requests, failed_requests,
         client_lag_p50_ns, client_lag_p99_ns, client_cpu_ns, machine_cpu, machine_cpus, machine_memory_bytes,
-    } + { tokenizer_digest } + { ttft_trend, is_cold, content_digest, foreign_cpu, floor_pass_ns, floor_token_ns, floor_step_tokens } + { repeats }
+    } + { tokenizer_digest } + { ttft_trend, is_cold, content_digest, foreign_cpu, floor_pass_ns, floor_token_ns, floor_step_tokens } + { repeats, memory_stall, io_stall }
     RequestRow = "requests" v 1 by (read_key, prompt_index) {
         round_id, read_key, prompt_index, prompt_sha256, status, flags, http_status, send_offset_ns, sent_ns,
         headers_ns, first_byte_ns, first_event_ns, ttft_ns, e2e_ns, finish_ns, done_ns, end_ns, tpot_ns, mdt_ns,

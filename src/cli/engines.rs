@@ -27,7 +27,8 @@ pub(super) fn runner(spec: &RunnerSpec, program: &Path) -> RunnerContext {
         }
         #[cfg(feature = "docker")]
         EngineKind::Docker => {
-            Some(Arc::new(DockerEngine::new(DockerSettings { host: None, limits: spec.limits.clone() })))
+            let (limits, program) = (spec.limits.clone(), program.to_owned());
+            Some(Arc::new(DockerEngine::new(DockerSettings { host: None, limits, program })))
         }
         #[cfg(not(feature = "docker"))]
         EngineKind::Docker => None,

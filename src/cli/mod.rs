@@ -116,6 +116,10 @@ enum Command {
     /// Runs a program, and ends with it all that it started; used by the process engine.
     #[command(hide = true)]
     Keep(keep::Arguments),
+    /// Makes sockets of a container's network for this program; used by the Docker engine.
+    #[cfg(feature = "docker")]
+    #[command(hide = true)]
+    Sockets,
     /// Waits for the end of its standard input and then ends the scripts of a process; used by `run:` steps.
     #[command(hide = true)]
     Guard(guard::Arguments),
@@ -196,6 +200,12 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Launch(arguments) => Err(launch::run(&arguments)),
         Command::Keep(arguments) => keep::run(&arguments).await,
+        #[cfg(feature = "docker")]
+        Command::Sockets => {
+            crate::adapters::namespace::make_sockets()
+                .map_err(|source| Error::Machine { attempted: "hand over sockets", source })?;
+            Ok(ExitCode::Done)
+        }
         Command::Guard(arguments) => guard::run(&arguments),
     }
 }

@@ -1,7 +1,6 @@
 //! One HTTP request, and everything that came back.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,20 +11,20 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::stamped::{StampedStream, Stamps};
 use crate::measure::capture::{Capture, End, Piece};
 use crate::measure::{AnswerBounds, BodyKind, Excess, Meter};
+use crate::ports::Connector;
 
 /// Status line and headers of more bytes than this are no answer, and no single read brings more.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+pub(super) const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// The server and the path that requests are sent to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Target {
-    /// Address of the server.
-    pub address: SocketAddr,
+    /// The way to the server.
+    pub connector: Arc<dyn Connector>,
     /// Path of the endpoint, for example `/v1/chat/completions`.
     pub path: String,
 }
@@ -92,7 +91,7 @@ async fn attempt(target: &Target, body: Bytes, receiving: Receiving<'_>) -> Resu
     let Receiving { stamps, answer, capture } = receiving;
     let connecting = Instant::now();
     let connect_failed = |error: std::io::Error| (End::ConnectFailed, error.to_string());
-    let stream = TcpStream::connect(target.address).await.map_err(connect_failed)?;
+    let stream = target.connector.connect().await.map_err(connect_failed)?;
     stream.set_nodelay(true).map_err(connect_failed)?;
     let io = TokioIo::new(StampedStream::new(stream, Arc::clone(stamps)));
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
@@ -104,7 +103,7 @@ async fn attempt(target: &Target, body: Bytes, receiving: Receiving<'_>) -> Resu
     capture.connect_ns = Some(nanos(connecting.elapsed()));
 
     let request = Request::post(&target.path)
-        .header(HOST, target.address.to_string())
+        .header(HOST, target.connector.address().to_string())
         .header(CONTENT_TYPE, "application/json")
         .header(ACCEPT, "text/event-stream")
         .header(ACCEPT_ENCODING, "identity")
@@ -146,7 +145,7 @@ fn keep_head(response: &Response<Incoming>, capture: &mut Capture) {
 
 /// Polls the connection in the same task as what waits for it, so that no other task stands between a read
 /// and its stamp being used.
-async fn driven<C: Future<Output = hyper::Result<()>>, F: Future>(
+pub(super) async fn driven<C: Future<Output = hyper::Result<()>>, F: Future>(
     connection: &mut std::pin::Pin<&mut C>,
     work: F,
 ) -> F::Output {

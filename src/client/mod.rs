@@ -6,9 +6,11 @@
 
 mod exchange;
 mod load;
+mod plain;
 mod stamped;
 #[cfg(test)]
 mod tests;
 
 pub use exchange::{Deadline, Limits, Target};
 pub use load::{ClientHealth, LoadPlan, LoadResult, run_single_stream};
+pub use plain::{AskError, Reply, Request, ask};

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,7 +61,7 @@ fn limits(limit: Duration) -> Limits {
 
 async fn run(address: SocketAddr, count: usize, limit: Duration) -> Vec<Capture> {
     let plan = LoadPlan {
-        target: Target { address, path: "/v1/chat/completions".to_owned() },
+        target: Target { connector: Arc::new(address), path: "/v1/chat/completions".to_owned() },
         bodies: vec![Bytes::from_static(b"{}"); count],
         limits: limits(limit),
         until: None,
@@ -171,7 +172,7 @@ async fn cancelling_ends_the_load_with_what_it_has() {
     let (address, _tasks) = serve(&[HEAD], Then::Hang).await;
     let cancel = CancellationToken::new();
     let plan = LoadPlan {
-        target: Target { address, path: "/".to_owned() },
+        target: Target { connector: Arc::new(address), path: "/".to_owned() },
         bodies: vec![Bytes::from_static(b"{}"); 5],
         limits: limits(Duration::from_mins(1)),
         until: None,
@@ -184,7 +185,7 @@ async fn cancelling_ends_the_load_with_what_it_has() {
 async fn when_the_run_is_over_the_request_under_way_ends_as_at_its_deadline() {
     let (address, _tasks) = serve(&[HEAD], Then::Hang).await;
     let plan = LoadPlan {
-        target: Target { address, path: "/".to_owned() },
+        target: Target { connector: Arc::new(address), path: "/".to_owned() },
         bodies: vec![Bytes::from_static(b"{}"); 5],
         limits: limits(Duration::from_mins(1)),
         until: Some(std::time::Instant::now() + Duration::from_millis(200)),

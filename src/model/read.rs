@@ -152,5 +152,10 @@ row! {
         /// Key of the read that this one was measured for, since the machine lost it; of the two this one counts, if it was
         /// measured. None for one that is the first, and in files before 1.3.
         pub repeats: Option<String>,
+        /// Share of the time of the benchmark, 0 to 1, in which some task of the machine waited for memory, the server's and this
+        /// program's included; none where the kernel does not say, and in files before 1.3.
+        pub memory_stall: Option<f64>,
+        /// The same for a disk.
+        pub io_stall: Option<f64>,
     }
 }

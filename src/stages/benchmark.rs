@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::idle::{Idle, Watch};
+use super::idle::{Idle, Others, Watch};
 use super::kept_streams::{KeptStreams, Measured};
 use super::load::run_load;
 use super::prompts::{Asked, keep_corpora};
@@ -45,13 +45,9 @@ fn asked(parameters: &Parameters, context: &JobContext<'_>) -> Result<Vec<Prompt
     Ok(prompts)
 }
 
-/// The chat endpoint below `http://host:port`.
-pub(super) fn target(endpoint: &str) -> Result<Target, StageError> {
-    let address = endpoint.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
-    let address = address.ok_or_else(|| {
-        StageError::Parameter(format!("`endpoint` is `{endpoint}`, want `http://address:port`"))
-    })?;
-    Ok(Target { address, path: CHAT_PATH.to_owned() })
+/// The chat endpoint of a server.
+pub(super) fn target(endpoint: &str, context: &JobContext<'_>) -> Result<Target, StageError> {
+    Ok(Target { connector: context.connector(endpoint)?, path: CHAT_PATH.to_owned() })
 }
 
 pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) -> Result<Output, StageError> {
@@ -61,11 +57,9 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
             parameters.prompts
         )));
     }
-    if !(0.0..=1.0).contains(&parameters.max_foreign_cpu) {
-        return Err(StageError::Parameter(format!(
-            "`max-foreign-cpu` is {}, want 0 to 1",
-            parameters.max_foreign_cpu
-        )));
+    let shares = [("max-foreign-cpu", parameters.max_foreign_cpu), ("max-stall", parameters.max_stall)];
+    if let Some((name, share)) = shares.iter().find(|(_, share)| !(0.0..=1.0).contains(share)) {
+        return Err(StageError::Parameter(format!("`{name}` is {share}, want 0 to 1")));
     }
     let is_asked_once = parameters.read.arm == Arm::Candidate && !parameters.ask_again;
     let asked_in = (1..=context.attempt).find(|attempt| is_asked_once && has_asked(*attempt, context));
@@ -101,7 +95,8 @@ async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Resul
     let bodies = prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect();
     let bounds = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
     let limits = Limits { deadline: Deadline(parameters.request_deadline.0), answer: bounds };
-    let plan = LoadPlan { target: target(&parameters.endpoint)?, bodies, limits, until: context.ends };
+    let plan =
+        LoadPlan { target: target(&parameters.endpoint, context)?, bodies, limits, until: context.ends };
     let read_key = &parameters.read.key;
     let measured = Measured { read_key, prompts: &prompts, tokenizer: &tokenizer, bounds };
     let mut kept = KeptStreams::begin(measured, context)?;
@@ -113,8 +108,8 @@ async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Resul
     }
     let watch = Watch::begin(context).await?;
     let result = run_load(plan, "benchmark", context, |capture| kept.take(capture)).await?;
-    let foreign = match watch {
-        Some(watch) => watch.foreign(context).await?,
+    let others = match watch {
+        Some(watch) => watch.others(context).await?,
         None => None,
     };
     let was_heard = kept.was_heard();
@@ -131,7 +126,9 @@ async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Resul
     let counts = (requests.len(), failed);
     let mut read = read_row(&parameters.read, &result, counts, context);
     read.tokenizer_digest = Some(tokenizer_digest.to_string());
-    read.foreign_cpu = foreign;
+    read.foreign_cpu = others.map(|others| others.cpu);
+    read.memory_stall = others.and_then(|others| others.memory_stall);
+    read.io_stall = others.and_then(|others| others.io_stall);
     (read.ttft_trend, read.is_cold) = warming(&requests);
     if let Some(floor) = floor(context).await? {
         keep_floor(&mut read, floor);
@@ -207,6 +204,7 @@ fn leave(
     if let Some(share) = read.foreign_cpu {
         idle(parameters).check(share, "during the read")?;
     }
+    check_stalls(parameters.read.arm, read, idle(parameters))?;
     let failed: Vec<&RequestRow> =
         requests.iter().filter(|request| request.status != RequestStatus::Ok).collect();
     if let Some(first) = failed.first().filter(|_| parameters.read.arm == Arm::Baseline) {
@@ -215,6 +213,19 @@ fn leave(
         return Err(StageError::BaselineFailed { failed: failed.len(), requests: requests.len(), first });
     }
     Ok(Output { requests: requests.len() as u64, failed: failed.len() as u64, data: handle(context)? })
+}
+
+/// A stall voids the baseline's read. A candidate's may be its own doing, by which it would choose between attempts: it is slower
+/// for it, and no more.
+fn check_stalls(arm: Arm, read: &ReadRow, idle: Idle) -> Result<(), StageError> {
+    let (memory_stall, io_stall) = (read.memory_stall, read.io_stall);
+    match arm {
+        Arm::Candidate => Ok(()),
+        Arm::Baseline => {
+            let others = Others { memory_stall, io_stall, ..Others::default() };
+            idle.check_stalls(&others, "during the read")
+        }
+    }
 }
 
 /// Derives the rows again from the streams that are kept of the read, and leaves them.
@@ -301,7 +312,12 @@ fn kept_tokenizer(read: &ReadRow, context: &JobContext<'_>) -> Result<PinnedToke
 
 /// What the machine has to be for a measurement.
 fn idle(parameters: &Parameters) -> Idle {
-    Idle { max_share: parameters.max_foreign_cpu, within: parameters.idle_within.0 }
+    Idle {
+        max_share: parameters.max_foreign_cpu,
+        max_stall: parameters.max_stall,
+        min_free_mib: parameters.min_free_memory_mib,
+        within: parameters.idle_within.0,
+    }
 }
 
 /// How far a trend has to be from none, in standard deviations: one series in 1,000 without trend falls so.
@@ -362,6 +378,8 @@ fn read_row(
         repeats: read.repeats.clone(),
         content_digest: context.notes.content.as_ref().map(ToString::to_string),
         foreign_cpu: None,
+        memory_stall: None,
+        io_stall: None,
         floor_pass_ns: None,
         floor_token_ns: None,
         floor_step_tokens: None,
@@ -403,6 +421,19 @@ mod tests {
             keep_floor(&mut row, floor);
         }
         Ok(Floor::of_row(&row))
+    }
+
+    #[test]
+    fn a_stall_voids_no_candidate_read() {
+        let idle = Idle { max_share: 0.0, max_stall: 0.05, min_free_mib: None, within: Duration::ZERO };
+        let check = |arm, memory_stall, io_stall| {
+            check_stalls(arm, &ReadRow { memory_stall, io_stall, ..ReadRow::default() }, idle).is_ok()
+        };
+        for (memory_stall, io_stall) in [(Some(0.5), None), (Some(0.0), Some(0.5))] {
+            assert!(!check(Arm::Baseline, memory_stall, io_stall));
+            assert!(check(Arm::Candidate, memory_stall, io_stall));
+        }
+        assert!(check(Arm::Baseline, Some(0.05), Some(0.0)) && check(Arm::Baseline, None, None));
     }
 
     #[tokio::test]

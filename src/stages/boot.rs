@@ -5,7 +5,8 @@
 //! The server then belongs to the job, which stops it when it ends, whatever happens. A later step of the job may have it
 //! launched anew, by the same parameters.
 
-use std::net::SocketAddr;
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,12 +16,12 @@ use super::load::what_failed;
 use super::{CHAT_PATH, JobContext, STOP_GRACE, StageError};
 use crate::adapters::log::last_words;
 use crate::artifact::{JournalEvent, LegAttempt};
-use crate::client::{Deadline, Limits, LoadPlan, Target, run_single_stream};
+use crate::client::{AskError, Deadline, Limits, LoadPlan, Reply, Request, Target, ask, run_single_stream};
 use crate::measure::{AnswerBounds, End, RequestShape, ResponseBounds, observe, request_body};
 use crate::model::RequestStatus;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::boot::{Output, Parameters};
-use crate::ports::{Exit, JobNews, Launch, Server};
+use crate::ports::{Connector, Exit, JobNews, Launch, Server};
 
 /// A server that is ready.
 pub struct BootedServer {
@@ -33,6 +34,16 @@ pub struct BootedServer {
     /// How often it was launched.
     pub launches: u32,
 }
+
+impl BootedServer {
+    /// Whether a base URL is the one that the `boot` step gave.
+    pub(super) fn is_at(&self, endpoint: &str) -> bool {
+        self.endpoint.trim_end_matches('/') == endpoint.trim_end_matches('/')
+    }
+}
+
+/// Most bytes of what a server says of its health.
+const MAX_HEALTH_BYTES: usize = 1 << 20;
 
 /// Why a server did not become ready.
 #[derive(Debug, thiserror::Error)]
@@ -133,13 +144,13 @@ async fn launch(
     let started = Instant::now();
     let server = context.engine()?.launch(&launch).await?;
     context.notes.model_dir = Some(model_dir);
-    let address = server.address();
+    let connector = server.connector();
     let boot_id = server.boot_id().to_owned();
     // From here on the job owns the server, so that every way out stops it.
-    let listens = format!("http://{address}");
+    let listens = format!("http://{}", connector.address());
     let endpoint = before.map_or_else(|| listens.clone(), |(endpoint, _)| endpoint);
     let booted = context.server.insert(BootedServer { server, boot: parameters, endpoint, launches });
-    wait_until_ready(&booted.boot, &mut *booted.server, address).await?;
+    wait_until_ready(&booted.boot, &mut *booted.server, connector).await?;
     let took = started.elapsed();
     context.notes.boot = Some((boot_id.clone(), took));
     Ok(Output { endpoint: listens, boot_id, ready_ms: took.as_millis() as u64 })
@@ -148,13 +159,17 @@ async fn launch(
 async fn wait_until_ready(
     parameters: &Parameters,
     server: &mut dyn Server,
-    address: SocketAddr,
+    connector: Arc<dyn Connector>,
 ) -> Result<(), StageError> {
     let TimeSpan(deadline) = parameters.deadline;
     let started = Instant::now();
-    let http = super::http_client()?;
     let health_path = parameters.health_path.clone().unwrap_or_else(|| server.health_path().to_owned());
-    let url = format!("http://{address}{health_path}");
+    let health = Request {
+        path: health_path.clone(),
+        body: None,
+        within: Duration::from_secs(5),
+        max_bytes: MAX_HEALTH_BYTES,
+    };
     let (mut is_healthy, mut last) = (false, "nothing answered yet".to_owned());
     let looking = async {
         let mut ticks = tokio::time::interval(parameters.poll.0.max(Duration::from_millis(10)));
@@ -162,15 +177,17 @@ async fn wait_until_ready(
         loop {
             ticks.tick().await;
             if !is_healthy {
-                match http.get(&url).timeout(Duration::from_secs(5)).send().await {
-                    Ok(response) if response.status() == reqwest::StatusCode::OK => is_healthy = true,
-                    Ok(response) => last = format!("last answer {}", response.status()),
-                    Err(error) if error.is_connect() => "connection refused".clone_into(&mut last),
+                match ask(&*connector, &health).await {
+                    Ok(Reply { status: 200, .. }) => is_healthy = true,
+                    Ok(Reply { status, .. }) => last = format!("last answer {status}"),
+                    Err(AskError::Connect(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        "connection refused".clone_into(&mut last);
+                    }
                     Err(error) => last = format!("last error: {error}"),
                 }
             }
             if is_healthy {
-                match first_answer(&parameters.model_name, address, deadline).await {
+                match first_answer(&parameters.model_name, &connector, deadline).await {
                     Ok(()) => return,
                     Err(why) => last = format!("last request: {why}"),
                 }
@@ -195,9 +212,9 @@ async fn wait_until_ready(
 }
 
 /// Asks for one token, as the benchmark asks; why what came is no answer.
-async fn first_answer(model: &str, address: SocketAddr, within: Duration) -> Result<(), String> {
+async fn first_answer(model: &str, connector: &Arc<dyn Connector>, within: Duration) -> Result<(), String> {
     let shape = RequestShape { model: model.to_owned(), max_tokens: 1, top_logprobs: 1, seed: 0 };
-    let target = Target { address, path: CHAT_PATH.to_owned() };
+    let target = Target { connector: Arc::clone(connector), path: CHAT_PATH.to_owned() };
     let bodies = vec![Bytes::from(request_body(&shape, "Say one word."))];
     let answer = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
     let limits = Limits { deadline: Deadline(within), answer };

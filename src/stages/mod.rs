@@ -27,6 +27,7 @@ mod verify_logprobs;
 mod warm_up;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ use crate::measure::{DrawError, InvalidStreams};
 use crate::model::{Digest, Fault, Reason, Role, RoundId, Seed};
 use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
-use crate::ports::{ChainError, ContainerEngine, EngineError, Exit, JobNews, Progress};
+use crate::ports::{ChainError, Connector, ContainerEngine, EngineError, Exit, JobNews, Progress};
 use crate::report::text::error_chain;
 
 /// What all jobs of a round share.
@@ -150,6 +151,19 @@ impl JobContext<'_> {
             ))
         };
         self.runner.engine.as_ref().ok_or_else(missing)
+    }
+
+    /// The way to a server: to the job's own, wherever it listens by now, or to another one at `http://address:port`.
+    fn connector(&self, endpoint: &str) -> Result<Arc<dyn Connector>, StageError> {
+        if let Some(booted) = self.server.as_ref().filter(|booted| booted.is_at(endpoint)) {
+            return Ok(booted.server.connector());
+        }
+        let address =
+            endpoint.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse().ok());
+        let address: SocketAddr = address.ok_or_else(|| {
+            StageError::Parameter(format!("`endpoint` is `{endpoint}`, want `http://address:port`"))
+        })?;
+        Ok(Arc::new(address))
     }
 
     fn server(&self) -> Result<&BootedServer, StageError> {
@@ -328,9 +342,6 @@ pub enum StageError {
     /// A workload does not give as many prompts as are wanted.
     #[error(transparent)]
     Draw(#[from] DrawError),
-    /// The control-plane client could not be made.
-    #[error("make an HTTP client: {0}")]
-    HttpClient(reqwest::Error),
     /// The client itself was too slow to measure.
     #[error("the client was {lag:?} late (99th percentile), at most {limit:?} is a measurement")]
     ClientLag {
@@ -360,6 +371,28 @@ pub enum StageError {
     /// What cannot be tried again.
     #[error(transparent)]
     Final(Box<Self>),
+    /// Something waited for memory or a disk too long.
+    #[error("something on this machine waited for {what} in {:.1}% of the time {when}, at most {:.1}% is a measurement", share * 100.0, limit * 100.0)]
+    Stalled {
+        /// What was waited for.
+        what: &'static str,
+        /// Share of the time in which something waited.
+        share: f64,
+        /// The largest that is still a measurement.
+        limit: f64,
+        /// When it was.
+        when: &'static str,
+    },
+    /// Too little memory is free.
+    #[error(
+        "{free_mib} MiB of this machine's memory are free before the read, at least {limit_mib} MiB are asked for"
+    )]
+    LowMemory {
+        /// What is free, in MiB.
+        free_mib: u64,
+        /// What has to be, in MiB.
+        limit_mib: u64,
+    },
     /// The baseline failed requests: there is nothing to compare with.
     #[error("the baseline failed {failed} of {requests} requests: {first}")]
     BaselineFailed {
@@ -430,9 +463,10 @@ impl StageError {
             Self::Tokenizer { .. } => (Fault::Operator, "tokenizer"),
             Self::Weights { .. } => (Fault::Operator, "weights"),
             Self::Corpus { .. } | Self::OtherCorpus { .. } | Self::Draw(_) => (Fault::Operator, "corpus"),
-            Self::HttpClient(_) => (Fault::Infra, "http-client"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
-            Self::NotIdle { .. } => (Fault::Infra, "machine-not-idle"),
+            Self::NotIdle { .. } | Self::Stalled { .. } | Self::LowMemory { .. } => {
+                (Fault::Infra, "machine-not-idle")
+            }
             Self::AskedBefore { .. } => (Fault::Infra, "asked-before"),
             Self::Final(error) => return Reason { is_final: true, ..error.reason() },
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
@@ -451,15 +485,6 @@ pub const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// The endpoint that is measured.
 const CHAT_PATH: &str = "/v1/chat/completions";
-
-/// A client for health checks and the scorer: loopback only, so no proxy, no redirects.
-fn http_client() -> Result<reqwest::Client, StageError> {
-    reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(StageError::HttpClient)
-}
 
 /// Leaves rows of a table in the attempt's directory.
 fn write_table<T: Table>(context: &JobContext<'_>, rows: &[T]) -> Result<(), StageError> {

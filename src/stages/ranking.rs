@@ -116,6 +116,8 @@ fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Re
             repeats: spec.repeats,
             content_digest: None,
             foreign_cpu: None,
+            memory_stall: None,
+            io_stall: None,
             floor_pass_ns: None,
             floor_token_ns: None,
             floor_step_tokens: None,

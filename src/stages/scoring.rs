@@ -84,18 +84,14 @@ pub(super) async fn scores(
     Ok(scores)
 }
 
-/// Whether the scorer is the server of this job, wherever it listens by now.
+/// Whether the scorer is the server of this job.
 fn is_own(endpoint: &str, context: &JobContext<'_>) -> bool {
-    let booted = context.server.as_ref();
-    booted.is_some_and(|booted| booted.endpoint.trim_end_matches('/') == endpoint.trim_end_matches('/'))
+    context.server.as_ref().is_some_and(|booted| booted.is_at(endpoint))
 }
 
 /// The scorer, where it listens now.
 fn scorer(endpoint: &str, context: &JobContext<'_>) -> Result<Scorer, StageError> {
-    let booted = context.server()?;
-    let listens = format!("http://{}", booted.server.address());
-    let endpoint = if is_own(endpoint, context) { listens.as_str() } else { endpoint };
-    Ok(Scorer::new(super::http_client()?, endpoint, &booted.boot.model_name))
+    Ok(Scorer::new(context.connector(endpoint)?, &context.server()?.boot.model_name))
 }
 
 /// One launch of the scorer at work.

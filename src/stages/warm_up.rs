@@ -29,7 +29,7 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     let bodies =
         prompts.iter().map(|prompt| Bytes::from(request_body(&shape, &prompt.text))).collect::<Vec<_>>();
     let total = bodies.len();
-    let target = super::benchmark::target(&parameters.endpoint)?;
+    let target = super::benchmark::target(&parameters.endpoint, context)?;
     let answer = AnswerBounds::of(shape.max_tokens, shape.top_logprobs);
     let limits = Limits { deadline: Deadline(limit), answer };
     let plan = LoadPlan { target, bodies, limits, until: started.checked_add(limit) };

@@ -18,7 +18,7 @@ fn what_a_submission_leaves_behind_is_gone_before_the_next_read() {
     let output = arena.run(8, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     arena.is_judged_by_speed("control");
-    let void = arena.round.rows("SELECT read_key, reason FROM reads WHERE status <> 'measured'");
+    let void = arena.round.rows("SELECT read_key, reason, detail FROM reads WHERE status <> 'measured'");
     assert!(void.is_empty(), "{void:?}");
     arena.round.wait_until_empty();
 }

@@ -223,6 +223,8 @@ fn read(round_id: &str, position: u32, hotkey: Option<&String>) -> ReadRow {
         content_digest: None,
         repeats: None,
         foreign_cpu: None,
+        memory_stall: None,
+        io_stall: None,
         floor_pass_ns: None,
         floor_token_ns: None,
         floor_step_tokens: None,

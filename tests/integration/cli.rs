@@ -272,6 +272,7 @@ jobs:
           max-tokens: 2
           max-client-lag: 60s
           max-foreign-cpu: 1
+          max-stall: 1
       - run: test \"$FAILED\" = 0
         env: {{ FAILED: '${{{{ steps.benchmark.outputs.failed }}}}' }}
 "

@@ -97,7 +97,7 @@ async fn an_end_is_seen_with_its_code_and_last_words() {
 async fn a_server_knows_its_directory_and_nothing_of_ours() {
     let workspace = Workspace::new();
     let mut server = workspace.start("env | sort; pwd", 10_000).await;
-    let address = server.address();
+    let address = server.connector().address();
     server.exited().await;
     server.stop(Duration::ZERO).await;
     let log = workspace.log();
@@ -117,7 +117,7 @@ async fn a_manifest_puts_port_and_model_where_a_program_wants_them() {
         "health-path": "/v1/models",
     });
     let mut server = workspace.start_manifest(&manifest, 1000).await;
-    let port = server.address().port();
+    let port = server.connector().address().port();
     assert_eq!(server.health_path(), "/v1/models");
     server.exited().await;
     server.stop(Duration::ZERO).await;

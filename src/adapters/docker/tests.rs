@@ -37,6 +37,10 @@ struct Script {
     exits_with: Option<i64>,
     /// Whether waiting for the exit is cut off without an answer.
     is_wait_cut: bool,
+    /// A setting of the container that is another one than was asked for.
+    changes: Option<(&'static str, Value)>,
+    /// What the image says of itself.
+    image: Value,
 }
 
 struct Daemon {
@@ -70,6 +74,8 @@ fn script() -> Script {
         output: "",
         exits_with: None,
         is_wait_cut: false,
+        changes: None,
+        image: json!({}),
     }
 }
 
@@ -102,7 +108,10 @@ impl Daemon {
             let (before, after) = daemon.script.is_present;
             if if *daemon.is_pulled.lock().unwrap() { after } else { before } {
                 let name = format!("miner/server@{}", daemon.script.listed);
-                Json(json!({"Id": "sha256:0", "RepoDigests": [name]})).into_response()
+                let mut image = daemon.script.image.clone();
+                image["Id"] = "sha256:0".into();
+                image["RepoDigests"] = json!([name]);
+                Json(image).into_response()
             } else {
                 refused(404, "No such image")
             }
@@ -125,14 +134,15 @@ impl Daemon {
         };
         let inspect = async |State(daemon): Shared| {
             let ended = *daemon.ended.borrow();
-            let ports = match ended {
-                None => json!({"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "49153"}]}),
-                Some(_) => json!({}),
-            };
+            let mut created = daemon.created.lock().unwrap().clone();
+            if let Some((key, value)) = &daemon.script.changes {
+                created["HostConfig"][*key] = value.clone();
+            }
             Json(json!({
                 "Id": "0123456789abcdef",
                 "State": {"Running": ended.is_none(), "ExitCode": ended.unwrap_or(0)},
-                "NetworkSettings": {"Ports": ports},
+                "HostConfig": created["HostConfig"],
+                "Config": { "User": created["User"], "Labels": created["Labels"] },
             }))
         };
         let logs = async |State(daemon): Shared| {
@@ -202,7 +212,8 @@ fn bench(script: Script) -> Bench {
 }
 
 fn engine_at(socket: &Path, limits: Limits) -> DockerEngine {
-    DockerEngine::new(DockerSettings { host: Some(format!("unix://{}", socket.display())), limits })
+    let host = Some(format!("unix://{}", socket.display()));
+    DockerEngine::new(DockerSettings { host, limits, program: "/nothing".into() })
 }
 
 impl Bench {
@@ -321,7 +332,8 @@ async fn a_container_is_created_with_everything_closed() {
     };
     let engine = engine_at(&bench.dir.path().join("docker.sock"), limits);
     let server = engine.launch(&bench.launch()).await.unwrap();
-    assert_eq!(server.address().to_string(), "127.0.0.1:49153");
+    // This daemon's container has no process, so there is no way to it.
+    assert_eq!(server.connector().address().port(), 0);
     assert_eq!(server.boot_id(), "0123456789ab");
     let created = bench.daemon.created.lock().unwrap().clone();
     let expected = json!({
@@ -333,12 +345,12 @@ async fn a_container_is_created_with_everything_closed() {
             "CACHEON_MODEL_NAME=reference",
             "HOME=/tmp",
         ],
-        "ExposedPorts": {"8000/tcp": {}},
+        "User": "10001:10001",
         "Healthcheck": {"Test": ["NONE"]},
         "Labels": {"cacheon": "1", "cacheon.scratch": "/tmp/scratch-1/server"},
         "StopSignal": "SIGTERM",
         "HostConfig": {
-            "PortBindings": {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "0"}]},
+            "NetworkMode": "none",
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true"],
             "Privileged": false,
@@ -350,12 +362,56 @@ async fn a_container_is_created_with_everything_closed() {
             "MemorySwap": 1_073_741_824,
             "NanoCpus": 8_000_000_000_i64,
             "IpcMode": "private",
+            "CgroupnsMode": "private",
+            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
             "Init": true,
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "2"}},
             "RestartPolicy": {"Name": "no"},
         },
     });
     assert_eq!(created, expected);
+}
+
+#[tokio::test]
+async fn a_container_that_is_not_as_asked_is_not_started() {
+    for (key, value) in [
+        ("NetworkMode", json!("default")),
+        ("CapDrop", Value::Null),
+        ("ReadonlyRootfs", json!(false)),
+        ("PidsLimit", json!(0)),
+        ("SecurityOpt", json!([])),
+    ] {
+        let bench = bench(Script { is_present: (true, true), changes: Some((key, value)), ..script() });
+        let error = bench.engine.launch(&bench.launch()).await.err().unwrap();
+        assert_eq!(error.reason().code, "container-engine");
+        let said = error.to_string();
+        assert!(said.contains("did not do what it was asked") && said.contains(key), "{said}");
+        assert!(!bench.daemon.calls.borrow().iter().any(|call| call == "start"), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_asks_for_what_no_container_gets_is_refused() {
+    let check = async |image: Value, expected: Option<&str>| {
+        let bench = bench(Script { is_present: (true, true), image: image.clone(), ..script() });
+        let pulled = bench.engine.pull(&bench.launch().image, &digest(1)).await.map(|_| ());
+        let launched = bench.engine.launch(&bench.launch()).await.map(|_| ());
+        for outcome in [pulled, launched] {
+            match (outcome, expected) {
+                (Ok(()), None) => {}
+                (Err(error), Some(words)) => {
+                    assert_eq!(error.reason().code, "image-invalid", "{error}");
+                    assert!(error.to_string().contains(words), "{error}");
+                }
+                (outcome, _) => panic!("{image}: {outcome:?}"),
+            }
+        }
+    };
+    check(json!({"Os": "linux", "Config": {"Volumes": {}, "Env": ["LD_LIBRARY_PATH=/x"]}}), None).await;
+    check(json!({"Config": {"Volumes": {"/data": {}}}}), Some("`VOLUME /data`")).await;
+    check(json!({"Config": {"Env": ["A=b", "LD_PRELOAD=/x.so"]}}), Some("`LD_PRELOAD`")).await;
+    check(json!({"Os": "linux", "Architecture": "s390x"}), Some("it is for linux/s390x")).await;
+    check(json!({"Os": "windows"}), Some("it is for windows/")).await;
 }
 
 #[tokio::test]

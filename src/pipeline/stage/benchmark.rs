@@ -34,6 +34,11 @@ parameters! {
         /// the share of the machine's processors, 0 to 1, that others than the server and this program may use before the
         /// read, and on average while it is measured; more voids the read
         "max-foreign-cpu" max_foreign_cpu: f64 = 0.05,
+        /// the share of the time, 0 to 1, in which something on the machine may wait for memory, or for a disk, before the read, and
+        /// while the baseline is measured; more voids the read
+        "max-stall" max_stall: f64 = 0.2,
+        /// the memory in MiB that has to be free before the read
+        "min-free-memory-mib" min_free_memory_mib: Option<u64>,
         /// how long the machine may take to become idle before the read is void
         "idle-within" idle_within: TimeSpan = TimeSpan(Duration::from_secs(10)),
         /// whether a submission's read that was cut or is void after its first request is tried again with the prompts that were

@@ -324,6 +324,8 @@ fn read(position: u32, launch: &Launch) -> ReadRow {
         content_digest: None,
         repeats: None,
         foreign_cpu: None,
+        memory_stall: None,
+        io_stall: None,
         floor_pass_ns: None,
         floor_token_ns: None,
         floor_step_tokens: None,
