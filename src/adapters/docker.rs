@@ -11,7 +11,7 @@
 //! while it tears down; a pull is as long as the caller lets it be.
 //!
 //! A container has no network but a loopback of its own, and this program enters that to reach the server
-//! ([`namespace`](super::namespace)): nobody else can, and nothing can be reached from inside.
+//! (`adapters/namespace.rs`): nobody else can, and nothing can be reached from inside.
 //!
 //! Deliberately absent so far: GPUs, the image's size and platform before the pull, a comparison of the
 //! created container with what was asked, and the sweep of containers that a killed runner left.
