@@ -43,6 +43,7 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("measure", "stats"),     // metrics are quantiles
     ("report", "stats"),
     ("report", "artifact"), // tables by name
+    ("client", "ports"),    // connects by what the port gives
     ("stages", "adapters"),
     ("ticks", "error"), // what could not be looked at is what the program ends with
     ("audit", "error"), // what could not be checked is what the program ends with
