@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 
 pub use job::{InvalidOrder, JobCommand, JobMessage, JobNews, JobOrder, JobRunner, JobStop};
 
-use crate::model::{Digest, Fault, ImageReference, Reason};
+use crate::artifact::LegAttempt;
+use crate::model::{Digest, Fault, ImageReference, Reason, RoundId};
 
 /// The path that answers 200 once a server is ready, where nobody says another.
 pub const HEALTH_PATH: &str = "/health";
@@ -41,11 +42,33 @@ pub trait ContainerEngine: Send + Sync {
     /// # Errors
     /// [`EngineError`] where the image is absent or cannot be started.
     fn launch<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<Box<dyn Server>, EngineError>>;
+
+    /// Ends what is still there of all that was launched, and waits until it is gone; nothing is launched afterwards.
+    /// An engine whose servers cannot outlive their stop has nothing to do.
+    ///
+    /// # Errors
+    /// [`EngineError`] where something is still there.
+    fn close(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+}
+
+/// Which launch of a server it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchId {
+    /// The round.
+    pub round_id: RoundId,
+    /// The attempt that launches.
+    pub at: LegAttempt,
+    /// Number of the launch within the attempt, from 1.
+    pub number: u32,
 }
 
 /// What to start and with what.
 #[derive(Debug, Clone)]
 pub struct Launch {
+    /// Whose it is; no two servers have the same.
+    pub id: LaunchId,
     /// The image to start.
     pub image: ImageReference,
     /// The digest the image must have.

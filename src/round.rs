@@ -20,7 +20,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::model_files::{file_digest, model_digest};
-use crate::adapters::store::{Derivation, JournalWriter, RoundDirectory};
+use crate::adapters::store::{Derivation, Group, JournalWriter, RoundDirectory};
 use crate::artifact::{
     JournalEvent, JournalLine, ParentRound, Publication, RoundFile, RoundStart, RoundState, RunnerFile,
     TakenLeg, digest, journal, layout,
@@ -74,6 +74,15 @@ pub struct RoundRunner {
     pub source: Source,
     /// Runs its jobs.
     pub jobs: Arc<dyn JobRunner>,
+    /// The queue of the rounds for its engine, where that serves one round at a time.
+    pub queue: Option<Group>,
+}
+
+impl RoundRunner {
+    fn slot(&self) -> RunnerSlot {
+        let RunnerSpec { name, labels, capacity, .. } = &self.spec;
+        RunnerSlot { name: name.clone(), labels: labels.clone(), capacity: *capacity }
+    }
 }
 
 /// How somebody stops a round.
@@ -349,15 +358,7 @@ pub(crate) fn scheduler_settings(
         pipeline: Arc::clone(&settings.pipeline),
         contexts,
         seed: settings.seed.clone(),
-        runners: settings
-            .runners
-            .iter()
-            .map(|RoundRunner { spec, .. }| RunnerSlot {
-                name: spec.name.clone(),
-                labels: spec.labels.clone(),
-                capacity: spec.capacity,
-            })
-            .collect(),
+        runners: settings.runners.iter().map(RoundRunner::slot).collect(),
         history,
     }
 }

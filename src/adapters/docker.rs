@@ -4,7 +4,11 @@
 //! was restarted is found again. A container gets no capability, no new privileges, a read-only root, a tmpfs on
 //! `/tmp`, the model read-only at `/models`, bounded processes, and what the runner file allows of memory and
 //! processors. It listens on port 8000 and is told so by `CACHEON_HOST`, `CACHEON_PORT`, `CACHEON_MODEL_DIR`
-//! and `CACHEON_MODEL_NAME`. Every container carries the label `cacheon=1` and its scratch directory.
+//! and `CACHEON_MODEL_NAME`. Every container is named after its round, job, leg, attempt and launch, and carries them as
+//! labels, with the process that holds it.
+//!
+//! Nothing is left running: what this program lets go of is removed before the job ends, what it held when it was killed
+//! is removed by a small process beside it (`guard`), and whoever launches next removes first what neither could.
 //!
 //! Whose fault a failed pull is can be told only by the daemon's words, for it answers 404 or 500 whatever the
 //! registry said; the words are searched with the image's own name taken out. The engine never waits for ever
@@ -13,10 +17,11 @@
 //! A container has no network but a loopback of its own, and this program enters that to reach the server
 //! (`adapters/namespace.rs`): nobody else can, and nothing can be reached from inside.
 //!
-//! Deliberately absent so far: GPUs, the image's size and platform before the pull, a comparison of the
-//! created container with what was asked, and the sweep of containers that a killed runner left.
+//! Deliberately absent so far: GPUs, and the image's size and platform before the pull.
 
 mod asked;
+mod holder;
+mod left;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,21 +37,27 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder,
     StatsOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde_json::json;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
+use super::guard::Guard;
 use super::log::{LogFile, LogTail};
 use super::namespace::Namespace;
 use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::Limits;
-use crate::ports::{Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, Server};
+use crate::ports::{Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, LaunchId, Server};
 use crate::report::text::{error_chain, excerpt};
+
+pub use holder::{Holder, Life};
+pub use left::Found;
 
 /// The port a server listens on inside its container.
 const PORT: u16 = 8000;
@@ -60,8 +71,8 @@ const DEFAULT_TMPFS_MIB: u64 = 8192;
 const MAX_WORDS: usize = 400;
 /// How long the daemon may take to say what a container has used.
 const STATS_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the daemon may take to remove a container.
-const REMOVE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long what was let go of may take to be gone once nothing else is to be done, a daemon's restart included.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(25);
 /// How often a daemon that lost a container's end is asked again, and how long apart.
 const LOOKS: u32 = 30;
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -82,8 +93,14 @@ pub struct DockerSettings {
     pub host: Option<String>,
     /// Bounds of each container; processes and `/tmp` are bounded even where this says nothing.
     pub limits: Limits,
-    /// This program: it is started in a container's network to make the sockets that lead to the server.
+    /// This program: it is started in a container's network to make the sockets that lead to the server, and beside this
+    /// process to remove what it leaves when it is killed.
     pub program: PathBuf,
+}
+
+/// Where the daemon is that a runner's containers are started by.
+pub fn daemon_address() -> String {
+    std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned())
 }
 
 /// What a daemon says of itself.
@@ -96,15 +113,64 @@ pub struct DaemonFacts {
 }
 
 /// Starts servers as containers of a Docker daemon.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct DockerEngine {
     settings: DockerSettings,
+    /// What goes on though nobody waits for it: creations that were given up, removals of what was dropped.
+    detached: TaskTracker,
+    held: OnceCell<Held>,
+}
+
+/// Who holds an engine's containers, and what removes them once this process has ended.
+#[derive(Debug, Clone)]
+struct Held {
+    holder: Holder,
+    guard: Arc<Guard>,
 }
 
 impl DockerEngine {
     /// An engine that connects when it is first asked for something.
     pub fn new(settings: DockerSettings) -> Self {
-        Self { settings }
+        Self { settings, detached: TaskTracker::new(), held: OnceCell::new() }
+    }
+
+    /// All containers of this program's that the daemon has, running or not, by name.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or does not answer in time.
+    pub async fn containers(&self) -> Result<Vec<Found>, EngineError> {
+        left::all(&self.connect()?).await
+    }
+
+    /// Removes all containers of a holder; a daemon that does not answer is asked again until the deadline.
+    ///
+    /// # Errors
+    /// When one could not be removed.
+    pub async fn remove_held(&self, holder: &Holder, deadline: Duration) -> Result<(), EngineError> {
+        let until = tokio::time::Instant::now() + deadline;
+        loop {
+            let removal = async { left::remove_held(&self.connect()?, holder).await };
+            match removal.await {
+                Ok(()) => return Ok(()),
+                Err(error) if tokio::time::Instant::now() + LOOK_PAUSE > until => return Err(error),
+                Err(_) => tokio::time::sleep(LOOK_PAUSE).await,
+            }
+        }
+    }
+
+    async fn held(&self) -> Result<&Held, EngineError> {
+        let machine = |attempted, path: &Path| {
+            let path = path.to_owned();
+            move |source| EngineError::Machine { attempted, path, source }
+        };
+        let (program, host) = (&self.settings.program, self.settings.host.as_deref());
+        let init = async || {
+            let holder = Holder::new().map_err(machine("name the process", Path::new("/proc/self")))?;
+            let guard = Guard::of_containers(program, &holder.to_string(), host);
+            let guard = Arc::new(guard.map_err(machine("start the guard of containers by", program))?);
+            Ok(Held { holder, guard })
+        };
+        self.held.get_or_try_init(init).await
     }
 
     fn connect(&self) -> Result<Docker, EngineError> {
@@ -136,7 +202,7 @@ impl DockerEngine {
         })
     }
 
-    fn create_body(&self, launch: &Launch) -> ContainerCreateBody {
+    fn create_body(&self, launch: &Launch, holder: &Holder) -> ContainerCreateBody {
         let label = |name: &str, value: String| (name.to_owned(), value);
         ContainerCreateBody {
             image: Some(pinned(&launch.image, &launch.digest)),
@@ -151,7 +217,13 @@ impl DockerEngine {
             // An image's own health check would run code on a timer during the benchmark.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
             labels: Some(HashMap::from([
-                label("cacheon", "1".to_owned()),
+                label(left::LABEL, "1".to_owned()),
+                label(left::HOLDER, holder.to_string()),
+                label(left::ROUND, launch.id.round_id.to_string()),
+                label("cacheon.job", launch.id.at.job.clone()),
+                label("cacheon.leg", launch.id.at.leg.clone()),
+                label("cacheon.attempt", launch.id.at.attempt.to_string()),
+                label("cacheon.launch", launch.id.number.to_string()),
                 label("cacheon.scratch", launch.scratch_dir.to_string_lossy().into_owned()),
             ])),
             stop_signal: Some("SIGTERM".to_owned()),
@@ -207,6 +279,31 @@ impl DockerEngine {
     }
 }
 
+impl DockerEngine {
+    /// Creates a container; from then on every way out removes it. A creation that nobody waits for any more goes on to
+    /// its end: the daemon would make the container all the same.
+    async fn create(
+        &self,
+        docker: Docker,
+        body: &ContainerCreateBody,
+        launch: &Launch,
+    ) -> Result<Container, EngineError> {
+        let options = CreateContainerOptionsBuilder::default().name(&container_name(&launch.id)).build();
+        let (body, detached) = (body.clone(), self.detached.clone());
+        let guard = Arc::clone(&self.held().await?.guard);
+        let creation = self.detached.spawn(async move {
+            let created = docker.create_container(Some(options), body).await?;
+            Ok(Container { docker, id: created.id, detached, _guard: guard, is_removed: false })
+        });
+        match creation.await {
+            Ok(created) => created.map_err(|error| create_error(&error, &launch.image)),
+            Err(error) => {
+                Err(EngineError::Daemon { attempted: "create a container", why: error.to_string() })
+            }
+        }
+    }
+}
+
 impl ContainerEngine for DockerEngine {
     fn pull<'a>(
         &'a self,
@@ -252,11 +349,9 @@ impl ContainerEngine for DockerEngine {
             let log = tokio::fs::File::create(&launch.log_path).await.map_err(|source| {
                 EngineError::Machine { attempted: "create server log", path: launch.log_path.clone(), source }
             })?;
-            let body = self.create_body(launch);
-            let created = docker.create_container(None, body.clone()).await;
-            let id = created.map_err(|error| create_error(&error, &launch.image))?.id;
-            // From here on every way out removes it.
-            let container = Container { docker, id, is_removed: false };
+            left::sweep(&docker).await?;
+            let body = self.create_body(launch, &self.held().await?.holder);
+            let container = self.create(docker, &body, launch).await?;
             container.is_as_asked(&body).await?;
             let started = container.docker.start_container(&container.id, None).await;
             started.map_err(|error| start_error(&error, &launch.image))?;
@@ -270,6 +365,25 @@ impl ContainerEngine for DockerEngine {
         }
         .boxed()
     }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), EngineError>> {
+        async move {
+            // Whoever holds nothing has created nothing.
+            let Some(Held { holder, .. }) = self.held.get() else { return Ok(()) };
+            let until = tokio::time::Instant::now() + CLOSE_DEADLINE;
+            self.detached.close();
+            let _ = tokio::time::timeout_at(until, self.detached.wait()).await;
+            self.remove_held(holder, until.saturating_duration_since(tokio::time::Instant::now())).await
+        }
+        .boxed()
+    }
+}
+
+/// The name of a launch's container: two of one name cannot be. A leg's key may have any characters, so it is there by its digest.
+fn container_name(id: &LaunchId) -> String {
+    let leg = sha256(id.at.leg.as_bytes());
+    let leg: String = leg.as_str().trim_start_matches("sha256:").chars().take(12).collect();
+    format!("cacheon-{}-{}-{leg}-{}-{}", id.round_id, id.at.job, id.at.attempt, id.number)
 }
 
 /// Image and digest in one, as the daemon takes them.
@@ -432,6 +546,9 @@ async fn keep_log(docker: Docker, id: String, mut log: LogFile) {
 struct Container {
     docker: Docker,
     id: String,
+    detached: TaskTracker,
+    /// Ends when nobody has it any more, and removes what is left then.
+    _guard: Arc<Guard>,
     is_removed: bool,
 }
 
@@ -472,7 +589,7 @@ impl Container {
         let Some(process) = self.process().await? else { return nobody() };
         let entered = Namespace::of_process(process.0, program, address).await;
         // It may have ended meanwhile, before the daemon knows, and its number may have become another process's.
-        let is_gone = !Path::new(&format!("/proc/{}", process.0)).exists();
+        let is_gone = holder::started(process.0).is_none();
         if is_gone || self.process().await?.as_ref() != Some(&process) {
             return nobody();
         }
@@ -522,8 +639,11 @@ impl Container {
     }
 
     async fn remove(&mut self) {
-        remove(&self.docker, &self.id).await;
-        self.is_removed = true;
+        match left::remove(&self.docker, &self.id).await {
+            Ok(()) => self.is_removed = true,
+            // Tried again when the engine is closed.
+            Err(why) => tracing::warn!(container = self.id, why, "container not removed"),
+        }
     }
 }
 
@@ -535,20 +655,15 @@ impl Drop for Container {
         let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.id));
         // Detached, since a drop cannot wait; without a runtime the label is what finds the container again.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { remove(&docker, &id).await });
+            self.detached.spawn_on(
+                async move {
+                    if let Err(why) = left::remove(&docker, &id).await {
+                        tracing::warn!(container = id, why, "container not removed");
+                    }
+                },
+                &runtime,
+            );
         }
-    }
-}
-
-/// Kills and removes a container with its anonymous volumes; that it is gone already is what was wanted.
-async fn remove(docker: &Docker, id: &str) {
-    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-    match tokio::time::timeout(REMOVE_DEADLINE, docker.remove_container(id, Some(options))).await {
-        Ok(Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404, .. })) => {}
-        Ok(Err(error)) => {
-            tracing::warn!(container = id, error = error_chain(&error), "container not removed");
-        }
-        Err(_) => tracing::warn!(container = id, "container not removed in time"),
     }
 }
 

@@ -18,8 +18,8 @@ use crate::pipeline::diagnostic::Color;
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
 use crate::report::doctor::checks::{
-    ClockFacts, DataFacts, DataState, DiskFacts, EngineFailure, LeftoverFacts, ModelFacts, ProcessFacts,
-    RunnerFacts, RunnerFound,
+    ClockFacts, ContainerFacts, DataFacts, DataState, DiskFacts, EngineFailure, LeftoverFacts, ModelFacts,
+    ProcessFacts, RunnerFacts, RunnerFound,
 };
 
 /// How long an engine may take to answer.
@@ -102,7 +102,8 @@ pub async fn runners(folder: &Path, program: &Path) -> Vec<RunnerFacts> {
             Ok(spec) => {
                 let model = spec.model_dir.as_deref().map(model);
                 let engine = engine(&spec, program).await;
-                (spec.labels, Ok(RunnerFound { model, engine }))
+                let has_containers = spec.engine == EngineKind::Docker && engine.is_ok();
+                (spec.labels, Ok(RunnerFound { model, engine, has_containers }))
             }
             Err(why) => (Vec::new(), Err(why)),
         };
@@ -164,6 +165,38 @@ async fn docker() -> Result<String, EngineFailure> {
         why: "starts containers, and this program was built without the feature `docker`".to_owned(),
         mend: "build cacheon with the feature `docker`, or move the file away".to_owned(),
     })
+}
+
+/// The containers of this program's that the daemon has, by name; why they cannot be listed, otherwise.
+///
+/// # Errors
+/// What the daemon says, as text.
+#[cfg(feature = "docker")]
+pub async fn containers() -> Result<Vec<ContainerFacts>, String> {
+    use super::docker::{DockerEngine, DockerSettings, Life};
+    let found = DockerEngine::new(DockerSettings::default()).containers().await;
+    let found = found.map_err(|error| crate::report::text::error_chain(&error))?;
+    let facts = |found: super::docker::Found| ContainerFacts {
+        is_held: match found.life() {
+            Life::Alive => Some(true),
+            Life::Dead => Some(false),
+            Life::Unknown => None,
+        },
+        is_running: found.is_running,
+        round: found.round,
+        name: found.name,
+    };
+    Ok(found.into_iter().map(facts).collect())
+}
+
+/// Without the feature there are none.
+///
+/// # Errors
+/// None.
+#[cfg(not(feature = "docker"))]
+#[expect(clippy::unused_async, reason = "stands for one that asks the daemon")]
+pub async fn containers() -> Result<Vec<ContainerFacts>, String> {
+    Ok(Vec::new())
 }
 
 /// All processes of this machine, by id; only those of this user say what they are.

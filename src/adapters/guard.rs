@@ -3,7 +3,8 @@
 //! The kernel could do it, but only if every script were started through another program first, which would cost
 //! more than most scripts. So all scripts of a process carry a mark in their environment, which what they start
 //! inherits, and one guard beside the process kills whatever has the mark once its standard input, of which we hold
-//! the other end, is closed. Servers have no need of it: the kernel watches them (`process`).
+//! the other end, is closed. Servers that are processes have no need of it: the kernel watches them (`process`). Containers
+//! are children of their daemon, so an engine has such a guard too, which asks the daemon to remove them.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -37,6 +38,22 @@ impl Guard {
         Ok(Self { mark, _child: command.spawn()? })
     }
 
+    /// Starts a guard that removes the containers of this holder; `program` is this executable, `host` where the daemon is.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn of_containers(program: &Path, holder: &str, host: Option<&str>) -> std::io::Result<Self> {
+        let mut command = Command::new(program);
+        // The environment says how the daemon is reached.
+        command.args(["guard", "--containers", holder]);
+        if let Some(host) = host {
+            command.env("DOCKER_HOST", host);
+        }
+        // What it cannot remove it says where we would.
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+        Ok(Self { mark: holder.to_owned(), _child: command.spawn()? })
+    }
+
     /// The value of [`MARK`] for a script.
     pub fn mark(&self) -> &str {
         &self.mark
@@ -48,12 +65,17 @@ impl Guard {
 /// # Errors
 /// When the processes cannot be listed.
 pub fn stand_guard(mark: &str) -> std::io::Result<()> {
-    // Nothing is ever written to it; an error means that nobody is there either.
-    let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
+    wait_for_end();
     let variable = format!("{MARK}={mark}");
     // What a killed process had just started is found in the next round.
     while kill_marked(variable.as_bytes())? {}
     Ok(())
+}
+
+/// Waits until the process that holds the other end of standard input has ended.
+pub fn wait_for_end() {
+    // Nothing is ever written to it; an error means that nobody is there either.
+    let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
 }
 
 /// Kills every process with the variable in its environment; true if there was one.

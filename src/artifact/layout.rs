@@ -38,6 +38,8 @@ pub const ROUNDS_DIR: &str = "rounds";
 pub const TICKS_DIR: &str = "ticks";
 /// Directory of the concurrency groups, beside that of the rounds: one directory each, a file for each place in its queue.
 pub const GROUPS_DIR: &str = "groups";
+/// Where the queues of a machine's engines lie, as concurrency groups do in a data directory; gone when the machine is booted.
+pub const MACHINE_LOCKS: &str = "/run/lock/cacheon";
 /// Longest name that is written out, in bytes; longer ones are cut and told apart by a digest.
 const NAME_BYTES: usize = 100;
 

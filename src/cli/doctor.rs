@@ -8,7 +8,8 @@ use super::{Session, print, say, this_program};
 use crate::adapters::doctor;
 use crate::error::{Error, ExitCode};
 use crate::report::doctor::checks::{
-    check_clock, check_data, check_disk, check_leftovers, check_processes, check_runner,
+    RunnerFacts, check_clock, check_containers, check_data, check_disk, check_leftovers, check_processes,
+    check_runner,
 };
 use crate::report::doctor::rounds::check_rounds;
 use crate::report::doctor::{Finding, Severity, findings_json, findings_text, shell_word, worst};
@@ -77,6 +78,10 @@ async fn examine(folder: &Path, session: &Session) -> Result<Vec<Finding>, Error
         findings.push(Finding::new("runners", Severity::Note, found).mend("name their folder by --runners"));
     }
     findings.extend(runners.iter().flat_map(check_runner));
+    let has_containers = |runner: &RunnerFacts| runner.found.as_ref().is_ok_and(|found| found.has_containers);
+    if runners.iter().any(has_containers) {
+        findings.extend(check_containers(&doctor::containers().await));
+    }
     findings.extend(check_processes(&doctor::processes(&program)));
     findings.extend(check_clock(&doctor::clock(now, &program, newest)));
     Ok(findings)

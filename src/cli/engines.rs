@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[cfg(feature = "docker")]
-use crate::adapters::docker::{DockerEngine, DockerSettings};
+use crate::adapters::docker::{DockerEngine, DockerSettings, daemon_address};
 use crate::adapters::process::ProcessEngine;
 use crate::adapters::shell::Shell;
+use crate::adapters::store::Group;
 use crate::job::InProcess;
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::ports::ContainerEngine;
@@ -39,5 +40,16 @@ pub(super) fn runner(spec: &RunnerSpec, program: &Path) -> RunnerContext {
         model_dir: spec.model_dir.as_deref().map(absolute).unwrap_or_default(),
         max_log_bytes: spec.limits.log_kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024)),
         floor: spec.floor.clone(),
+    }
+}
+
+/// The queue of the rounds for a runner's engine. Processes have none: two rounds of them are the operator's own choice.
+pub(super) fn queue(spec: &RunnerSpec) -> Option<Group> {
+    match spec.engine {
+        EngineKind::Process => None,
+        #[cfg(feature = "docker")]
+        EngineKind::Docker => Some(Group::of_engine(&daemon_address())),
+        #[cfg(not(feature = "docker"))]
+        EngineKind::Docker => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -14,8 +15,9 @@ use crate::adapters::tree;
 use crate::error::{Error, ExitCode};
 use crate::job::InProcess;
 use crate::pipeline::runner::RunnerSpec;
-use crate::ports::{JobCommand, JobMessage, JobNews, JobOrder, JobRunner as _, JobStop};
+use crate::ports::{ContainerEngine, JobCommand, JobMessage, JobNews, JobOrder, JobRunner as _, JobStop};
 use crate::round::Control;
+use crate::schedule::AttemptEnd;
 use crate::stages::RunnerContext;
 
 /// An order is read up to here, one byte beyond what it may have, so that a longer one is seen to be longer.
@@ -65,7 +67,9 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     };
     let (news, heard) = unbounded_channel();
     let telling = tell_on(heard, control.stop.clone());
+    let engine = runner.engine.clone();
     let end = InProcess::new(runner, Shell::guarded_by(program)).run(order, news, control.stop.clone()).await;
+    let end = close(engine, end).await;
     // The channel is closed: the thread ends by itself.
     let is_told = telling.await.unwrap_or(false);
     end_orphans().await;
@@ -74,6 +78,16 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     }
     let is_interrupted = control.signal.get().is_some() || !is_told;
     Ok(if is_interrupted { ExitCode::Interrupted } else { ExitCode::Done })
+}
+
+/// Waits until all that the engine started is gone. Where something stays, the attempt has failed: what runs next would not have
+/// the machine for itself.
+async fn close(engine: Option<Arc<dyn ContainerEngine>>, end: AttemptEnd) -> AttemptEnd {
+    let Some(engine) = engine else { return end };
+    match engine.close().await {
+        Ok(()) => end,
+        Err(error) => AttemptEnd::failed(error.reason(), end.started_at_us),
+    }
 }
 
 fn keep_orphans() -> Result<(), Error> {

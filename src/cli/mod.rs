@@ -120,7 +120,8 @@ enum Command {
     #[cfg(feature = "docker")]
     #[command(hide = true)]
     Sockets,
-    /// Waits for the end of its standard input and then ends the scripts of a process; used by `run:` steps.
+    /// Waits for the end of its standard input and then ends the scripts of a process, or its containers; used by `run:` steps
+    /// and the Docker engine.
     #[command(hide = true)]
     Guard(guard::Arguments),
 }
@@ -206,7 +207,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
                 .map_err(|source| Error::Machine { attempted: "hand over sockets", source })?;
             Ok(ExitCode::Done)
         }
-        Command::Guard(arguments) => guard::run(&arguments),
+        Command::Guard(arguments) => guard::run(&arguments).await,
     }
 }
 

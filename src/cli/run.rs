@@ -81,7 +81,8 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
 
 /// A runner of this machine: each of its jobs is a process of its own.
 pub(super) fn round_runner(spec: RunnerSpec, source: Source, program: &Path) -> RoundRunner {
-    RoundRunner { spec, source, jobs: Arc::new(JobProcess::new(program.to_owned())) }
+    let queue = engines::queue(&spec);
+    RoundRunner { spec, source, jobs: Arc::new(JobProcess::new(program.to_owned())), queue }
 }
 
 /// Reads and checks a pipeline; warnings are said, errors end.

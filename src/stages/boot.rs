@@ -21,7 +21,7 @@ use crate::measure::{AnswerBounds, End, RequestShape, ResponseBounds, observe, r
 use crate::model::RequestStatus;
 use crate::pipeline::stage::TimeSpan;
 use crate::pipeline::stage::boot::{Output, Parameters};
-use crate::ports::{Connector, Exit, JobNews, Launch, Server};
+use crate::ports::{Connector, Exit, JobNews, Launch, LaunchId, Server};
 
 /// A server that is ready.
 pub struct BootedServer {
@@ -132,7 +132,13 @@ async fn launch(
         })?,
         None => context.runner.model_dir.clone(),
     };
+    let id = LaunchId {
+        round_id: context.round.round_id.clone(),
+        at: LegAttempt { job: context.job.clone(), leg: context.leg.clone(), attempt: context.attempt },
+        number: launches,
+    };
     let launch = Launch {
+        id,
         image: parameters.image.clone(),
         digest: parameters.digest.clone(),
         model_dir: model_dir.clone(),

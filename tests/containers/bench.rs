@@ -2,15 +2,17 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use cacheon::adapters::docker::{DockerEngine, DockerSettings};
+use cacheon::artifact::LegAttempt;
 use cacheon::model::Digest;
 use cacheon::pipeline::runner::Limits;
-use cacheon::ports::{ContainerEngine as _, EngineError, Exit, Launch, Server};
+use cacheon::ports::{ContainerEngine as _, EngineError, Exit, Launch, LaunchId, Server};
 use serde_json::{Value, json};
 
 use super::image::{Layer, Pushed, Registry, shared_layer};
@@ -40,6 +42,8 @@ pub(crate) struct Bench {
     pub(crate) docker_host: String,
     pub(crate) registry: Registry,
     layer: Layer,
+    /// Servers launched so far.
+    launches: AtomicU32,
 }
 
 /// Made by the first test that asks, which then takes seconds longer.
@@ -55,7 +59,7 @@ pub(crate) fn bench() -> &'static Bench {
         let opponent = built.join("examples/container-opponent");
         assert!(opponent.is_file(), "cargo build --example container-opponent");
         let layer = runtime.block_on(registry.push_layer(shared_layer(&opponent)));
-        Bench { runtime, docker_host: docker, registry, layer }
+        Bench { runtime, docker_host: docker, registry, layer, launches: AtomicU32::new(1) }
     })
 }
 
@@ -94,7 +98,10 @@ impl Bench {
     pub(crate) fn launch(&'static self, image: &Pushed, limits: Limits) -> Result<Running, EngineError> {
         self.pull(image)?;
         let dir = tempfile::tempdir().expect("a folder");
+        let number = self.launches.fetch_add(1, Ordering::Relaxed);
+        let at = LegAttempt { job: "test".to_owned(), leg: String::new(), attempt: 1 };
         let launch = Launch {
+            id: LaunchId { round_id: "r".parse().expect("id"), at, number },
             image: image.image.clone(),
             digest: image.digest.clone(),
             model_dir: root().join("data/reference"),

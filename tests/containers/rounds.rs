@@ -1,7 +1,8 @@
 //! Whole rounds with `engine: docker`: the demo's pipeline, few prompts, images of the registry.
 
 use std::fmt::Write as _;
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use cacheon::artifact::digest::sha256;
 use serde_json::Value;
@@ -15,14 +16,14 @@ pub(crate) const TESTS: &[Test] = &[
     ("rounds::what_fails_fails_for_its_own_reason", failing),
 ];
 
-struct Arena {
-    round: Round,
+pub(crate) struct Arena {
+    pub(crate) round: Round,
     bench: &'static Bench,
     committed: Vec<(&'static str, Pushed)>,
 }
 
 impl Arena {
-    fn new(bench: &'static Bench) -> Self {
+    pub(crate) fn new(bench: &'static Bench) -> Self {
         let round = Round::new();
         let model = round.dir.path().join("model");
         let runner = format!(
@@ -34,7 +35,7 @@ impl Arena {
     }
 
     /// Commits an image that runs this command.
-    fn commit(&mut self, name: &'static str, command: &[&str]) {
+    pub(crate) fn commit(&mut self, name: &'static str, command: &[&str]) {
         let image = self.bench.image(name, command);
         self.committed.push((name, image));
     }
@@ -46,6 +47,20 @@ impl Arena {
 
     /// Runs the demo with these commitments, and with other words where it is told so.
     fn run(&self, prompts: u32, edits: &[(&str, &str)]) -> Output {
+        self.prepare(edits);
+        let output = self.command(prompts).output().expect("starts");
+        let left = self.containers();
+        assert!(left.is_empty(), "left behind: {left:?}");
+        output
+    }
+
+    /// The containers of this round, running or not.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        self.bench.containers(self.round.dir.path())
+    }
+
+    /// Writes the demo with these commitments, and with other words where it is told so.
+    pub(crate) fn prepare(&self, edits: &[(&str, &str)]) {
         let reference = |name: &str, prefill: &str| {
             self.bench.image(name, &["/bin/cacheon", "reference", "serve", "--prefill", prefill])
         };
@@ -79,20 +94,37 @@ impl Arena {
             .expect("text");
         }
         std::fs::write(at("commitments.yml"), commitments).expect("commitments");
+    }
+
+    /// Runs what was prepared.
+    pub(crate) fn command(&self, prompts: u32) -> Command {
+        self.command_at(&self.round.data(), prompts)
+    }
+
+    /// Runs what was prepared, into this data directory.
+    pub(crate) fn command_at(&self, data: &Path, prompts: u32) -> Command {
+        let at = |name: &str| self.round.dir.path().join(name);
         let prompts = format!("prompts={prompts}");
         let file = format!("commitments={}", at("commitments.yml").display());
-        let mut command =
-            self.round.cacheon(&["run", "--round", "r", "--seed", "1", "-i", &prompts, "-i", &file]);
-        command.env("DOCKER_HOST", &self.bench.docker_host);
+        let args = ["run", "--round", "r", "--seed", "1", "-i", &prompts, "-i", &file];
+        let mut command = self.with_daemon(Round::cacheon_at(data, &args));
         command.arg("--runners").arg(at("runners")).arg(at("containers.yml"));
-        let output = command.output().expect("starts");
-        let left = self.bench.containers(self.round.dir.path());
-        assert!(left.is_empty(), "left behind: {left:?}");
-        output
+        command
+    }
+
+    /// Another verb, with the daemon.
+    pub(crate) fn again(&self, args: &[&str]) -> Command {
+        self.with_daemon(self.round.cacheon(args))
+    }
+
+    /// Scratch directories are of this round then, and so its containers can be told from others.
+    fn with_daemon(&self, mut command: Command) -> Command {
+        command.env("DOCKER_HOST", &self.bench.docker_host).env("TMPDIR", self.round.dir.path());
+        command
     }
 
     /// The row of one in the leaderboard.
-    fn row(&self, name: &str) -> Value {
+    pub(crate) fn row(&self, name: &str) -> Value {
         let place = self.committed.iter().position(|(found, _)| *found == name).expect("committed");
         let hotkey = Self::hotkey(place);
         let rows = self.round.rows("SELECT * FROM leaderboard");
@@ -118,7 +150,7 @@ impl Arena {
 }
 
 /// A machine that also runs a daemon, a registry and this test is not idle, and what is measured here decides nothing.
-const BUSY: &[(&str, &str)] = &[("max-foreign-cpu: 0.2", "max-foreign-cpu: 1")];
+pub(crate) const BUSY: &[(&str, &str)] = &[("max-foreign-cpu: 0.2", "max-foreign-cpu: 1")];
 
 fn honest(bench: &'static Bench) {
     let mut arena = Arena::new(bench);

@@ -34,9 +34,14 @@ impl Round {
 
     /// `cacheon --data .. ARGS`, in the project's root.
     pub(crate) fn cacheon(&self, args: &[&str]) -> Command {
+        Self::cacheon_at(&self.data(), args)
+    }
+
+    /// The same with another data directory.
+    pub(crate) fn cacheon_at(data: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cacheon"));
         command.current_dir(root()).env_remove("CACHEON_DATA").env("NO_COLOR", "1");
-        command.arg("--data").arg(self.data()).args(args);
+        command.arg("--data").arg(data).args(args);
         command
     }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cacheon::adapters::process::ProcessEngine;
+use cacheon::artifact::LegAttempt;
 use cacheon::model::{Digest, ImageReference};
-use cacheon::ports::{ContainerEngine as _, Exit, Launch, Server};
+use cacheon::ports::{ContainerEngine as _, Exit, Launch, LaunchId, Server};
 use sha2::Digest as _;
 
 struct Workspace {
@@ -31,7 +32,9 @@ impl Workspace {
         let manifest = manifest.to_string();
         std::fs::write(self.dir.path().join("images/x.json"), &manifest).expect("manifest");
         let digest = format!("sha256:{}", hex::encode(sha2::Sha256::digest(manifest.as_bytes())));
+        let at = LegAttempt { job: "j".to_owned(), leg: String::new(), attempt: 1 };
         let launch = Launch {
+            id: LaunchId { round_id: "r".parse().expect("id"), at, number: 1 },
             image: "x".parse::<ImageReference>().expect("image"),
             digest: digest.parse::<Digest>().expect("digest"),
             model_dir: PathBuf::from("/nowhere"),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post};
@@ -15,10 +15,13 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
+use crate::artifact::LegAttempt;
 use crate::model::Fault;
 
 /// The removal as the daemon is to be asked for it: anonymous volumes too, by force.
 const REMOVED: &str = "remove v=true&force=true&link=false";
+
+const SOCKET: &str = "docker.sock";
 
 /// How the scripted daemon behaves; what it was asked is in `calls`.
 #[derive(Debug, Clone)]
@@ -41,6 +44,8 @@ struct Script {
     changes: Option<(&'static str, Value)>,
     /// What the image says of itself.
     image: Value,
+    /// The containers that it lists: id and holder.
+    containers: Vec<(&'static str, String)>,
 }
 
 struct Daemon {
@@ -48,6 +53,7 @@ struct Daemon {
     is_pulled: Mutex<bool>,
     calls: watch::Sender<Vec<String>>,
     created: Mutex<Value>,
+    removed: Mutex<Vec<String>>,
     /// The exit code, once the container has ended.
     ended: watch::Sender<Option<i64>>,
 }
@@ -57,7 +63,7 @@ struct Bench {
     dir: tempfile::TempDir,
     daemon: Arc<Daemon>,
     engine: DockerEngine,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 fn digest(byte: u8) -> Digest {
@@ -76,6 +82,7 @@ fn script() -> Script {
         is_wait_cut: false,
         changes: None,
         image: json!({}),
+        containers: Vec::new(),
     }
 }
 
@@ -174,13 +181,28 @@ impl Daemon {
             daemon.ended.send_replace(Some(143));
             StatusCode::NO_CONTENT
         };
-        let remove = async |State(daemon): Shared, RawQuery(query): RawQuery| {
-            daemon.call(format!("remove {}", query.unwrap_or_default()));
-            StatusCode::NO_CONTENT
+        let list = async |State(daemon): Shared, RawQuery(query): RawQuery| {
+            let query = query.unwrap_or_default();
+            assert!(query.contains("all=true") && query.contains("cacheon%3D1"), "{query}");
+            let removed = daemon.removed.lock().unwrap();
+            let left =
+                daemon.script.containers.iter().filter(|(id, _)| !removed.iter().any(|gone| gone == id));
+            let container = |(id, holder): &(&str, String)| {
+                let labels = json!({"cacheon": "1", "cacheon.holder": holder, "cacheon.round": "r"});
+                json!({"Id": id, "Names": [format!("/{id}")], "State": "running", "Labels": labels})
+            };
+            Json(left.map(container).collect::<Value>())
         };
+        let remove =
+            async |State(daemon): Shared, UrlPath(id): UrlPath<String>, RawQuery(query): RawQuery| {
+                daemon.removed.lock().unwrap().push(id);
+                daemon.call(format!("remove {}", query.unwrap_or_default()));
+                StatusCode::NO_CONTENT
+            };
         Router::new()
             .route("/images/create", post(pull))
             .route("/images/{*name}", get(image))
+            .route("/containers/json", get(list))
             .route("/containers/create", post(create))
             .route("/containers/{id}/start", post(start))
             .route("/containers/{id}/json", get(inspect))
@@ -195,30 +217,45 @@ impl Daemon {
 
 fn bench(script: Script) -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("docker.sock");
+    let (daemon, serving) = served(script, dir.path());
+    let engine = engine_at(&dir.path().join(SOCKET), Limits::default());
+    Bench { dir, daemon, engine, serving }
+}
+
+/// A scripted daemon in this folder.
+fn served(script: Script, dir: &Path) -> (Arc<Daemon>, JoinSet<()>) {
     let daemon = Arc::new(Daemon {
         script,
         is_pulled: Mutex::new(false),
         calls: watch::Sender::default(),
         created: Mutex::new(Value::Null),
+        removed: Mutex::default(),
         ended: watch::Sender::default(),
     });
-    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let listener = tokio::net::UnixListener::bind(dir.join(SOCKET)).unwrap();
     let router = Arc::clone(&daemon).router();
     let mut serving = JoinSet::new();
     serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let engine = engine_at(&socket, Limits::default());
-    Bench { dir, daemon, engine, _serving: serving }
+    (daemon, serving)
 }
 
 fn engine_at(socket: &Path, limits: Limits) -> DockerEngine {
     let host = Some(format!("unix://{}", socket.display()));
-    DockerEngine::new(DockerSettings { host, limits, program: "/nothing".into() })
+    DockerEngine::new(DockerSettings { host, limits, program: "/bin/true".into() })
 }
 
 impl Bench {
+    /// Puts another daemon in the place of this one.
+    fn serve(&mut self, script: Script) {
+        std::fs::remove_file(self.dir.path().join(SOCKET)).unwrap();
+        (self.daemon, self.serving) = served(script, self.dir.path());
+    }
+
     fn launch(&self) -> Launch {
+        let at = LegAttempt { job: "read".to_owned(), leg: "5A/1".to_owned(), attempt: 2 };
+        let round_id = "r-1".parse().unwrap();
         Launch {
+            id: LaunchId { round_id, at, number: 1 },
             image: "miner/server".parse().unwrap(),
             digest: digest(1),
             model_dir: "/srv/model".into(),
@@ -330,7 +367,7 @@ async fn a_container_is_created_with_everything_closed() {
         tmpfs_mib: Some(32),
         ..Limits::default()
     };
-    let engine = engine_at(&bench.dir.path().join("docker.sock"), limits);
+    let engine = engine_at(&bench.dir.path().join(SOCKET), limits);
     let server = engine.launch(&bench.launch()).await.unwrap();
     // This daemon's container has no process, so there is no way to it.
     assert_eq!(server.connector().address().port(), 0);
@@ -347,7 +384,16 @@ async fn a_container_is_created_with_everything_closed() {
         ],
         "User": "10001:10001",
         "Healthcheck": {"Test": ["NONE"]},
-        "Labels": {"cacheon": "1", "cacheon.scratch": "/tmp/scratch-1/server"},
+        "Labels": {
+            "cacheon": "1",
+            "cacheon.holder": engine.held().await.unwrap().holder.to_string(),
+            "cacheon.round": "r-1",
+            "cacheon.job": "read",
+            "cacheon.leg": "5A/1",
+            "cacheon.attempt": "2",
+            "cacheon.launch": "1",
+            "cacheon.scratch": "/tmp/scratch-1/server",
+        },
         "StopSignal": "SIGTERM",
         "HostConfig": {
             "NetworkMode": "none",
@@ -499,4 +545,48 @@ async fn a_dropped_server_is_removed() {
     drop(bench.engine.launch(&bench.launch()).await.unwrap());
     let calls = bench.daemon.was_asked(REMOVED).await;
     assert_eq!(calls, ["start", REMOVED]);
+}
+
+/// Holders of this machine that have ended, and that cannot be told to have.
+fn others() -> (String, String) {
+    let own = Holder::new().unwrap().to_string();
+    let parts: Vec<&str> = own.split('/').collect();
+    let [boot, namespace, pid, started, _] = parts[..] else { panic!("{own}") };
+    (format!("{boot}/{namespace}/{pid}/1/0"), format!("{boot}/0/{pid}/{started}/0"))
+}
+
+#[tokio::test]
+async fn what_nobody_holds_is_removed_before_a_launch() {
+    let (dead, unclear) = others();
+    let own = Holder::new().unwrap().to_string();
+    let containers = vec![("a", dead), ("b", own)];
+    let bench = bench(Script { containers, ..script() });
+    bench.engine.pull(&"miner/server".parse().unwrap(), &digest(1)).await.unwrap();
+    let server = bench.engine.launch(&bench.launch()).await;
+    assert!(server.is_ok());
+    assert_eq!(*bench.daemon.removed.lock().unwrap(), ["a"]);
+
+    for holder in [unclear, "nonsense".to_owned()] {
+        let bench =
+            self::bench(Script { containers: vec![("c", holder)], is_present: (true, true), ..script() });
+        let refused = bench.engine.launch(&bench.launch()).await.map(drop).unwrap_err();
+        assert_eq!(refused.reason().code, "container-engine");
+        assert!(refused.to_string().contains("docker rm -f c"), "{refused}");
+        assert!(bench.daemon.removed.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_a_holder_has_is_gone_when_the_engine_is_closed() {
+    let (dead, _) = others();
+    let mut bench = bench(Script { is_present: (true, true), ..script() });
+    // One that launched nothing has nothing to close.
+    bench.engine.close().await.unwrap();
+    let own = bench.engine.held().await.unwrap().holder.to_string();
+    bench.serve(Script { containers: vec![("a", own), ("b", dead)], is_present: (true, true), ..script() });
+    drop(bench.engine.launch(&bench.launch()).await.unwrap());
+    bench.engine.close().await.unwrap();
+    let removed = bench.daemon.removed.lock().unwrap();
+    // Of the dead one at the launch; what was dropped; what was there under its name.
+    assert_eq!(*removed, ["b", "0123456789abcdef", "a"]);
 }

@@ -19,8 +19,8 @@ const MOST_WAITING: usize = 100;
 /// Largest file of a place that is read, in bytes.
 const MAX_PLACE: u64 = 64 << 10;
 
-/// A concurrency group of a data directory.
-#[derive(Debug, Clone)]
+/// A concurrency group of a data directory, or the rounds of a machine that need the same engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     directory: PathBuf,
     name: String,
@@ -87,6 +87,12 @@ impl Group {
         let digest = digest::sha256(name.to_lowercase().as_bytes());
         let directory = digest.as_str().trim_start_matches("sha256:").to_owned();
         Self { directory: data_dir.join(layout::GROUPS_DIR).join(directory), name: name.to_owned() }
+    }
+
+    /// The rounds of this machine that need the engine at this address, whatever their data directories: its queue lies where
+    /// the machine keeps locks until it is booted again.
+    pub fn of_engine(address: &str) -> Self {
+        Self::of(Path::new(layout::MACHINE_LOCKS), &format!("engine {address}"))
     }
 
     /// Gives a round the last place of the queue, and says which rounds it puts out.

@@ -161,6 +161,8 @@ pub struct RunnerFound {
     pub model: Option<ModelFacts>,
     /// Its engine: a sentence about it, or why it cannot start anything.
     pub engine: Result<String, EngineFailure>,
+    /// Whether that is a daemon, which may have containers.
+    pub has_containers: bool,
 }
 
 /// A model's directory.
@@ -252,6 +254,52 @@ pub fn check_processes(processes: &BTreeMap<u32, ProcessFacts>) -> Vec<Finding> 
     if strays.len() > NAMED {
         let more = format!("and {} more", strays.len() - NAMED);
         findings.push(Finding::new("processes", Severity::Warning, more));
+    }
+    findings
+}
+
+/// A container of this program's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerFacts {
+    /// Its name.
+    pub name: String,
+    /// The round it is of.
+    pub round: String,
+    /// Whether it runs.
+    pub is_running: bool,
+    /// Whether the program that started it still runs; none where that cannot be seen.
+    pub is_held: Option<bool>,
+}
+
+/// Checks for containers that nobody holds any more; why they could not be listed, otherwise.
+pub fn check_containers(containers: &Result<Vec<ContainerFacts>, String>) -> Vec<Finding> {
+    let found = match containers {
+        Ok(found) => found,
+        Err(why) => {
+            let found = format!("they cannot be listed: {why}");
+            return vec![
+                Finding::new("containers", Severity::Problem, found).mend("look at the daemon's log"),
+            ];
+        }
+    };
+    let left: Vec<&ContainerFacts> = found.iter().filter(|found| found.is_held != Some(true)).collect();
+    if left.is_empty() {
+        return vec![Finding::new("containers", Severity::Ok, "none was left by a program that has ended")];
+    }
+    let named = left.iter().take(NAMED).map(|left| {
+        let state = if left.is_running { "runs" } else { "is there" };
+        let of = if left.round.is_empty() { String::new() } else { format!(" of round `{}`", left.round) };
+        let why = match left.is_held {
+            None => "whether its program still runs cannot be seen from here, so no round boots a server",
+            Some(_) => "its program has ended; the next server that is booted removes it",
+        };
+        let found = format!("`{}`{of} {state}: {why}", left.name);
+        Finding::new("containers", Severity::Warning, found).mend(format!("docker rm -f {}", left.name))
+    });
+    let mut findings: Vec<Finding> = named.collect();
+    if left.len() > NAMED {
+        let more = format!("and {} more", left.len() - NAMED);
+        findings.push(Finding::new("containers", Severity::Warning, more));
     }
     findings
 }

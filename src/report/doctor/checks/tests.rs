@@ -57,7 +57,7 @@ fn runners() {
     let check = |found| {
         text(check_runner(&RunnerFacts { path: "runners/r.yml".to_owned(), labels: Vec::new(), found }))
     };
-    let found = |model, engine| Ok(RunnerFound { model, engine });
+    let found = |model, engine| Ok(RunnerFound { model, engine, has_containers: false });
     let silent = EngineFailure { why: "cannot reach Docker".to_owned(), mend: "start it".to_owned() };
     insta::assert_snapshot!(
         [
@@ -104,4 +104,29 @@ fn clock() {
     };
     let late = ClockFacts { now: time("2026-01-01T00:00:00Z"), is_synchronised: Some(true), ..facts.clone() };
     insta::assert_snapshot!([text(check_clock(&facts)), text(check_clock(&late))].join("\n"));
+}
+
+#[test]
+fn containers() {
+    let container = |name: &str, is_held| ContainerFacts {
+        name: name.to_owned(),
+        round: "r".to_owned(),
+        is_running: true,
+        is_held,
+    };
+    let check = |found: Result<Vec<ContainerFacts>, String>, expected: &[(Severity, Option<&str>)]| {
+        let findings = check_containers(&found);
+        let found: Vec<_> = findings.iter().map(|found| (found.severity, found.mend.as_deref())).collect();
+        assert_eq!(found, expected);
+    };
+    check(Ok(vec![]), &[(Severity::Ok, None)]);
+    check(Ok(vec![container("a", Some(true))]), &[(Severity::Ok, None)]);
+    let both = vec![container("a", Some(false)), container("b", Some(true)), container("c", None)];
+    check(
+        Ok(both),
+        &[(Severity::Warning, Some("docker rm -f a")), (Severity::Warning, Some("docker rm -f c"))],
+    );
+    let many = vec![container("a", Some(false)); NAMED + 1];
+    assert_eq!(check_containers(&Ok(many)).len(), NAMED + 1);
+    check(Err("refused".to_owned()), &[(Severity::Problem, Some("look at the daemon's log"))]);
 }
