@@ -166,6 +166,40 @@ pub enum EngineError {
         /// What is wrong with the image.
         why: String,
     },
+    /// The registry has no such image, or there is no such registry.
+    #[error("image `{image}` cannot be had: {why}")]
+    ImageUnavailable {
+        /// The image that was asked for.
+        image: ImageReference,
+        /// What the registry answered.
+        why: String,
+    },
+    /// The registry shows the image to nobody who has no account there.
+    #[error("image `{image}` is not public, or not there: {why}")]
+    ImagePrivate {
+        /// The image that was asked for.
+        image: ImageReference,
+        /// What the registry answered.
+        why: String,
+    },
+    /// The image is larger than the runner lets one be.
+    #[error("image `{image}` has {}, at most {} are allowed", mebibytes(*bytes), mebibytes(*limit))]
+    ImageTooLarge {
+        /// The image that was asked for.
+        image: ImageReference,
+        /// Its size in bytes, or as much of it as was counted.
+        bytes: u64,
+        /// The most bytes that it may have.
+        limit: u64,
+    },
+    /// A registry did not answer, or could not.
+    #[error("registry {host}: {why}")]
+    Registry {
+        /// The registry, as images name it.
+        host: String,
+        /// What happened, as plain text and cut.
+        why: String,
+    },
     /// The machine's own failure.
     #[error("{attempted} `{path}`: {source}")]
     Machine {
@@ -176,7 +210,7 @@ pub enum EngineError {
         /// What the operating system says.
         source: std::io::Error,
     },
-    /// The engine's daemon, or a registry behind it, did not answer or could not.
+    /// The engine's daemon did not answer or could not.
     #[error("container engine: {attempted}: {why}")]
     Daemon {
         /// What was attempted.
@@ -186,13 +220,28 @@ pub enum EngineError {
     },
 }
 
+/// A size for people: in MiB, with a tenth below 100.
+fn mebibytes(bytes: u64) -> String {
+    let tenths = (u128::from(bytes) * 10).div_ceil(1024 * 1024);
+    if tenths < 1000 {
+        format!("{}.{} MiB", tenths / 10, tenths % 10)
+    } else {
+        format!("{} MiB", tenths.div_ceil(10))
+    }
+}
+
 impl EngineError {
     /// Whose fault this is and the published reason.
     pub fn reason(&self) -> Reason {
         let (fault, code) = match self {
-            Self::ImageAbsent { .. } => (Fault::Submission, "image-unavailable"),
+            Self::ImageAbsent { .. } | Self::ImageUnavailable { .. } => {
+                (Fault::Submission, "image-unavailable")
+            }
             Self::DigestMismatch { .. } => (Fault::Submission, "digest-mismatch"),
             Self::ImageInvalid { .. } => (Fault::Submission, "image-invalid"),
+            Self::ImagePrivate { .. } => (Fault::Submission, "image-not-public"),
+            Self::ImageTooLarge { .. } => (Fault::Submission, "image-too-large"),
+            Self::Registry { .. } => (Fault::Infra, "registry-unavailable"),
             Self::Machine { .. } => (Fault::Infra, "machine-io"),
             Self::Daemon { .. } => (Fault::Infra, "container-engine"),
         };

@@ -6,15 +6,15 @@
 //! processors. It listens on port 8000 and is told so by `CACHEON_HOST`, `CACHEON_PORT`, `CACHEON_MODEL_DIR`
 //! and `CACHEON_MODEL_NAME`. Every container carries the label `cacheon=1` and its scratch directory.
 //!
-//! Whose fault a failed pull is can be told only by the daemon's words, for it answers 404 or 500 whatever the
+//! Before the daemon pulls an image its registry is asked (`adapters/registry.rs`), and whose fault a failure is follows from what
+//! that answers. What fails later can be told only by the daemon's words, for it answers 404 or 500 whatever the
 //! registry said; the words are searched with the image's own name taken out. The engine never waits for ever
 //! while it tears down; a pull is as long as the caller lets it be.
 //!
 //! A container has no network but a loopback of its own, and this program enters that to reach the server
 //! (`adapters/namespace.rs`): nobody else can, and nothing can be reached from inside.
 //!
-//! Deliberately absent so far: GPUs, the image's size and platform before the pull, a comparison of the
-//! created container with what was asked, and the sweep of containers that a killed runner left.
+//! Deliberately absent so far: GPUs, and the sweep of containers that a killed runner left.
 
 mod asked;
 
@@ -42,6 +42,7 @@ use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
 use super::namespace::Namespace;
+use super::registry::{self, Needs, Patience};
 use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::Limits;
@@ -56,6 +57,8 @@ const MODEL_DIR: &str = "/models";
 const DEFAULT_PIDS: u32 = 16_384;
 /// Size of `/tmp` where the runner file says nothing: compile caches of an engine fit.
 const DEFAULT_TMPFS_MIB: u64 = 8192;
+/// Size of an image where the runner file says nothing: an engine with the libraries of its GPUs has 30 GiB.
+const DEFAULT_IMAGE_MIB: u64 = 65_536;
 /// Longest text of the daemon's that is passed on.
 const MAX_WORDS: usize = 400;
 /// How long the daemon may take to say what a container has used.
@@ -84,6 +87,8 @@ pub struct DockerSettings {
     pub limits: Limits,
     /// This program: it is started in a container's network to make the sockets that lead to the server.
     pub program: PathBuf,
+    /// How long a registry is waited for.
+    pub patience: Patience,
 }
 
 /// What a daemon says of itself.
@@ -113,6 +118,10 @@ impl DockerEngine {
             None => Docker::connect_with_defaults(),
         };
         docker.map_err(|error| daemon("connect", &error))
+    }
+
+    fn max_image_bytes(&self) -> u64 {
+        self.settings.limits.image_mib.unwrap_or(DEFAULT_IMAGE_MIB).saturating_mul(1024 * 1024)
     }
 
     /// What the daemon says of itself.
@@ -215,10 +224,12 @@ impl ContainerEngine for DockerEngine {
     ) -> BoxFuture<'a, Result<Digest, EngineError>> {
         async move {
             let docker = self.connect()?;
+            let max_bytes = self.max_image_bytes();
             if let Some(found) = present(&docker, image, digest).await? {
-                check_image(&found, image)?;
+                check_image(&found, image, max_bytes)?;
                 return Ok(content(&found, digest));
             }
+            registry::judge(image, digest, max_bytes, self.settings.patience.clone()).await?;
             let options = CreateImageOptionsBuilder::default().from_image(&pinned(image, digest)).build();
             let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
             while let Some(line) = progress.next().await {
@@ -226,7 +237,7 @@ impl ContainerEngine for DockerEngine {
             }
             match present(&docker, image, digest).await? {
                 Some(found) => {
-                    check_image(&found, image)?;
+                    check_image(&found, image, max_bytes)?;
                     Ok(content(&found, digest))
                 }
                 None => Err(EngineError::Daemon {
@@ -248,7 +259,7 @@ impl ContainerEngine for DockerEngine {
                 );
                 return Err(EngineError::Daemon { attempted: "create a container", why });
             };
-            check_image(&found, &launch.image)?;
+            check_image(&found, &launch.image, self.max_image_bytes())?;
             let log = tokio::fs::File::create(&launch.log_path).await.map_err(|source| {
                 EngineError::Machine { attempted: "create server log", path: launch.log_path.clone(), source }
             })?;
@@ -307,35 +318,23 @@ async fn present(
     })
 }
 
-/// Whether an image asks for nothing that no container gets, and is for this machine.
-fn check_image(found: &ImageInspect, image: &ImageReference) -> Result<(), EngineError> {
-    let invalid = |why: String| Err(EngineError::ImageInvalid { image: image.clone(), why });
-    let own = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let (os, architecture) = (found.os.as_deref(), found.architecture.as_deref());
-    let is = |said: Option<&str>, wanted: &str| said.is_none_or(|said| said.is_empty() || said == wanted);
-    if !(is(os, "linux") && is(architecture, own)) {
-        let said = [os, architecture].map(Option::unwrap_or_default).join("/");
-        return invalid(format!(
-            "it is for {said}, this machine is linux/{own}: build it with `--platform linux/{own}`"
-        ));
-    }
+/// Whether an image asks for nothing that no container gets, is for this machine, and has no more bytes than it may have.
+fn check_image(found: &ImageInspect, image: &ImageReference, max_bytes: u64) -> Result<(), EngineError> {
     let config = found.config.as_ref();
-    let volumes = config.and_then(|config| config.volumes.as_deref()).unwrap_or_default();
-    if let Some(volume) = volumes.first() {
-        // It would be a folder of the machine's disk, without a bound.
-        return invalid(format!(
-            "it declares `VOLUME {volume}`: leave that out, only /tmp and /dev/shm can be written"
-        ));
+    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
+    let needs = Needs {
+        os: text(found.os.as_ref()),
+        architecture: text(found.architecture.as_ref()),
+        volumes: config.and_then(|config| config.volumes.clone()).unwrap_or_default(),
+        env: config.and_then(|config| config.env.clone()).unwrap_or_default(),
+        working_dir: text(config.and_then(|config| config.working_dir.as_ref())),
+    };
+    if let Some(why) = needs.refusal() {
+        return Err(EngineError::ImageInvalid { image: image.clone(), why });
     }
-    let variables = config.and_then(|config| config.env.as_deref()).unwrap_or_default();
-    let names = variables.iter().filter_map(|variable| Some(variable.split_once('=')?.0));
-    // The machine's own helpers, which start the container, would load what these name.
-    if let Some(name) = names.into_iter().find(|name| ["LD_PRELOAD", "LD_AUDIT"].contains(name)) {
-        return invalid(format!("its environment sets `{name}`: set it in the program that needs it"));
+    let bytes = found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+    if bytes > max_bytes {
+        return Err(EngineError::ImageTooLarge { image: image.clone(), bytes, limit: max_bytes });
     }
     Ok(())
 }

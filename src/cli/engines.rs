@@ -28,7 +28,7 @@ pub(super) fn runner(spec: &RunnerSpec, program: &Path) -> RunnerContext {
         #[cfg(feature = "docker")]
         EngineKind::Docker => {
             let (limits, program) = (spec.limits.clone(), program.to_owned());
-            Some(Arc::new(DockerEngine::new(DockerSettings { host: None, limits, program })))
+            Some(Arc::new(DockerEngine::new(DockerSettings { limits, program, ..Default::default() })))
         }
         #[cfg(not(feature = "docker"))]
         EngineKind::Docker => None,

@@ -39,7 +39,7 @@ pub(crate) struct Bench {
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) docker_host: String,
     pub(crate) registry: Registry,
-    layer: Layer,
+    pub(crate) layer: Layer,
 }
 
 /// Made by the first test that asks, which then takes seconds longer.
@@ -83,11 +83,23 @@ impl Bench {
             host: Some(self.docker_host.clone()),
             limits,
             program: env!("CARGO_BIN_EXE_cacheon").into(),
+            ..Default::default()
         })
     }
 
     pub(crate) fn pull(&self, image: &Pushed) -> Result<Digest, EngineError> {
-        self.runtime.block_on(self.engine(Limits::default()).pull(&image.image, &image.digest))
+        self.pull_within(image, &Limits::default())
+    }
+
+    pub(crate) fn pull_within(&self, image: &Pushed, limits: &Limits) -> Result<Digest, EngineError> {
+        self.runtime.block_on(self.engine(limits.clone()).pull(&image.image, &image.digest))
+    }
+
+    /// Whether the daemon has an image under its name and digest.
+    pub(crate) fn has(&self, image: &Pushed) -> bool {
+        let docker = Docker::connect_with_host(&self.docker_host).expect("a daemon");
+        let name = format!("{}@{}", image.image, image.digest);
+        self.runtime.block_on(docker.inspect_image(&name)).is_ok()
     }
 
     /// Pulls an image and starts it; `Err` where the engine would not start it.

@@ -37,6 +37,15 @@ pub(crate) struct Registry {
     http: reqwest::Client,
 }
 
+/// The processor of this machine, as images name it.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 impl Layer {
     /// Digest of its content.
     pub(crate) fn digest(&self) -> &Digest {
@@ -46,6 +55,8 @@ impl Layer {
 
 impl Registry {
     pub(crate) fn new(address: String) -> Self {
+        // It is asked without TLS, but no client is made without any.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Self { address, http: reqwest::Client::new() }
     }
 
@@ -90,26 +101,33 @@ impl Registry {
     /// Pushes an image that runs `config`'s program; `diff_id` is what the configuration says of the layer.
     pub(crate) async fn push_image(&self, name: &str, layer: (&Layer, &Digest), config: &Value) -> Pushed {
         let (layer, diff_id) = layer;
-        assert!(self.upload(name, Some(&layer.digest)).await.is_none(), "the layer was not shared");
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
         let rootfs = json!({"type": "layers", "diff_ids": [diff_id]});
-        let config = json!({"architecture": architecture, "os": "linux", "config": config, "rootfs": rootfs});
+        let config =
+            json!({"architecture": architecture(), "os": "linux", "config": config, "rootfs": rootfs});
+        let manifest = self.manifest(name, layer, &config).await;
+        self.push_manifest(name, &manifest).await
+    }
+
+    /// The manifest of an image with this configuration, which is pushed, as its layer is.
+    pub(crate) async fn manifest(&self, name: &str, layer: &Layer, config: &Value) -> Value {
+        assert!(self.upload(name, Some(&layer.digest)).await.is_none(), "the layer was not shared");
         let config = self.push_blob(name, config.to_string().into_bytes()).await;
         let part =
             |kind: &str, blob: &Layer| json!({"mediaType": kind, "digest": blob.digest, "size": blob.size});
-        let manifest = json!({
+        json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": part(CONFIG, &config),
             "layers": [part(LAYER, layer)],
-        });
+        })
+    }
+
+    /// Pushes a manifest, or an index of manifests that are there.
+    pub(crate) async fn push_manifest(&self, name: &str, manifest: &Value) -> Pushed {
         let bytes = manifest.to_string().into_bytes();
         let digest = sha256(&bytes);
-        self.put(format!("http://{}/v2/{name}/manifests/{digest}", self.address), MANIFEST, bytes).await;
+        let kind = manifest["mediaType"].as_str().expect("a kind");
+        self.put(format!("http://{}/v2/{name}/manifests/{digest}", self.address), kind, bytes).await;
         Pushed { image: self.named(name), digest }
     }
 

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
+use crate::adapters::registry::scripted::{Image, Registry, impatient};
 use crate::model::Fault;
 
 /// The removal as the daemon is to be asked for it: anonymous volumes too, by force.
@@ -213,7 +214,8 @@ fn bench(script: Script) -> Bench {
 
 fn engine_at(socket: &Path, limits: Limits) -> DockerEngine {
     let host = Some(format!("unix://{}", socket.display()));
-    DockerEngine::new(DockerSettings { host, limits, program: "/nothing".into() })
+    let patience = impatient();
+    DockerEngine::new(DockerSettings { host, limits, program: "/nothing".into(), patience })
 }
 
 impl Bench {
@@ -230,13 +232,17 @@ impl Bench {
     }
 }
 
-async fn check_pull(image: &str, script: Script, expected: &str) {
-    let bench = bench(script);
-    let found = match bench.engine.pull(&image.parse().unwrap(), &digest(1)).await {
+/// Pulls an image that a registry has, and asserts how that ends.
+async fn check_pull(script: Script, expected: &str) {
+    let registry = Registry::start().await;
+    let digest = registry.push(&Image::default());
+    let listed = if script.listed == self::digest(1).as_str() { digest.to_string() } else { script.listed };
+    let bench = bench(Script { listed, ..script });
+    let found = match bench.engine.pull(&registry.image(), &digest).await {
         Ok(_) => format!("{} pulls", bench.daemon.calls.borrow().len()),
         Err(error) => error.reason().code,
     };
-    assert_eq!(found, expected, "{image}: {:?}", bench.daemon.script);
+    assert_eq!(found, expected, "{:?}", bench.daemon.script);
 }
 
 #[tokio::test]
@@ -244,7 +250,7 @@ async fn a_pull_ends_with_the_image_or_with_whose_fault_it_is() {
     let check = async |change: &dyn Fn(&mut Script), expected: &str| {
         let mut script = script();
         change(&mut script);
-        check_pull("miner/server", script, expected).await;
+        check_pull(script, expected).await;
     };
     check(&|_| {}, "1 pulls").await;
     check(&|script| script.is_present = (true, true), "0 pulls").await;
@@ -252,6 +258,41 @@ async fn a_pull_ends_with_the_image_or_with_whose_fault_it_is() {
     check(&|script| script.listed = "nonsense".to_owned(), "container-engine").await;
     check(&|script| script.is_present = (false, false), "container-engine").await;
     check(&|script| script.pull = (200, "no JSON\n".to_owned()), "container-engine").await;
+}
+
+#[tokio::test]
+async fn the_daemon_is_not_asked_for_what_the_registry_has_not() {
+    let registry = Registry::start().await;
+    let bench = bench(script());
+    let error = bench.engine.pull(&registry.image(), &digest(1)).await.unwrap_err();
+    assert_eq!(error.reason().code, "image-unavailable");
+    assert_eq!(bench.daemon.calls.borrow().len(), 0);
+}
+
+#[tokio::test]
+async fn an_image_larger_than_the_runner_allows_is_refused() {
+    let registry = Registry::start().await;
+    let mut manifest = Image::default().manifest();
+    manifest["layers"][0]["size"] = (2 << 20).into();
+    let digest = registry.push_manifest(&manifest);
+    registry.push_blobs(&Image::default());
+    let check = async |mib: u64, size: u64, is_there: bool, expected: &str| {
+        let image = json!({"Size": size});
+        let listed = digest.to_string();
+        let bench = bench(Script { is_present: (is_there, true), listed, image, ..script() });
+        let limits = Limits { image_mib: Some(mib), ..Limits::default() };
+        let engine = engine_at(&bench.dir.path().join("docker.sock"), limits);
+        let found = match engine.pull(&registry.image(), &digest).await {
+            Ok(_) => format!("{} pulls", bench.daemon.calls.borrow().len()),
+            Err(error) => format!("{} pulls, {}", bench.daemon.calls.borrow().len(), error.reason().code),
+        };
+        assert_eq!(found, expected, "{mib} MiB allowed, {size} bytes there");
+    };
+    check(2, 2 << 20, false, "1 pulls").await;
+    check(1, 2 << 20, false, "0 pulls, image-too-large").await;
+    // By what it is when it is there, too.
+    check(2, 3 << 20, false, "1 pulls, image-too-large").await;
+    check(2, 3 << 20, true, "0 pulls, image-too-large").await;
 }
 
 #[test]
@@ -275,33 +316,32 @@ fn content_is_what_would_run() {
 
 #[tokio::test]
 async fn a_refused_pull_is_judged_by_the_words_of_the_daemon() {
-    let check = async |image: &str, status: u16, words: &str, expected: &str| {
+    let check = async |status: u16, words: &str, expected: &str| {
         let body = match status {
             200 => json!({"errorDetail": {"message": words}, "error": words}),
             _ => json!({"message": words}),
         };
         let script = Script { is_present: (false, false), pull: (status, format!("{body}\n")), ..script() };
-        check_pull(image, script, expected).await;
+        check_pull(script, expected).await;
     };
-    let image = "miner/server";
-    check(image, 404, "manifest for miner/server@sha256:01 not found: manifest unknown", "image-unavailable")
-        .await;
-    check(image, 404, "pull access denied for miner/server, repository does not exist", "image-unavailable")
-        .await;
-    check(image, 500, "denied: requested access to the resource is denied", "image-unavailable").await;
-    check(image, 500, "unauthorized: authentication required", "image-unavailable").await;
-    check(image, 500, "error from registry: manifest unknown", "image-unavailable").await;
-    check(image, 404, "no matching manifest for linux/amd64 in the manifest list entries", "image-invalid")
-        .await;
-    check(image, 200, "filesystem layer verification failed for digest sha256:01", "image-invalid").await;
-    check(image, 500, "toomanyrequests: rate limit", "container-engine").await;
-    check(image, 500, "received unexpected HTTP status: 503 Service Unavailable", "container-engine").await;
-    check(image, 500, "Get \"http://r/v2/\": dial tcp: connect: connection refused", "container-engine")
-        .await;
-    check(image, 200, "write /var/lib/docker/tmp/x: no space left on device", "container-engine").await;
-    check(image, 200, "open /var/lib/docker/tmp/x: permission denied", "container-engine").await;
-    check("r.example/denied", 500, "r.example/denied: unexpected HTTP status: 503", "container-engine").await;
-    check(image, 500, "words nobody knows", "container-engine").await;
+    check(404, "manifest for miner/server@sha256:01 not found: manifest unknown", "image-unavailable").await;
+    check(404, "pull access denied for miner/server, repository does not exist", "image-unavailable").await;
+    check(500, "denied: requested access to the resource is denied", "image-unavailable").await;
+    check(500, "unauthorized: authentication required", "image-unavailable").await;
+    check(500, "error from registry: manifest unknown", "image-unavailable").await;
+    check(404, "no matching manifest for linux/amd64 in the manifest list entries", "image-invalid").await;
+    check(200, "filesystem layer verification failed for digest sha256:01", "image-invalid").await;
+    check(500, "toomanyrequests: rate limit", "container-engine").await;
+    check(500, "received unexpected HTTP status: 503 Service Unavailable", "container-engine").await;
+    check(500, "Get \"http://r/v2/\": dial tcp: connect: connection refused", "container-engine").await;
+    check(200, "write /var/lib/docker/tmp/x: no space left on device", "container-engine").await;
+    check(200, "open /var/lib/docker/tmp/x: permission denied", "container-engine").await;
+    check(500, "words nobody knows", "container-engine").await;
+    // A repository may be named after any of these words.
+    let image = "r.example/denied".parse().unwrap();
+    let message = "r.example/denied: unexpected HTTP status: 503".to_owned();
+    let error = DockerError::DockerResponseServerError { status_code: 500, message };
+    assert_eq!(pull_error(&error, &image, &digest(1)).reason().code, "container-engine");
 }
 
 #[tokio::test]
