@@ -22,11 +22,14 @@ use crate::model::{Digest, Fault, ImageReference, Reason};
 /// The path that answers 200 once a server is ready, where nobody says another.
 pub const HEALTH_PATH: &str = "/health";
 
+/// Told how many bytes of an image have come, of how many.
+pub type PullProgress<'a> = dyn Fn(u64, u64) + Send + Sync + 'a;
+
 /// Starts servers from images: Docker, or plain processes.
 pub trait ContainerEngine: Send + Sync {
     /// Makes the image present on the machine and checks that its bytes have the digest; the digest of its content, which is
     /// what would run: the same under another name, and under another manifest with the same layers and the same
-    /// configuration.
+    /// configuration. Where it has to come from elsewhere, the progress is told.
     ///
     /// # Errors
     /// [`EngineError`] where the image is absent, is not what the digest says, or is no image.
@@ -34,6 +37,7 @@ pub trait ContainerEngine: Send + Sync {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
+        progress: &'a PullProgress<'a>,
     ) -> BoxFuture<'a, Result<Digest, EngineError>>;
 
     /// Starts a server. It is not ready yet; the caller polls its health.

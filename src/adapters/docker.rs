@@ -6,10 +6,9 @@
 //! processors. It listens on port 8000 and is told so by `CACHEON_HOST`, `CACHEON_PORT`, `CACHEON_MODEL_DIR`
 //! and `CACHEON_MODEL_NAME`. Every container carries the label `cacheon=1` and its scratch directory.
 //!
-//! Before the daemon pulls an image its registry is asked (`adapters/registry.rs`), and whose fault a failure is follows from what
-//! that answers. What fails later can be told only by the daemon's words, for it answers 404 or 500 whatever the
-//! registry said; the words are searched with the image's own name taken out. The engine never waits for ever
-//! while it tears down; a pull is as long as the caller lets it be.
+//! An image is fetched and judged here and then served to the daemon (`adapters/registry.rs`), which gives it a name of ours: whose fault
+//! a failure is follows from what the registry answered. What fails in the daemon can be told only by its words. The engine never waits
+//! for ever while it tears down or pulls.
 //!
 //! A container has no network but a loopback of its own, and this program enters that to reach the server
 //! (`adapters/namespace.rs`): nobody else can, and nothing can be reached from inside.
@@ -33,7 +32,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StatsOptionsBuilder, StopContainerOptionsBuilder,
+    StatsOptionsBuilder, StopContainerOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -42,11 +41,13 @@ use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
 use super::namespace::Namespace;
-use super::registry::{self, Needs, Patience};
+use super::registry::{self, Needs, Patience, Wanted};
 use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::Limits;
-use crate::ports::{Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, Server};
+use crate::ports::{
+    Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, PullProgress, Server,
+};
 use crate::report::text::{error_chain, excerpt};
 
 /// The port a server listens on inside its container.
@@ -61,6 +62,8 @@ const DEFAULT_TMPFS_MIB: u64 = 8192;
 const DEFAULT_IMAGE_MIB: u64 = 65_536;
 /// Longest text of the daemon's that is passed on.
 const MAX_WORDS: usize = 400;
+/// How long the daemon may say nothing while it pulls: it tells of every part of a layer.
+const PULL_IDLE: Duration = Duration::from_mins(5);
 /// How long the daemon may take to say what a container has used.
 const STATS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the daemon may take to remove a container.
@@ -89,6 +92,8 @@ pub struct DockerSettings {
     pub program: PathBuf,
     /// How long a registry is waited for.
     pub patience: Patience,
+    /// The folder of the layers that are being pulled; one pull at a time has it.
+    pub pulls_dir: PathBuf,
 }
 
 /// What a daemon says of itself.
@@ -221,6 +226,7 @@ impl ContainerEngine for DockerEngine {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
+        progress: &'a PullProgress<'a>,
     ) -> BoxFuture<'a, Result<Digest, EngineError>> {
         async move {
             let docker = self.connect()?;
@@ -229,12 +235,15 @@ impl ContainerEngine for DockerEngine {
                 check_image(&found, image, max_bytes)?;
                 return Ok(content(&found, digest));
             }
-            registry::judge(image, digest, max_bytes, self.settings.patience.clone()).await?;
-            let options = CreateImageOptionsBuilder::default().from_image(&pinned(image, digest)).build();
-            let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
-            while let Some(line) = progress.next().await {
-                line.map_err(|error| pull_error(&error, image, digest))?;
-            }
+            let (patience, dir) = (&self.settings.patience, self.settings.pulls_dir.as_path());
+            let wanted = Wanted { image, digest, max_bytes, patience, dir, progress };
+            let fetched = registry::fetch(wanted).await?;
+            let served = format!("{}@{digest}", fetched.repository());
+            take(&docker, &served, image).await?;
+            let (repository, tag) = local_name(image, digest);
+            let name = TagImageOptionsBuilder::default().repo(&repository).tag(&tag).build();
+            docker.tag_image(&served, Some(name)).await.map_err(|error| daemon("name an image", &error))?;
+            fetched.finish()?;
             match present(&docker, image, digest).await? {
                 Some(found) => {
                     check_image(&found, image, max_bytes)?;
@@ -283,9 +292,33 @@ impl ContainerEngine for DockerEngine {
     }
 }
 
-/// Image and digest in one, as the daemon takes them.
+/// What an image is called by the daemon, whatever its registry calls it: repository and tag. Nobody can have a registry of this name
+/// (RFC 2606), and two images never have the same.
+fn local_name(image: &ImageReference, digest: &Digest) -> (String, String) {
+    let named = sha256(format!("{image}@{digest}").as_bytes());
+    ("cacheon.invalid/image".to_owned(), named.as_str().trim_start_matches("sha256:").to_owned())
+}
+
+/// The same in one, as the daemon takes it.
 fn pinned(image: &ImageReference, digest: &Digest) -> String {
-    format!("{image}@{digest}")
+    let (repository, tag) = local_name(image, digest);
+    format!("{repository}:{tag}")
+}
+
+/// Has the daemon pull what is served to it.
+async fn take(docker: &Docker, served: &str, image: &ImageReference) -> Result<(), EngineError> {
+    let options = CreateImageOptionsBuilder::default().from_image(served).build();
+    let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
+    loop {
+        match tokio::time::timeout(PULL_IDLE, progress.next()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(line)) => drop(line.map_err(|error| pull_error(&error, image))?),
+            Err(_) => {
+                let why = format!("it said nothing for {} s", PULL_IDLE.as_secs());
+                return Err(EngineError::Daemon { attempted: "pull", why });
+            }
+        }
+    }
 }
 
 /// The image, where the daemon has it under the very digest. It is compared by repository digests, never by the
@@ -301,21 +334,13 @@ async fn present(
         Err(error) => return Err(daemon("inspect an image", &error)),
     };
     let listed = found.repo_digests.as_deref().unwrap_or_default();
-    let digests = listed.iter().filter_map(|name| name.rsplit_once('@')?.1.parse::<Digest>().ok());
-    let mut other = None;
-    for listed in digests {
-        if listed == *digest {
-            return Ok(Some(found));
-        }
-        other = Some(listed);
+    let mut digests = listed.iter().filter_map(|name| name.rsplit_once('@')?.1.parse::<Digest>().ok());
+    if digests.any(|listed| listed == *digest) {
+        return Ok(Some(found));
     }
-    Err(match other {
-        Some(found) => EngineError::DigestMismatch { image: image.clone(), wanted: digest.clone(), found },
-        None => EngineError::Daemon {
-            attempted: "inspect an image",
-            why: format!("the engine names no digest for `{image}`"),
-        },
-    })
+    // Somebody has given our name to something else: that is nothing of the image's.
+    let why = format!("what it has as `{}` is not {digest}", pinned(image, digest));
+    Err(EngineError::Daemon { attempted: "inspect an image", why })
 }
 
 /// Whether an image asks for nothing that no container gets, is for this machine, and has no more bytes than it may have.
@@ -371,28 +396,26 @@ fn words(error: &DockerError) -> Option<(u16, &str)> {
     }
 }
 
-/// Why an image cannot be pulled: absent, no image for this machine, or a failure of daemon or registry.
-fn pull_error(error: &DockerError, image: &ImageReference, digest: &Digest) -> EngineError {
-    const ABSENT: [&str; 4] =
-        ["manifest unknown", "name unknown", "repository does not exist", "unauthorized"];
-    const INVALID: [&str; 4] = [
-        "no matching manifest for",
-        "layers from manifest don't match image configuration",
-        "filesystem layer verification failed",
-        "invalid reference format",
+/// Why the daemon cannot pull what it is served. That is whole and was read before: what is left of the image's own are files that cannot
+/// be made, and of the machine's is everything else.
+fn pull_error(error: &DockerError, image: &ImageReference) -> EngineError {
+    const UNPACKING: &str = "Error processing tar file";
+    const MACHINE: [&str; 8] = [
+        "no space left on device",
+        "disk quota exceeded",
+        "input/output error",
+        "read-only file system",
+        "cannot allocate memory",
+        "too many open files",
+        "operation not permitted",
+        "signal: killed",
     ];
-    let Some((status, text)) = words(error) else { return daemon("pull", error) };
-    // A repository may be named after any of these words.
-    let text = text.replace(digest.as_str(), "").replace(image.as_str(), "");
-    let has = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    if has(&INVALID) {
-        return EngineError::ImageInvalid { image: image.clone(), why: excerpt(&text, MAX_WORDS) };
+    match words(error) {
+        Some((_, text)) if text.contains(UNPACKING) && !MACHINE.iter().any(|words| text.contains(words)) => {
+            EngineError::ImageInvalid { image: image.clone(), why: excerpt(text, MAX_WORDS) }
+        }
+        _ => daemon("pull", error),
     }
-    let is_denied = text.contains("denied") && !text.contains("permission denied");
-    if status == 404 || has(&ABSENT) || is_denied {
-        return EngineError::ImageAbsent { image: image.clone() };
-    }
-    daemon("pull", error)
 }
 
 /// Why a container cannot be created: an image that says nothing to run, else the machine.

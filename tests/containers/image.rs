@@ -24,11 +24,12 @@ pub(crate) struct Pushed {
     pub(crate) digest: Digest,
 }
 
-/// A layer in the registry. It is not compressed, so its digest is that of its content too.
+/// A layer in the registry. Where it is not compressed its digest is that of its content too.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
     digest: Digest,
     size: usize,
+    kind: &'static str,
 }
 
 /// A registry, as `HOST:PORT`, that takes everything from everybody.
@@ -85,7 +86,7 @@ impl Registry {
     }
 
     async fn push_blob(&self, repository: &str, bytes: Vec<u8>) -> Layer {
-        let layer = Layer { digest: sha256(&bytes), size: bytes.len() };
+        let layer = Layer { digest: sha256(&bytes), size: bytes.len(), kind: LAYER };
         let location = self.upload(repository, None).await.expect("a place");
         let joint = if location.contains('?') { '&' } else { '?' };
         self.put(format!("{location}{joint}digest={}", layer.digest), "application/octet-stream", bytes)
@@ -96,6 +97,11 @@ impl Registry {
     /// Pushes a layer that images may share.
     pub(crate) async fn push_layer(&self, tar: Vec<u8>) -> Layer {
         self.push_blob(SHARED, tar).await
+    }
+
+    /// Pushes a layer that is compressed, of this media type.
+    pub(crate) async fn push_packed(&self, kind: &'static str, bytes: Vec<u8>) -> Layer {
+        Layer { kind, ..self.push_blob(SHARED, bytes).await }
     }
 
     /// Pushes an image that runs `config`'s program; `diff_id` is what the configuration says of the layer.
@@ -118,7 +124,7 @@ impl Registry {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": part(CONFIG, &config),
-            "layers": [part(LAYER, layer)],
+            "layers": [part(layer.kind, layer)],
         })
     }
 

@@ -1,5 +1,7 @@
 //! Pulls from a real registry by a real daemon: what arrives, and whose fault it is where nothing does.
 
+use std::io::Write as _;
+
 use cacheon::artifact::digest::sha256;
 use cacheon::model::Fault;
 use cacheon::pipeline::runner::Limits;
@@ -13,6 +15,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("pulls::what_cannot_be_had_says_whose_fault_it_is", absent),
     ("pulls::what_is_no_image_for_this_machine_is_not_pulled", platforms),
     ("pulls::no_more_is_pulled_than_the_runner_allows", sizes),
+    ("pulls::a_layer_is_pulled_however_it_is_packed", packings),
+    ("pulls::a_layer_that_cannot_be_unpacked_is_the_submissions_fault", unpackable),
 ];
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -111,4 +115,73 @@ fn sizes(bench: &'static Bench) {
     // That it is there already makes it no smaller.
     let error = bench.pull_within(&image, &few).expect_err("it is larger");
     assert_eq!(error.reason().code, "image-too-large", "{error}");
+}
+
+const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
+const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("gzip");
+    encoder.finish().expect("gzip")
+}
+
+/// An archive of one file.
+fn archive(path: &str, content: &[u8]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, path, content).expect("a file");
+    tar.into_inner().expect("a tar")
+}
+
+/// Pushes an image of one layer, packed so.
+fn packed(bench: &Bench, name: &str, (kind, bytes): (&'static str, Vec<u8>), content: &[u8]) -> Pushed {
+    let layer = bench.runtime.block_on(bench.registry.push_packed(kind, bytes));
+    let config = json!({"Entrypoint": ["/serve"], "Env": [format!("IMAGE={name}")]});
+    bench.runtime.block_on(bench.registry.push_image(name, (&layer, &sha256(content)), &config))
+}
+
+fn packings(bench: &'static Bench) {
+    let tar = archive("a-file", &vec![7; 1 << 20]);
+    let (start, end) = tar.split_at(5000);
+    let pieces = [gzip(start), gzip(end)].concat();
+    for (name, kind, bytes) in
+        [("gzip", GZIP, gzip(&tar)), ("gzip-pieces", GZIP, pieces), ("gzip-called-plain", PLAIN, gzip(&tar))]
+    {
+        let image = packed(bench, name, (kind, bytes), &tar);
+        bench.pull(&image).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(bench.has(&image), "{name}");
+    }
+    let zstd = packed(bench, "zstd", (ZSTD, zstd::encode_all(tar.as_slice(), 1).expect("zstd")), &tar);
+    bench.pull(&zstd).expect("zstd");
+    // 300 MiB of nothing are 1.3 MB.
+    let bomb = archive("zeros", &vec![0; 300 << 20]);
+    let bomb = packed(bench, "bomb", (GZIP, gzip(&bomb)), &bomb);
+    let few = Limits { image_mib: Some(64), ..Limits::default() };
+    let error = bench.pull_within(&bomb, &few).expect_err("it grows");
+    assert_eq!(error.reason().code, "image-too-large", "{error}");
+    assert!(!bench.has(&bomb), "it is there");
+}
+
+fn unpackable(bench: &'static Bench) {
+    let link = {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Link);
+        header.set_size(0);
+        tar.append_link(&mut header, "here", "nowhere").expect("a link");
+        tar.into_inner().expect("a tar")
+    };
+    let image = packed(bench, "no-target", (PLAIN, link.clone()), &link);
+    fails(bench, "a link to nothing", &image, ("image-invalid", "no such file"));
+    let text = b"no archive".to_vec();
+    let image = packed(bench, "no-archive", (PLAIN, text.clone()), &text);
+    fails(bench, "no archive", &image, ("image-invalid", "it cannot be unpacked"));
+    let good = archive("a-file", b"text");
+    let cut = gzip(&good)[..40].to_vec();
+    let image = packed(bench, "cut", (GZIP, cut), &good);
+    fails(bench, "half a layer", &image, ("image-invalid", "it cannot be unpacked"));
 }

@@ -4,7 +4,7 @@
 //! that it cannot answer now is nobody's.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -35,9 +35,9 @@ const MAX_WORDS: usize = 300;
 pub(super) struct Client {
     http: reqwest::Client,
     pub(super) endpoint: Endpoint,
-    patience: Patience,
+    pub(super) patience: Patience,
     /// What an anonymous reader was given, once it was asked for.
-    authorization: Option<HeaderValue>,
+    authorization: Mutex<Option<HeaderValue>>,
 }
 
 #[derive(Deserialize)]
@@ -75,7 +75,7 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().map_err(|error| RegistryError::Machine(error_chain(&error)))?;
-        Ok(Self { http, endpoint, patience, authorization: None })
+        Ok(Self { http, endpoint, patience, authorization: Mutex::default() })
     }
 
     /// A document of which the digest is known, and its size where somebody names it. It is asked for again where the registry
@@ -84,7 +84,7 @@ impl Client {
     /// # Errors
     /// The registry has none, shows it to nobody, or gives other bytes; or cannot answer now.
     pub(super) async fn document(
-        &mut self,
+        &self,
         url: &Url,
         digest: &Digest,
         size: Option<u64>,
@@ -128,7 +128,7 @@ impl Client {
         RegistryError::Unavailable { host: self.endpoint.host.clone(), why, after: None }
     }
 
-    async fn bytes(&mut self, url: &Url, limit: u64) -> Result<Vec<u8>, RegistryError> {
+    async fn bytes(&self, url: &Url, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let mut accepted = HeaderMap::new();
         for kind in super::manifest::ACCEPTED {
             accepted.append(ACCEPT, HeaderValue::from_static(kind));
@@ -139,7 +139,7 @@ impl Client {
     }
 
     /// The answer to a request that was taken well; a token is got where one is wanted.
-    pub(super) async fn get(&mut self, url: &Url, headers: &HeaderMap) -> Result<Response, RegistryError> {
+    pub(super) async fn get(&self, url: &Url, headers: &HeaderMap) -> Result<Response, RegistryError> {
         let response = self.ask(url, headers).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return self.taken(response);
@@ -148,14 +148,16 @@ impl Client {
         let challenge = challenges.find_map(|value| Challenge::read(value.to_str().ok()?));
         let Some(challenge) = challenge else { return self.taken(response) };
         // One that was given before may have run out.
-        self.authorization = Some(self.token(&challenge).await?);
+        let token = self.token(&challenge).await?;
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         let response = self.ask(url, headers).await?;
         self.taken(response)
     }
 
     async fn ask(&self, url: &Url, headers: &HeaderMap) -> Result<Response, RegistryError> {
         let mut request = self.http.get(url.clone()).headers(headers.clone());
-        if let Some(authorization) = &self.authorization {
+        let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
         request.send().await.map_err(|error| self.failed(error))

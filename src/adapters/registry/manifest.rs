@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::RegistryError;
@@ -306,6 +307,20 @@ fn image(config: &DescriptorFile, layers: &[DescriptorFile]) -> Result<Document,
     let config = config.checked()?;
     let layers = layers.iter().map(DescriptorFile::checked).collect::<Result<_, _>>()?;
     Ok(Document::Image(Manifest { config, layers }))
+}
+
+/// The media type of a manifest or an index that was found to be one.
+pub(super) fn kind(bytes: &[u8]) -> &'static str {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kind {
+        media_type: Option<String>,
+        manifests: Option<IgnoredAny>,
+    }
+    let said: Option<Kind> = serde_json::from_slice(bytes).ok();
+    let (kind, is_index) = said.map_or((None, false), |kind| (kind.media_type, kind.manifests.is_some()));
+    let known = ACCEPTED.into_iter().find(|known| kind.as_deref() == Some(known));
+    known.unwrap_or(if is_index { OCI_INDEX } else { OCI_MANIFEST })
 }
 
 /// The bytes of all layers together, as the manifest says.

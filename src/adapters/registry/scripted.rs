@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -67,21 +67,30 @@ pub(crate) struct Image {
 }
 
 impl Default for Image {
+    /// One of an archive with nothing in it.
     fn default() -> Self {
-        let layer = b"a layer".to_vec();
-        Self {
-            config: json!({
-                "os": "linux",
-                "architecture": architecture(),
-                "config": {"Entrypoint": ["/serve"]},
-                "rootfs": {"type": "layers", "diff_ids": [sha256(&layer)]},
-            }),
-            layers: vec![("application/vnd.oci.image.layer.v1.tar", layer)],
-        }
+        Self::of(vec![0; 1024])
     }
 }
 
 impl Image {
+    /// An image of one layer that is not compressed.
+    pub(crate) fn of(layer: Vec<u8>) -> Self {
+        let contents = [sha256(&layer)];
+        Self::packed(vec![("application/vnd.oci.image.layer.v1.tar", layer)], &contents)
+    }
+
+    /// An image of these layers, in which its configuration says that this is.
+    pub(crate) fn packed(layers: Vec<(&'static str, Vec<u8>)>, contents: &[Digest]) -> Self {
+        let config = json!({
+            "os": "linux",
+            "architecture": architecture(),
+            "config": {"Entrypoint": ["/serve"]},
+            "rootfs": {"type": "layers", "diff_ids": contents},
+        });
+        Self { config, layers }
+    }
+
     /// Its manifest.
     pub(crate) fn manifest(&self) -> Value {
         let part = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": sha256(bytes), "size": bytes.len()});
@@ -101,6 +110,9 @@ pub(crate) fn impatient() -> Patience {
     Patience {
         answer: Duration::from_millis(500),
         document: Duration::from_secs(2),
+        window: Duration::from_secs(1),
+        least_bytes: 1000,
+        layers: Duration::from_secs(20),
         pauses: vec![Duration::from_millis(1); 2],
         longest_pause: Duration::from_millis(5),
     }
@@ -183,13 +195,17 @@ async fn answer(State(script): State<Arc<Script>>, uri: Uri, headers: HeaderMap)
     let length = body.len();
     let sent = body[..cut_after.or(silent_after).unwrap_or(length).min(length)].to_vec();
     let body = if cut_after.is_some() {
-        let parts = [Ok(sent), Err(io::Error::other("cut"))];
+        // What was sent is on its way before the end comes.
+        let cut = stream::once(async {
+            tokio::task::yield_now().await;
+            Err(io::Error::other("cut"))
+        });
         response = response.header("Content-Length", length);
-        Body::from_stream(futures_util::stream::iter(parts))
+        Body::from_stream(stream::iter([Ok(sent)]).chain(cut))
     } else if silent_after.is_some() {
         response = response.header("Content-Length", length);
-        let first = futures_util::stream::iter([Ok::<_, Infallible>(sent)]);
-        Body::from_stream(first.chain(futures_util::stream::pending()))
+        let first = stream::iter([Ok::<_, Infallible>(sent)]);
+        Body::from_stream(first.chain(stream::pending()))
     } else {
         Body::from(sent)
     };

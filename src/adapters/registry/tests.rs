@@ -9,8 +9,22 @@ use crate::model::Fault;
 
 const MAX_BYTES: u64 = 1 << 20;
 
+/// Fetches an image, and throws it away.
+async fn fetched(image: &ImageReference, digest: &Digest, dir: &Path) -> Result<Fetched, EngineError> {
+    let wanted = Wanted {
+        image,
+        digest,
+        max_bytes: MAX_BYTES,
+        patience: &impatient(),
+        dir,
+        progress: &|come, total| assert!(come <= total, "{come} of {total}"),
+    };
+    fetch(wanted).await
+}
+
 async fn judged(registry: &Registry, digest: &Digest) -> Result<(), EngineError> {
-    judge(&registry.image(), digest, MAX_BYTES, impatient()).await
+    let dir = tempfile::tempdir().unwrap();
+    fetched(&registry.image(), digest, dir.path()).await.map(drop)
 }
 
 /// Asserts the code of the failure and a part of its words; an empty code is none.
@@ -28,13 +42,19 @@ async fn check(registry: &Registry, digest: &Digest, code: &str, words: &str) {
 }
 
 #[tokio::test]
-async fn an_image_is_judged_by_its_manifest_and_configuration_alone() {
+async fn an_image_is_judged_by_its_manifest_and_configuration_first() {
     let registry = Registry::start().await;
     let image = Image::default();
     let digest = registry.push(&image);
     check(&registry, &digest, "", "").await;
     let config = sha256(image.config.to_string().as_bytes());
-    assert_eq!(registry.asked(), [format!("manifests/{digest}"), format!("blobs/{config}")]);
+    let layer = sha256(&image.layers[0].1);
+    let all = [format!("manifests/{digest}"), format!("blobs/{config}"), format!("blobs/{layer}")];
+    assert_eq!(registry.asked(), all);
+    let mut foreign = image;
+    foreign.config["os"] = "windows".into();
+    check(&registry, &registry.push(&foreign), "image-invalid", "it is for windows/").await;
+    assert_eq!(registry.asked().len(), 5, "no layer was asked for");
 }
 
 #[tokio::test]
@@ -155,10 +175,10 @@ async fn who_is_silent_slow_or_cut_off_is_waited_for_so_long_and_no_longer() {
     // Nobody answers: the connection is taken, and that is all.
     let deaf = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let image = format!("{}/miner/server", deaf.local_addr().unwrap()).parse().unwrap();
-    let error = judge(&image, &digest, MAX_BYTES, impatient()).await.unwrap_err();
+    let error = fetched(&image, &digest, Path::new("/nothing")).await.unwrap_err();
     assert_eq!(error.reason().code, "registry-unavailable", "{error}");
     drop(deaf);
-    let error = judge(&image, &digest, MAX_BYTES, impatient()).await.unwrap_err();
+    let error = fetched(&image, &digest, Path::new("/nothing")).await.unwrap_err();
     assert_eq!(error.reason().code, "registry-unavailable", "{error}");
     assert!(error.to_string().contains("Connection refused"), "{error}");
 }
@@ -181,13 +201,11 @@ async fn nothing_is_read_without_end() {
 }
 
 #[tokio::test]
-async fn layers_beyond_the_bound_are_not_pulled() {
+async fn layers_beyond_the_bound_are_not_asked_for() {
     let registry = Registry::start().await;
     let image = Image::default();
     registry.push_blobs(&image);
     let mut manifest = image.manifest();
-    manifest["layers"][0]["size"] = MAX_BYTES.into();
-    check(&registry, &registry.push_manifest(&manifest), "", "").await;
     manifest["layers"][0]["size"] = (MAX_BYTES + 1).into();
     let digest = registry.push_manifest(&manifest);
     check(&registry, &digest, "image-too-large", "has 1.1 MiB, at most 1.0 MiB are allowed").await;
@@ -196,6 +214,193 @@ async fn layers_beyond_the_bound_are_not_pulled() {
     twice["layers"] = json!([layer, layer]);
     twice["layers"][0]["size"] = u64::MAX.into();
     check(&registry, &registry.push_manifest(&twice), "image-too-large", "").await;
+    assert_eq!(registry.asked().len(), 2, "the manifests alone");
+}
+
+const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_layer_that_grows_beyond_the_bound_is_refused() {
+    let registry = Registry::start().await;
+    let check = async |bytes: u64, times: usize, code: &str| {
+        let content = vec![0; bytes as usize];
+        let layers = vec![(GZIP, gzip(&content)); times];
+        let image = Image::packed(layers, &vec![sha256(&content); times]);
+        check(&registry, &registry.push(&image), code, "").await;
+    };
+    check(MAX_BYTES, 1, "").await;
+    check(MAX_BYTES + 512, 1, "image-too-large").await;
+    check(64 * MAX_BYTES, 1, "image-too-large").await;
+    // Each time it is unpacked it takes room again.
+    check(MAX_BYTES / 4, 4, "").await;
+    check(MAX_BYTES / 4, 5, "image-too-large").await;
+}
+
+#[tokio::test]
+async fn a_layer_has_in_it_what_the_configuration_says() {
+    let registry = Registry::start().await;
+    let content = vec![0; 1024];
+    let image = |layer: Vec<u8>| Image::packed(vec![(GZIP, layer)], &[sha256(&content)]);
+    check(&registry, &registry.push(&image(gzip(&content))), "", "").await;
+    check(&registry, &registry.push(&image(gzip(&[0; 2048]))), "image-invalid", "and it is not").await;
+    let text = image(b"no archive".to_vec());
+    check(&registry, &registry.push(&text), "image-invalid", "it cannot be unpacked").await;
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_asked_for_again_before_it_is_held_against_anybody() {
+    let image = Image::of(vec![0; 4096]);
+    let layer = &image.layers[0].1;
+    let mut flipped = layer.clone();
+    flipped[1000] ^= 1;
+    let check = async |answers: Vec<Answer>, code: &str, words: &str| {
+        let registry = Registry::start().await;
+        let digest = registry.push(&image);
+        let path = format!("blobs/{}", sha256(layer));
+        registry.answers(&path, answers);
+        check(&registry, &digest, code, words).await;
+        registry.asked().iter().filter(|asked| asked.starts_with(&path)).cloned().collect::<Vec<_>>()
+    };
+    let (good, bad) = (Answer::new(200, layer.clone()), Answer::new(200, flipped));
+    assert_eq!(check(vec![bad.clone(), good], "", "").await.len(), 2);
+    assert_eq!(check(vec![bad], "image-invalid", "instead, twice").await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_was_cut_is_gone_on_with() {
+    let image = Image::of(vec![0; 8192]);
+    let layer = image.layers[0].1.clone();
+    let path = format!("blobs/{}", sha256(&layer));
+    let good = Answer::new(200, layer.clone());
+    let registry = Registry::start().await;
+    let digest = registry.push(&image);
+    let cut = |after| Answer { cut_after: Some(after), ..good.clone() };
+    let asked = || {
+        let asked = registry.asked();
+        asked
+            .into_iter()
+            .filter_map(|asked| asked.strip_prefix(&path).map(ToOwned::to_owned))
+            .collect::<Vec<_>>()
+    };
+    registry.answers(&path, [cut(5000), good.clone()]);
+    check(&registry, &digest, "", "").await;
+    assert_eq!(asked(), ["", " bytes=5000-"]);
+    // Who gives some each time is asked as often as it lasts.
+    registry.answers(&path, [cut(1500), cut(1500), cut(1500), cut(1500), cut(1500), good.clone()]);
+    check(&registry, &digest, "", "").await;
+    // Who gives nothing more is not.
+    registry.answers(&path, [cut(5000), cut(0)]);
+    check(&registry, &digest, "registry-unavailable", "").await;
+    // Who is silent is cut off by us.
+    registry.answers(&path, [Answer { silent_after: Some(3000), ..good.clone() }, good.clone()]);
+    check(&registry, &digest, "", "").await;
+    registry.answers(&path, [Answer { silent_after: Some(0), ..good.clone() }]);
+    check(&registry, &digest, "registry-unavailable", "").await;
+    // One that gives another part than was asked for.
+    let part = Answer::new(206, layer[..100].to_vec()).with("Content-Range", "bytes 7-106/8192");
+    registry.answers(&path, [cut(5000), part]);
+    check(&registry, &digest, "registry-unavailable", "another part").await;
+    // One that knows no parts begins again.
+    registry.answers(
+        &path,
+        [cut(5000), Answer::new(206, layer.clone()).with("Content-Range", "bytes 0-8191/8192")],
+    );
+    check(&registry, &digest, "", "").await;
+}
+
+#[tokio::test]
+async fn an_interrupted_pull_is_gone_on_with_by_the_next_of_that_image_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::start().await;
+    let (image, other) = (Image::of(vec![0; 8192]), Image::default());
+    let (digest, other_digest) = (registry.push(&image), registry.push(&other));
+    let layer = image.layers[0].1.clone();
+    let path = format!("blobs/{}", sha256(&layer));
+    let good = Answer::new(200, layer.clone());
+    registry.answers(&path, [Answer { cut_after: Some(5000), ..good.clone() }, Answer::new(503, "")]);
+    let name = registry.image();
+    let error = fetched(&name, &digest, dir.path()).await.unwrap_err();
+    assert_eq!(error.reason().code, "registry-unavailable");
+    let kept = dir.path().join(sha256(&layer).as_str().trim_start_matches("sha256:"));
+    assert_eq!(std::fs::metadata(&kept).unwrap().len(), 5000);
+    registry.answers(&path, [good]);
+    let whole = fetched(&name, &digest, dir.path()).await.unwrap();
+    assert!(registry.asked().last().unwrap().ends_with(" bytes=5000-"));
+    // Another pull waits until this one has ended.
+    let waiting = tokio::time::timeout(Duration::from_millis(300), fetched(&name, &other_digest, dir.path()));
+    assert!(waiting.await.is_err());
+    drop(whole);
+    drop(fetched(&name, &other_digest, dir.path()).await.unwrap());
+    assert!(!kept.exists(), "it is of another image");
+}
+
+#[tokio::test]
+async fn a_size_that_is_no_truth_is_refused() {
+    let registry = Registry::start().await;
+    let image = Image::of(vec![0; 8192]);
+    registry.push_blobs(&image);
+    for (size, words) in
+        [(10, "has 10 bytes, the registry has 8192"), (9000, "has 9000 bytes, the registry has 8192")]
+    {
+        let mut manifest = image.manifest();
+        manifest["layers"][0]["size"] = size.into();
+        check(&registry, &registry.push_manifest(&manifest), "image-invalid", words).await;
+    }
+    let gone = Image::of(vec![0; 512]);
+    registry.answers(
+        &format!("blobs/{}", sha256(gone.config.to_string().as_bytes())),
+        [Answer::new(200, gone.config.to_string())],
+    );
+    let digest = registry.push_manifest(&gone.manifest());
+    check(&registry, &digest, "image-unavailable", "its layer sha256:").await;
+}
+
+#[tokio::test]
+async fn what_was_judged_is_served_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::start().await;
+    let image = Image::default();
+    let digest = registry.push(&image);
+    let served = fetched(&registry.image(), &digest, dir.path()).await.unwrap();
+    let (host, repository) =
+        served.repository().split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let http = Client::new(Endpoint::of(&registry.image()).unwrap(), impatient()).unwrap();
+    let get = async |path: &str| {
+        let url = reqwest::Url::parse(&format!("http://{host}/v2/{path}")).unwrap();
+        let response = http.get(&url, &reqwest::header::HeaderMap::new()).await;
+        match response {
+            Ok(response) => {
+                let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+                Some((kind, response.bytes().await.unwrap().to_vec()))
+            }
+            Err(_) => None,
+        }
+    };
+    let manifest = image.manifest();
+    let (config, layer) = (image.config.to_string().into_bytes(), &image.layers[0].1);
+    let kind = manifest["mediaType"].as_str().unwrap().to_owned();
+    let at = |kind: &str, digest: &Digest| format!("{repository}/{kind}/{digest}");
+    assert_eq!(get(&at("manifests", &digest)).await.unwrap(), (kind, manifest.to_string().into_bytes()));
+    assert_eq!(get(&at("blobs", &sha256(&config))).await.unwrap().1, config);
+    assert_eq!(get(&at("blobs", &sha256(layer))).await.unwrap().1, *layer);
+    let other = sha256(b"other");
+    for path in [
+        at("manifests", &other),
+        at("blobs", &other),
+        at("manifests", &sha256(layer)),
+        format!("{repository}/blobs/lock"),
+    ] {
+        assert!(get(&path).await.is_none(), "{path}");
+    }
+    served.finish().unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "the lock alone");
 }
 
 #[tokio::test]
