@@ -23,11 +23,14 @@ use crate::model::{Digest, Fault, ImageReference, Reason, RoundId};
 /// The path that answers 200 once a server is ready, where nobody says another.
 pub const HEALTH_PATH: &str = "/health";
 
+/// Told how many bytes of an image have come, of how many.
+pub type PullProgress<'a> = dyn Fn(u64, u64) + Send + Sync + 'a;
+
 /// Starts servers from images: Docker, or plain processes.
 pub trait ContainerEngine: Send + Sync {
     /// Makes the image present on the machine and checks that its bytes have the digest; the digest of its content, which is
     /// what would run: the same under another name, and under another manifest with the same layers and the same
-    /// configuration.
+    /// configuration. Where it has to come from elsewhere, the progress is told.
     ///
     /// # Errors
     /// [`EngineError`] where the image is absent, is not what the digest says, or is no image.
@@ -35,6 +38,7 @@ pub trait ContainerEngine: Send + Sync {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
+        progress: &'a PullProgress<'a>,
     ) -> BoxFuture<'a, Result<Digest, EngineError>>;
 
     /// Starts a server. It is not ready yet; the caller polls its health.
@@ -189,6 +193,40 @@ pub enum EngineError {
         /// What is wrong with the image.
         why: String,
     },
+    /// The registry has no such image, or there is no such registry.
+    #[error("image `{image}` cannot be had: {why}")]
+    ImageUnavailable {
+        /// The image that was asked for.
+        image: ImageReference,
+        /// What the registry answered.
+        why: String,
+    },
+    /// The registry shows the image to nobody who has no account there.
+    #[error("image `{image}` is not public, or not there: {why}")]
+    ImagePrivate {
+        /// The image that was asked for.
+        image: ImageReference,
+        /// What the registry answered.
+        why: String,
+    },
+    /// The image is larger than the runner lets one be.
+    #[error("image `{image}` has {}, at most {} are allowed", mebibytes(*bytes), mebibytes(*limit))]
+    ImageTooLarge {
+        /// The image that was asked for.
+        image: ImageReference,
+        /// Its size in bytes, or as much of it as was counted.
+        bytes: u64,
+        /// The most bytes that it may have.
+        limit: u64,
+    },
+    /// A registry did not answer, or could not.
+    #[error("registry {host}: {why}")]
+    Registry {
+        /// The registry, as images name it.
+        host: String,
+        /// What happened, as plain text and cut.
+        why: String,
+    },
     /// The machine's own failure.
     #[error("{attempted} `{path}`: {source}")]
     Machine {
@@ -199,7 +237,7 @@ pub enum EngineError {
         /// What the operating system says.
         source: std::io::Error,
     },
-    /// The engine's daemon, or a registry behind it, did not answer or could not.
+    /// The engine's daemon did not answer or could not.
     #[error("container engine: {attempted}: {why}")]
     Daemon {
         /// What was attempted.
@@ -209,13 +247,28 @@ pub enum EngineError {
     },
 }
 
+/// A size for people: in MiB, with a tenth below 100.
+fn mebibytes(bytes: u64) -> String {
+    let tenths = (u128::from(bytes) * 10).div_ceil(1024 * 1024);
+    if tenths < 1000 {
+        format!("{}.{} MiB", tenths / 10, tenths % 10)
+    } else {
+        format!("{} MiB", tenths.div_ceil(10))
+    }
+}
+
 impl EngineError {
     /// Whose fault this is and the published reason.
     pub fn reason(&self) -> Reason {
         let (fault, code) = match self {
-            Self::ImageAbsent { .. } => (Fault::Submission, "image-unavailable"),
+            Self::ImageAbsent { .. } | Self::ImageUnavailable { .. } => {
+                (Fault::Submission, "image-unavailable")
+            }
             Self::DigestMismatch { .. } => (Fault::Submission, "digest-mismatch"),
             Self::ImageInvalid { .. } => (Fault::Submission, "image-invalid"),
+            Self::ImagePrivate { .. } => (Fault::Submission, "image-not-public"),
+            Self::ImageTooLarge { .. } => (Fault::Submission, "image-too-large"),
+            Self::Registry { .. } => (Fault::Infra, "registry-unavailable"),
             Self::Machine { .. } => (Fault::Infra, "machine-io"),
             Self::Daemon { .. } => (Fault::Infra, "container-engine"),
         };

@@ -10,14 +10,14 @@
 //! Nothing is left running: what this program lets go of is removed before the job ends, what it held when it was killed
 //! is removed by a small process beside it (`guard`), and whoever launches next removes first what neither could.
 //!
-//! Whose fault a failed pull is can be told only by the daemon's words, for it answers 404 or 500 whatever the
-//! registry said; the words are searched with the image's own name taken out. The engine never waits for ever
-//! while it tears down; a pull is as long as the caller lets it be.
+//! An image is fetched and judged here and then served to the daemon (`adapters/registry.rs`), which gives it a name of ours: whose fault
+//! a failure is follows from what the registry answered. What fails in the daemon can be told only by its words. The engine never waits
+//! for ever while it tears down or pulls.
 //!
 //! A container has no network but a loopback of its own, and this program enters that to reach the server
 //! (`adapters/namespace.rs`): nobody else can, and nothing can be reached from inside.
 //!
-//! Deliberately absent so far: GPUs, and the image's size and platform before the pull.
+//! Deliberately absent so far: GPUs.
 
 mod asked;
 mod holder;
@@ -38,7 +38,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder,
-    StatsOptionsBuilder, StopContainerOptionsBuilder,
+    StatsOptionsBuilder, StopContainerOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -50,10 +50,13 @@ use tokio_util::task::TaskTracker;
 use super::guard::Guard;
 use super::log::{LogFile, LogTail};
 use super::namespace::Namespace;
+use super::registry::{self, Needs, Patience, Wanted};
 use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::Limits;
-use crate::ports::{Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, LaunchId, Server};
+use crate::ports::{
+    Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, LaunchId, PullProgress, Server,
+};
 use crate::report::text::{error_chain, excerpt};
 
 pub use holder::{Holder, Life};
@@ -67,8 +70,12 @@ const MODEL_DIR: &str = "/models";
 const DEFAULT_PIDS: u32 = 16_384;
 /// Size of `/tmp` where the runner file says nothing: compile caches of an engine fit.
 const DEFAULT_TMPFS_MIB: u64 = 8192;
+/// Size of an image where the runner file says nothing: an engine with the libraries of its GPUs has 30 GiB.
+const DEFAULT_IMAGE_MIB: u64 = 65_536;
 /// Longest text of the daemon's that is passed on.
 const MAX_WORDS: usize = 400;
+/// How long the daemon may say nothing while it pulls: it tells of every part of a layer.
+const PULL_IDLE: Duration = Duration::from_mins(5);
 /// How long the daemon may take to say what a container has used.
 const STATS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long what was let go of may take to be gone once nothing else is to be done, a daemon's restart included.
@@ -96,6 +103,10 @@ pub struct DockerSettings {
     /// This program: it is started in a container's network to make the sockets that lead to the server, and beside this
     /// process to remove what it leaves when it is killed.
     pub program: PathBuf,
+    /// How long a registry is waited for.
+    pub patience: Patience,
+    /// The folder of the layers that are being pulled; one pull at a time has it.
+    pub pulls_dir: PathBuf,
 }
 
 /// Where the daemon is that a runner's containers are started by.
@@ -179,6 +190,10 @@ impl DockerEngine {
             None => Docker::connect_with_defaults(),
         };
         docker.map_err(|error| daemon("connect", &error))
+    }
+
+    fn max_image_bytes(&self) -> u64 {
+        self.settings.limits.image_mib.unwrap_or(DEFAULT_IMAGE_MIB).saturating_mul(1024 * 1024)
     }
 
     /// What the daemon says of itself.
@@ -309,21 +324,27 @@ impl ContainerEngine for DockerEngine {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
+        progress: &'a PullProgress<'a>,
     ) -> BoxFuture<'a, Result<Digest, EngineError>> {
         async move {
             let docker = self.connect()?;
+            let max_bytes = self.max_image_bytes();
             if let Some(found) = present(&docker, image, digest).await? {
-                check_image(&found, image)?;
+                check_image(&found, image, max_bytes)?;
                 return Ok(content(&found, digest));
             }
-            let options = CreateImageOptionsBuilder::default().from_image(&pinned(image, digest)).build();
-            let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
-            while let Some(line) = progress.next().await {
-                line.map_err(|error| pull_error(&error, image, digest))?;
-            }
+            let (patience, dir) = (&self.settings.patience, self.settings.pulls_dir.as_path());
+            let wanted = Wanted { image, digest, max_bytes, patience, dir, progress };
+            let fetched = registry::fetch(wanted).await?;
+            let served = format!("{}@{digest}", fetched.repository());
+            take(&docker, &served, image).await?;
+            let (repository, tag) = local_name(image, digest);
+            let name = TagImageOptionsBuilder::default().repo(&repository).tag(&tag).build();
+            docker.tag_image(&served, Some(name)).await.map_err(|error| daemon("name an image", &error))?;
+            fetched.finish()?;
             match present(&docker, image, digest).await? {
                 Some(found) => {
-                    check_image(&found, image)?;
+                    check_image(&found, image, max_bytes)?;
                     Ok(content(&found, digest))
                 }
                 None => Err(EngineError::Daemon {
@@ -345,7 +366,7 @@ impl ContainerEngine for DockerEngine {
                 );
                 return Err(EngineError::Daemon { attempted: "create a container", why });
             };
-            check_image(&found, &launch.image)?;
+            check_image(&found, &launch.image, self.max_image_bytes())?;
             let log = tokio::fs::File::create(&launch.log_path).await.map_err(|source| {
                 EngineError::Machine { attempted: "create server log", path: launch.log_path.clone(), source }
             })?;
@@ -386,9 +407,33 @@ fn container_name(id: &LaunchId) -> String {
     format!("cacheon-{}-{}-{leg}-{}-{}", id.round_id, id.at.job, id.at.attempt, id.number)
 }
 
-/// Image and digest in one, as the daemon takes them.
+/// What an image is called by the daemon, whatever its registry calls it: repository and tag. Nobody can have a registry of this name
+/// (RFC 2606), and two images never have the same.
+fn local_name(image: &ImageReference, digest: &Digest) -> (String, String) {
+    let named = sha256(format!("{image}@{digest}").as_bytes());
+    ("cacheon.invalid/image".to_owned(), named.as_str().trim_start_matches("sha256:").to_owned())
+}
+
+/// The same in one, as the daemon takes it.
 fn pinned(image: &ImageReference, digest: &Digest) -> String {
-    format!("{image}@{digest}")
+    let (repository, tag) = local_name(image, digest);
+    format!("{repository}:{tag}")
+}
+
+/// Has the daemon pull what is served to it.
+async fn take(docker: &Docker, served: &str, image: &ImageReference) -> Result<(), EngineError> {
+    let options = CreateImageOptionsBuilder::default().from_image(served).build();
+    let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
+    loop {
+        match tokio::time::timeout(PULL_IDLE, progress.next()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(line)) => drop(line.map_err(|error| pull_error(&error, image))?),
+            Err(_) => {
+                let why = format!("it said nothing for {} s", PULL_IDLE.as_secs());
+                return Err(EngineError::Daemon { attempted: "pull", why });
+            }
+        }
+    }
 }
 
 /// The image, where the daemon has it under the very digest. It is compared by repository digests, never by the
@@ -404,52 +449,32 @@ async fn present(
         Err(error) => return Err(daemon("inspect an image", &error)),
     };
     let listed = found.repo_digests.as_deref().unwrap_or_default();
-    let digests = listed.iter().filter_map(|name| name.rsplit_once('@')?.1.parse::<Digest>().ok());
-    let mut other = None;
-    for listed in digests {
-        if listed == *digest {
-            return Ok(Some(found));
-        }
-        other = Some(listed);
+    let mut digests = listed.iter().filter_map(|name| name.rsplit_once('@')?.1.parse::<Digest>().ok());
+    if digests.any(|listed| listed == *digest) {
+        return Ok(Some(found));
     }
-    Err(match other {
-        Some(found) => EngineError::DigestMismatch { image: image.clone(), wanted: digest.clone(), found },
-        None => EngineError::Daemon {
-            attempted: "inspect an image",
-            why: format!("the engine names no digest for `{image}`"),
-        },
-    })
+    // Somebody has given our name to something else: that is nothing of the image's.
+    let why = format!("what it has as `{}` is not {digest}", pinned(image, digest));
+    Err(EngineError::Daemon { attempted: "inspect an image", why })
 }
 
-/// Whether an image asks for nothing that no container gets, and is for this machine.
-fn check_image(found: &ImageInspect, image: &ImageReference) -> Result<(), EngineError> {
-    let invalid = |why: String| Err(EngineError::ImageInvalid { image: image.clone(), why });
-    let own = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let (os, architecture) = (found.os.as_deref(), found.architecture.as_deref());
-    let is = |said: Option<&str>, wanted: &str| said.is_none_or(|said| said.is_empty() || said == wanted);
-    if !(is(os, "linux") && is(architecture, own)) {
-        let said = [os, architecture].map(Option::unwrap_or_default).join("/");
-        return invalid(format!(
-            "it is for {said}, this machine is linux/{own}: build it with `--platform linux/{own}`"
-        ));
-    }
+/// Whether an image asks for nothing that no container gets, is for this machine, and has no more bytes than it may have.
+fn check_image(found: &ImageInspect, image: &ImageReference, max_bytes: u64) -> Result<(), EngineError> {
     let config = found.config.as_ref();
-    let volumes = config.and_then(|config| config.volumes.as_deref()).unwrap_or_default();
-    if let Some(volume) = volumes.first() {
-        // It would be a folder of the machine's disk, without a bound.
-        return invalid(format!(
-            "it declares `VOLUME {volume}`: leave that out, only /tmp and /dev/shm can be written"
-        ));
+    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
+    let needs = Needs {
+        os: text(found.os.as_ref()),
+        architecture: text(found.architecture.as_ref()),
+        volumes: config.and_then(|config| config.volumes.clone()).unwrap_or_default(),
+        env: config.and_then(|config| config.env.clone()).unwrap_or_default(),
+        working_dir: text(config.and_then(|config| config.working_dir.as_ref())),
+    };
+    if let Some(why) = needs.refusal() {
+        return Err(EngineError::ImageInvalid { image: image.clone(), why });
     }
-    let variables = config.and_then(|config| config.env.as_deref()).unwrap_or_default();
-    let names = variables.iter().filter_map(|variable| Some(variable.split_once('=')?.0));
-    // The machine's own helpers, which start the container, would load what these name.
-    if let Some(name) = names.into_iter().find(|name| ["LD_PRELOAD", "LD_AUDIT"].contains(name)) {
-        return invalid(format!("its environment sets `{name}`: set it in the program that needs it"));
+    let bytes = found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+    if bytes > max_bytes {
+        return Err(EngineError::ImageTooLarge { image: image.clone(), bytes, limit: max_bytes });
     }
     Ok(())
 }
@@ -486,28 +511,26 @@ fn words(error: &DockerError) -> Option<(u16, &str)> {
     }
 }
 
-/// Why an image cannot be pulled: absent, no image for this machine, or a failure of daemon or registry.
-fn pull_error(error: &DockerError, image: &ImageReference, digest: &Digest) -> EngineError {
-    const ABSENT: [&str; 4] =
-        ["manifest unknown", "name unknown", "repository does not exist", "unauthorized"];
-    const INVALID: [&str; 4] = [
-        "no matching manifest for",
-        "layers from manifest don't match image configuration",
-        "filesystem layer verification failed",
-        "invalid reference format",
+/// Why the daemon cannot pull what it is served. That is whole and was read before: what is left of the image's own are files that cannot
+/// be made, and of the machine's is everything else.
+fn pull_error(error: &DockerError, image: &ImageReference) -> EngineError {
+    const UNPACKING: &str = "Error processing tar file";
+    const MACHINE: [&str; 8] = [
+        "no space left on device",
+        "disk quota exceeded",
+        "input/output error",
+        "read-only file system",
+        "cannot allocate memory",
+        "too many open files",
+        "operation not permitted",
+        "signal: killed",
     ];
-    let Some((status, text)) = words(error) else { return daemon("pull", error) };
-    // A repository may be named after any of these words.
-    let text = text.replace(digest.as_str(), "").replace(image.as_str(), "");
-    let has = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    if has(&INVALID) {
-        return EngineError::ImageInvalid { image: image.clone(), why: excerpt(&text, MAX_WORDS) };
+    match words(error) {
+        Some((_, text)) if text.contains(UNPACKING) && !MACHINE.iter().any(|words| text.contains(words)) => {
+            EngineError::ImageInvalid { image: image.clone(), why: excerpt(text, MAX_WORDS) }
+        }
+        _ => daemon("pull", error),
     }
-    let is_denied = text.contains("denied") && !text.contains("permission denied");
-    if status == 404 || has(&ABSENT) || is_denied {
-        return EngineError::ImageAbsent { image: image.clone() };
-    }
-    daemon("pull", error)
 }
 
 /// Why a container cannot be created: an image that says nothing to run, else the machine.

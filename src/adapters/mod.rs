@@ -19,6 +19,8 @@ pub mod model_size;
 pub(crate) mod namespace;
 pub mod process;
 pub mod query;
+#[cfg(feature = "docker")]
+pub mod registry;
 pub mod scorer;
 pub mod shell;
 pub mod store;

@@ -30,7 +30,7 @@ use super::log::{LogFile, LogTail};
 use super::manifest::{Manifest, Values};
 use super::tree::cpu_time;
 use crate::model::{Digest, ImageReference};
-use crate::ports::{Connector, ContainerEngine, EngineError, Exit, Launch, Server};
+use crate::ports::{Connector, ContainerEngine, EngineError, Exit, Launch, PullProgress, Server};
 
 /// A manifest larger than this is no manifest.
 const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
@@ -120,6 +120,7 @@ impl ContainerEngine for ProcessEngine {
         &'a self,
         image: &'a ImageReference,
         digest: &'a Digest,
+        _: &'a PullProgress<'a>,
     ) -> BoxFuture<'a, Result<Digest, EngineError>> {
         async move { Ok(self.manifest(image, digest).await?.content) }.boxed()
     }
@@ -335,7 +336,7 @@ mod tests {
         } else {
             digest
         };
-        match engine.pull(&image.parse().expect("image"), &digest).await {
+        match engine.pull(&image.parse().expect("image"), &digest, &|_, _| ()).await {
             Ok(_) => "pulled".to_owned(),
             Err(error) => error.reason().code,
         }

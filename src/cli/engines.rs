@@ -18,8 +18,8 @@ pub(super) fn controller(program: &Path) -> InProcess {
     InProcess::new(RunnerContext::controller(), Shell::guarded_by(program.to_owned()))
 }
 
-/// The runner with its engine; `program` is this executable.
-pub(super) fn runner(spec: &RunnerSpec, program: &Path) -> RunnerContext {
+/// The runner with its engine; `program` is this executable, and `data_dir` the folder of all rounds, absolute.
+pub(super) fn runner(spec: &RunnerSpec, program: &Path, data_dir: &Path) -> RunnerContext {
     let absolute = |path: &str| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     let engine: Option<Arc<dyn ContainerEngine>> = match spec.engine {
         EngineKind::Process => {
@@ -29,7 +29,13 @@ pub(super) fn runner(spec: &RunnerSpec, program: &Path) -> RunnerContext {
         #[cfg(feature = "docker")]
         EngineKind::Docker => {
             let (limits, program) = (spec.limits.clone(), program.to_owned());
-            Some(Arc::new(DockerEngine::new(DockerSettings { host: None, limits, program })))
+            let pulls_dir = data_dir.join("pulls");
+            Some(Arc::new(DockerEngine::new(DockerSettings {
+                limits,
+                program,
+                pulls_dir,
+                ..Default::default()
+            })))
         }
         #[cfg(not(feature = "docker"))]
         EngineKind::Docker => None,

@@ -62,7 +62,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
         Some(source) => {
             let spec = RunnerSpec::parse(source)
                 .map_err(|found| Error::Invalid(found.render(session.diagnostics())))?;
-            engines::runner(&spec.value, &program)
+            engines::runner(&spec.value, &program, &order.data_dir)
         }
     };
     let (news, heard) = unbounded_channel();

@@ -80,7 +80,7 @@ pub struct Limits {
     pub shm_mib: Option<u64>,
     /// Temporary files, in MiB.
     pub tmpfs_mib: Option<u64>,
-    /// Size of the image, in MiB.
+    /// Size of the image, in MiB: of its files, and of its layers as the registry keeps them.
     pub image_mib: Option<u64>,
     /// Size of the log that is kept, in KiB.
     pub log_kib: Option<u64>,
@@ -199,15 +199,13 @@ fn machine(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<MachineSpec> {
 
 fn limits(decoder: &mut Decoder<'_>, slot: Slot<'_>, engine: Option<EngineKind>) -> Option<Limits> {
     let mut fields = decoder.fields(slot.node, "`limits`", slot.key.span)?;
-    let why = "images of any size are pulled";
-    let image = fields.take_planned("image-mib", why, decoder);
     let limits = Limits {
         cpus: contained(decoder, &mut fields, ("cpus", engine)),
         memory_mib: contained(decoder, &mut fields, ("memory-mib", engine)),
         pids: contained(decoder, &mut fields, ("pids", engine)),
         shm_mib: contained(decoder, &mut fields, ("shm-mib", engine)),
         tmpfs_mib: contained(decoder, &mut fields, ("tmpfs-mib", engine)),
-        image_mib: image.and_then(|slot| decoder.integer(slot, 0)),
+        image_mib: contained(decoder, &mut fields, ("image-mib", engine)),
         log_kib: fields.take("log-kib").and_then(|slot| decoder.integer(slot, 0)),
     };
     fields.finish(decoder);

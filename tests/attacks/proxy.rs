@@ -69,6 +69,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .env("CACHEON_PORT", free.to_string())
         .kill_on_drop(true)
         .spawn()?;
+    // The server is asked without TLS, but no client is made without any.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let proxy = Arc::new(Proxy {
         cheat: arguments.cheat,
         memory: arguments.memory,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptions};
 use cacheon::adapters::docker::{DockerEngine, DockerSettings};
 use cacheon::artifact::LegAttempt;
 use cacheon::model::Digest;
@@ -41,9 +41,11 @@ pub(crate) struct Bench {
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) docker_host: String,
     pub(crate) registry: Registry,
-    layer: Layer,
+    pub(crate) layer: Layer,
     /// Servers launched so far.
     launches: AtomicU32,
+    /// Where layers lie while they are pulled.
+    pub(crate) pulls_dir: tempfile::TempDir,
 }
 
 /// Made by the first test that asks, which then takes seconds longer.
@@ -59,7 +61,8 @@ pub(crate) fn bench() -> &'static Bench {
         let opponent = built.join("examples/container-opponent");
         assert!(opponent.is_file(), "cargo build --example container-opponent");
         let layer = runtime.block_on(registry.push_layer(shared_layer(&opponent)));
-        Bench { runtime, docker_host: docker, registry, layer, launches: AtomicU32::new(1) }
+        let pulls_dir = tempfile::tempdir().expect("a folder");
+        Bench { runtime, docker_host: docker, registry, layer, launches: AtomicU32::new(1), pulls_dir }
     })
 }
 
@@ -87,11 +90,25 @@ impl Bench {
             host: Some(self.docker_host.clone()),
             limits,
             program: env!("CARGO_BIN_EXE_cacheon").into(),
+            pulls_dir: self.pulls_dir.path().to_owned(),
+            ..Default::default()
         })
     }
 
     pub(crate) fn pull(&self, image: &Pushed) -> Result<Digest, EngineError> {
-        self.runtime.block_on(self.engine(Limits::default()).pull(&image.image, &image.digest))
+        self.pull_within(image, &Limits::default())
+    }
+
+    pub(crate) fn pull_within(&self, image: &Pushed, limits: &Limits) -> Result<Digest, EngineError> {
+        let engine = self.engine(limits.clone());
+        self.runtime.block_on(engine.pull(&image.image, &image.digest, &|_, _| ()))
+    }
+
+    /// Whether the daemon has an image of this digest.
+    pub(crate) fn has(&self, image: &Pushed) -> bool {
+        let docker = Docker::connect_with_host(&self.docker_host).expect("a daemon");
+        let images = self.runtime.block_on(docker.list_images(None::<ListImagesOptions>)).expect("images");
+        images.iter().flat_map(|found| &found.repo_digests).any(|name| name.ends_with(image.digest.as_str()))
     }
 
     /// Pulls an image and starts it; `Err` where the engine would not start it.

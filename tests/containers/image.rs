@@ -24,17 +24,27 @@ pub(crate) struct Pushed {
     pub(crate) digest: Digest,
 }
 
-/// A layer in the registry. It is not compressed, so its digest is that of its content too.
+/// A layer in the registry. Where it is not compressed its digest is that of its content too.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
     digest: Digest,
     size: usize,
+    kind: &'static str,
 }
 
 /// A registry, as `HOST:PORT`, that takes everything from everybody.
 pub(crate) struct Registry {
     pub(crate) address: String,
     http: reqwest::Client,
+}
+
+/// The processor of this machine, as images name it.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 impl Layer {
@@ -46,6 +56,8 @@ impl Layer {
 
 impl Registry {
     pub(crate) fn new(address: String) -> Self {
+        // It is asked without TLS, but no client is made without any.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Self { address, http: reqwest::Client::new() }
     }
 
@@ -74,7 +86,7 @@ impl Registry {
     }
 
     async fn push_blob(&self, repository: &str, bytes: Vec<u8>) -> Layer {
-        let layer = Layer { digest: sha256(&bytes), size: bytes.len() };
+        let layer = Layer { digest: sha256(&bytes), size: bytes.len(), kind: LAYER };
         let location = self.upload(repository, None).await.expect("a place");
         let joint = if location.contains('?') { '&' } else { '?' };
         self.put(format!("{location}{joint}digest={}", layer.digest), "application/octet-stream", bytes)
@@ -87,29 +99,41 @@ impl Registry {
         self.push_blob(SHARED, tar).await
     }
 
+    /// Pushes a layer that is compressed, of this media type.
+    pub(crate) async fn push_packed(&self, kind: &'static str, bytes: Vec<u8>) -> Layer {
+        Layer { kind, ..self.push_blob(SHARED, bytes).await }
+    }
+
     /// Pushes an image that runs `config`'s program; `diff_id` is what the configuration says of the layer.
     pub(crate) async fn push_image(&self, name: &str, layer: (&Layer, &Digest), config: &Value) -> Pushed {
         let (layer, diff_id) = layer;
-        assert!(self.upload(name, Some(&layer.digest)).await.is_none(), "the layer was not shared");
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
         let rootfs = json!({"type": "layers", "diff_ids": [diff_id]});
-        let config = json!({"architecture": architecture, "os": "linux", "config": config, "rootfs": rootfs});
+        let config =
+            json!({"architecture": architecture(), "os": "linux", "config": config, "rootfs": rootfs});
+        let manifest = self.manifest(name, layer, &config).await;
+        self.push_manifest(name, &manifest).await
+    }
+
+    /// The manifest of an image with this configuration, which is pushed, as its layer is.
+    pub(crate) async fn manifest(&self, name: &str, layer: &Layer, config: &Value) -> Value {
+        assert!(self.upload(name, Some(&layer.digest)).await.is_none(), "the layer was not shared");
         let config = self.push_blob(name, config.to_string().into_bytes()).await;
         let part =
             |kind: &str, blob: &Layer| json!({"mediaType": kind, "digest": blob.digest, "size": blob.size});
-        let manifest = json!({
+        json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": part(CONFIG, &config),
-            "layers": [part(LAYER, layer)],
-        });
+            "layers": [part(layer.kind, layer)],
+        })
+    }
+
+    /// Pushes a manifest, or an index of manifests that are there.
+    pub(crate) async fn push_manifest(&self, name: &str, manifest: &Value) -> Pushed {
         let bytes = manifest.to_string().into_bytes();
         let digest = sha256(&bytes);
-        self.put(format!("http://{}/v2/{name}/manifests/{digest}", self.address), MANIFEST, bytes).await;
+        let kind = manifest["mediaType"].as_str().expect("a kind");
+        self.put(format!("http://{}/v2/{name}/manifests/{digest}", self.address), kind, bytes).await;
         Pushed { image: self.named(name), digest }
     }
 

@@ -196,9 +196,9 @@ fn failing(bench: &'static Bench) {
     for (name, _, reason, detail) in FAILING {
         arena.check(name, ("submission", reason), detail);
     }
-    arena.check("absent", ("submission", "image-unavailable"), "is not there");
+    arena.check("absent", ("submission", "image-unavailable"), "answers 404 Not Found");
     // Whose fault that is nobody can tell: it is nobody's, and costs the others nothing.
-    arena.check("unreachable", ("infra", "container-engine"), "connection refused");
+    arena.check("unreachable", ("infra", "registry-unavailable"), "Connection refused");
     let standings =
         ["exits", "deaf", "absent", "unreachable"].map(|name| arena.row(name)["standing"].clone());
     assert_eq!(standings, ["failed", "failed", "failed", "held"], "{words}");

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use cacheon::artifact::digest::sha256;
 use cacheon::client::{Request, ask};
 use cacheon::model::Fault;
 use cacheon::pipeline::runner::Limits;
@@ -10,11 +9,9 @@ use cacheon::ports::Exit;
 use serde_json::json;
 
 use super::bench::{Bench, LOG_BYTES, Test};
-use super::image::{Pushed, Registry};
 
 pub(crate) const TESTS: &[Test] = &[
     ("servers::an_honest_server_answers_and_is_gone_when_stopped", an_honest_server_answers),
-    ("servers::a_pull_that_fails_says_whose_fault_it_is", pulls_that_fail),
     ("servers::an_exit_code_arrives_with_the_last_words", exit_codes),
     ("servers::a_program_that_cannot_run_is_the_submissions_fault", programs_that_cannot_run),
     ("servers::more_memory_than_allowed_is_the_end", memory),
@@ -55,52 +52,6 @@ fn an_honest_server_answers(bench: &'static Bench) {
     assert_eq!(found.state.and_then(|state| state.running), Some(true));
     assert!(running.stop(Duration::from_secs(10)) < Duration::from_secs(9), "SIGTERM was heard");
     assert!(running.is_gone());
-}
-
-fn pulls_that_fail(bench: &'static Bench) {
-    let there = bench.image("pulled", &["/bin/opponent", "sleep"]);
-    let content = bench.pull(&there).expect("the control is pulled");
-    assert_eq!(bench.pull(&there).expect("again"), content);
-    // The same under another name is the same content.
-    let again = bench.configured(
-        "pulled-again",
-        &json!({"Entrypoint": ["/bin/opponent", "sleep"], "Env": ["IMAGE=pulled"], "Labels": {"by": "another"}}),
-    );
-    assert_ne!(again.digest, there.digest);
-    assert_eq!(bench.pull(&again).expect("pulled"), content);
-
-    let nobody = Registry::new("127.0.0.1:9".to_owned());
-    let cases = [
-        (
-            "no such digest",
-            Pushed { digest: sha256(b"another"), ..there.clone() },
-            Fault::Submission,
-            "image-unavailable",
-        ),
-        (
-            "no such repository",
-            Pushed { image: bench.registry.named("nothing"), ..there.clone() },
-            Fault::Submission,
-            "image-unavailable",
-        ),
-        (
-            "no registry",
-            Pushed { image: nobody.named("pulled"), ..there.clone() },
-            Fault::Infra,
-            "container-engine",
-        ),
-        (
-            "other layers than it says",
-            bench.mislabelled("mislabelled", &sha256(b"another layer")),
-            Fault::Submission,
-            "image-invalid",
-        ),
-    ];
-    for (name, image, fault, code) in cases {
-        let error = bench.pull(&image).expect_err(name);
-        let reason = error.reason();
-        assert_eq!((reason.fault, reason.code.as_str()), (fault, code), "{name}: {error}");
-    }
 }
 
 fn exit_codes(bench: &'static Bench) {

@@ -51,6 +51,8 @@ fn listening(flags: &[&str]) -> Served {
         })
         .expect("a listening line");
     std::thread::spawn(move || lines.for_each(drop));
+    // It is asked without TLS, but no client is made without any.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Served { child, base: format!("http://{address}"), client: reqwest::Client::new() }
 }
 

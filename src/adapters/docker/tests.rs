@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
+use crate::adapters::registry::scripted::{Image, Registry, impatient};
 use crate::artifact::LegAttempt;
 use crate::model::Fault;
 
@@ -111,6 +112,10 @@ impl Daemon {
             let (status, body) = daemon.script.pull.clone();
             (StatusCode::from_u16(status).unwrap(), body)
         };
+        let tag = async |State(daemon): Shared, RawQuery(query): RawQuery| {
+            daemon.call(format!("tag {}", query.unwrap_or_default()));
+            StatusCode::CREATED
+        };
         let image = async |State(daemon): Shared| {
             let (before, after) = daemon.script.is_present;
             if if *daemon.is_pulled.lock().unwrap() { after } else { before } {
@@ -201,7 +206,7 @@ impl Daemon {
             };
         Router::new()
             .route("/images/create", post(pull))
-            .route("/images/{*name}", get(image))
+            .route("/images/{*name}", get(image).post(tag))
             .route("/containers/json", get(list))
             .route("/containers/create", post(create))
             .route("/containers/{id}/start", post(start))
@@ -241,7 +246,8 @@ fn served(script: Script, dir: &Path) -> (Arc<Daemon>, JoinSet<()>) {
 
 fn engine_at(socket: &Path, limits: Limits) -> DockerEngine {
     let host = Some(format!("unix://{}", socket.display()));
-    DockerEngine::new(DockerSettings { host, limits, program: "/bin/true".into() })
+    let (patience, pulls_dir) = (impatient(), socket.with_file_name("pulls"));
+    DockerEngine::new(DockerSettings { host, limits, program: "/bin/true".into(), patience, pulls_dir })
 }
 
 impl Bench {
@@ -249,6 +255,11 @@ impl Bench {
     fn serve(&mut self, script: Script) {
         std::fs::remove_file(self.dir.path().join(SOCKET)).unwrap();
         (self.daemon, self.serving) = served(script, self.dir.path());
+    }
+
+    /// How often the daemon was asked to pull.
+    fn pulls(&self) -> String {
+        format!("{} pulls", self.daemon.calls.borrow().iter().filter(|call| *call == "pull").count())
     }
 
     fn launch(&self) -> Launch {
@@ -267,13 +278,17 @@ impl Bench {
     }
 }
 
-async fn check_pull(image: &str, script: Script, expected: &str) {
-    let bench = bench(script);
-    let found = match bench.engine.pull(&image.parse().unwrap(), &digest(1)).await {
-        Ok(_) => format!("{} pulls", bench.daemon.calls.borrow().len()),
+/// Pulls an image that a registry has, and asserts how that ends.
+async fn check_pull(script: Script, expected: &str) {
+    let registry = Registry::start().await;
+    let digest = registry.push(&Image::default());
+    let listed = if script.listed == self::digest(1).as_str() { digest.to_string() } else { script.listed };
+    let bench = bench(Script { listed, ..script });
+    let found = match bench.engine.pull(&registry.image(), &digest, &|_, _| ()).await {
+        Ok(_) => bench.pulls(),
         Err(error) => error.reason().code,
     };
-    assert_eq!(found, expected, "{image}: {:?}", bench.daemon.script);
+    assert_eq!(found, expected, "{:?}", bench.daemon.script);
 }
 
 #[tokio::test]
@@ -281,14 +296,46 @@ async fn a_pull_ends_with_the_image_or_with_whose_fault_it_is() {
     let check = async |change: &dyn Fn(&mut Script), expected: &str| {
         let mut script = script();
         change(&mut script);
-        check_pull("miner/server", script, expected).await;
+        check_pull(script, expected).await;
     };
     check(&|_| {}, "1 pulls").await;
     check(&|script| script.is_present = (true, true), "0 pulls").await;
-    check(&|script| script.listed = digest(2).to_string(), "digest-mismatch").await;
+    check(&|script| script.listed = digest(2).to_string(), "container-engine").await;
     check(&|script| script.listed = "nonsense".to_owned(), "container-engine").await;
     check(&|script| script.is_present = (false, false), "container-engine").await;
     check(&|script| script.pull = (200, "no JSON\n".to_owned()), "container-engine").await;
+}
+
+#[tokio::test]
+async fn the_daemon_is_not_asked_for_what_the_registry_has_not() {
+    let registry = Registry::start().await;
+    let bench = bench(script());
+    let error = bench.engine.pull(&registry.image(), &digest(1), &|_, _| ()).await.unwrap_err();
+    assert_eq!(error.reason().code, "image-unavailable");
+    assert_eq!(bench.daemon.calls.borrow().len(), 0);
+}
+
+#[tokio::test]
+async fn an_image_larger_than_the_runner_allows_is_refused() {
+    let registry = Registry::start().await;
+    let digest = registry.push(&Image::of(vec![0; 2 << 20]));
+    let check = async |mib: u64, size: u64, is_there: bool, expected: &str| {
+        let image = json!({"Size": size});
+        let listed = digest.to_string();
+        let bench = bench(Script { is_present: (is_there, true), listed, image, ..script() });
+        let limits = Limits { image_mib: Some(mib), ..Limits::default() };
+        let engine = engine_at(&bench.dir.path().join("docker.sock"), limits);
+        let found = match engine.pull(&registry.image(), &digest, &|_, _| ()).await {
+            Ok(_) => bench.pulls(),
+            Err(error) => format!("{}, {}", bench.pulls(), error.reason().code),
+        };
+        assert_eq!(found, expected, "{mib} MiB allowed, {size} bytes there");
+    };
+    check(2, 2 << 20, false, "1 pulls").await;
+    check(1, 2 << 20, false, "0 pulls, image-too-large").await;
+    // By what it is when it is there, too.
+    check(2, 3 << 20, false, "1 pulls, image-too-large").await;
+    check(2, 3 << 20, true, "0 pulls, image-too-large").await;
 }
 
 #[test]
@@ -311,34 +358,40 @@ fn content_is_what_would_run() {
 }
 
 #[tokio::test]
-async fn a_refused_pull_is_judged_by_the_words_of_the_daemon() {
-    let check = async |image: &str, status: u16, words: &str, expected: &str| {
+async fn what_fails_in_the_daemon_is_its_own_but_for_files_that_cannot_be_made() {
+    let check = async |status: u16, words: &str, expected: &str| {
         let body = match status {
             200 => json!({"errorDetail": {"message": words}, "error": words}),
             _ => json!({"message": words}),
         };
         let script = Script { is_present: (false, false), pull: (status, format!("{body}\n")), ..script() };
-        check_pull(image, script, expected).await;
+        check_pull(script, expected).await;
     };
-    let image = "miner/server";
-    check(image, 404, "manifest for miner/server@sha256:01 not found: manifest unknown", "image-unavailable")
+    let unpacking = "failed to register layer: Error processing tar file(exit status 1): ";
+    check(200, &format!("{unpacking}link /a /b: no such file or directory"), "image-invalid").await;
+    check(200, &format!("{unpacking}write /x: no space left on device"), "container-engine").await;
+    check(404, "manifest unknown", "container-engine").await;
+    check(500, "received unexpected HTTP status: 503 Service Unavailable", "container-engine").await;
+    check(500, "Get \"http://127.0.0.1:1/v2/\": dial tcp: connect: connection refused", "container-engine")
         .await;
-    check(image, 404, "pull access denied for miner/server, repository does not exist", "image-unavailable")
-        .await;
-    check(image, 500, "denied: requested access to the resource is denied", "image-unavailable").await;
-    check(image, 500, "unauthorized: authentication required", "image-unavailable").await;
-    check(image, 500, "error from registry: manifest unknown", "image-unavailable").await;
-    check(image, 404, "no matching manifest for linux/amd64 in the manifest list entries", "image-invalid")
-        .await;
-    check(image, 200, "filesystem layer verification failed for digest sha256:01", "image-invalid").await;
-    check(image, 500, "toomanyrequests: rate limit", "container-engine").await;
-    check(image, 500, "received unexpected HTTP status: 503 Service Unavailable", "container-engine").await;
-    check(image, 500, "Get \"http://r/v2/\": dial tcp: connect: connection refused", "container-engine")
-        .await;
-    check(image, 200, "write /var/lib/docker/tmp/x: no space left on device", "container-engine").await;
-    check(image, 200, "open /var/lib/docker/tmp/x: permission denied", "container-engine").await;
-    check("r.example/denied", 500, "r.example/denied: unexpected HTTP status: 503", "container-engine").await;
-    check(image, 500, "words nobody knows", "container-engine").await;
+    check(200, "write /var/lib/docker/tmp/x: no space left on device", "container-engine").await;
+    check(500, "words nobody knows", "container-engine").await;
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_from_here_and_named_by_us() {
+    let registry = Registry::start().await;
+    let digest = registry.push(&Image::default());
+    let bench = bench(Script { listed: digest.to_string(), ..script() });
+    bench.engine.pull(&registry.image(), &digest, &|_, _| ()).await.unwrap();
+    let (repository, tag) = local_name(&registry.image(), &digest);
+    let calls = bench.daemon.calls.borrow().clone();
+    let named = format!("tag repo={}&tag={tag}", repository.replace('/', "%2F"));
+    assert_eq!(calls, ["pull".to_owned(), named]);
+    // Another repository's is another image, although nothing differs in it.
+    assert_ne!(local_name(&"other/image".parse().unwrap(), &digest).1, tag);
+    let left = std::fs::read_dir(bench.dir.path().join("pulls")).unwrap().count();
+    assert_eq!(left, 1, "the lock alone is left");
 }
 
 #[tokio::test]
@@ -348,7 +401,7 @@ async fn a_daemon_that_is_gone_is_nobodys_submission() {
     let engine = engine_at(&socket, Limits::default());
     let (image, digest) = ("miner/server".parse().unwrap(), digest(1));
     let check = async |expected: &str| {
-        let reason = engine.pull(&image, &digest).await.unwrap_err().reason();
+        let reason = engine.pull(&image, &digest, &|_, _| ()).await.unwrap_err().reason();
         assert_eq!((reason.fault, reason.code.as_str()), (Fault::Infra, "container-engine"));
         assert!(reason.message.contains(expected), "{}", reason.message);
     };
@@ -374,7 +427,7 @@ async fn a_container_is_created_with_everything_closed() {
     assert_eq!(server.boot_id(), "0123456789ab");
     let created = bench.daemon.created.lock().unwrap().clone();
     let expected = json!({
-        "Image": format!("miner/server@{}", digest(1)),
+        "Image": pinned(&bench.launch().image, &digest(1)),
         "Env": [
             "CACHEON_HOST=0.0.0.0",
             "CACHEON_PORT=8000",
@@ -440,7 +493,7 @@ async fn a_container_that_is_not_as_asked_is_not_started() {
 async fn an_image_that_asks_for_what_no_container_gets_is_refused() {
     let check = async |image: Value, expected: Option<&str>| {
         let bench = bench(Script { is_present: (true, true), image: image.clone(), ..script() });
-        let pulled = bench.engine.pull(&bench.launch().image, &digest(1)).await.map(|_| ());
+        let pulled = bench.engine.pull(&bench.launch().image, &digest(1), &|_, _| ()).await.map(|_| ());
         let launched = bench.engine.launch(&bench.launch()).await.map(|_| ());
         for outcome in [pulled, launched] {
             match (outcome, expected) {
@@ -560,8 +613,7 @@ async fn what_nobody_holds_is_removed_before_a_launch() {
     let (dead, unclear) = others();
     let own = Holder::new().unwrap().to_string();
     let containers = vec![("a", dead), ("b", own)];
-    let bench = bench(Script { containers, ..script() });
-    bench.engine.pull(&"miner/server".parse().unwrap(), &digest(1)).await.unwrap();
+    let bench = bench(Script { containers, is_present: (true, true), ..script() });
     let server = bench.engine.launch(&bench.launch()).await;
     assert!(server.is_ok());
     assert_eq!(*bench.daemon.removed.lock().unwrap(), ["a"]);
