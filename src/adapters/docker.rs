@@ -76,6 +76,8 @@ const DEFAULT_IMAGE_MIB: u64 = 65_536;
 const MAX_WORDS: usize = 400;
 /// How long the daemon may say nothing while it pulls: it tells of every part of a layer.
 const PULL_IDLE: Duration = Duration::from_mins(5);
+/// How long the daemon may take to say its version.
+const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the daemon may take to say what a container has used.
 const STATS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long what was let go of may take to be gone once nothing else is to be done, a daemon's restart included.
@@ -337,7 +339,16 @@ impl ContainerEngine for DockerEngine {
             let wanted = Wanted { image, digest, max_bytes, patience, dir, progress };
             let fetched = registry::fetch(wanted).await?;
             let served = format!("{}@{digest}", fetched.repository());
-            take(&docker, &served, image).await?;
+            match take(&docker, &served, image).await {
+                Err(EngineError::ImageInvalid { why, .. })
+                    if fetched.has_zstd && is_before_zstd(&docker).await =>
+                {
+                    let why =
+                        format!("it is older than Docker 23, and unpacks no layer packed by zstd: {why}");
+                    return Err(EngineError::Daemon { attempted: "pull", why });
+                }
+                taken => taken?,
+            }
             let (repository, tag) = local_name(image, digest);
             let name = TagImageOptionsBuilder::default().repo(&repository).tag(&tag).build();
             docker.tag_image(&served, Some(name)).await.map_err(|error| daemon("name an image", &error))?;
@@ -434,6 +445,13 @@ async fn take(docker: &Docker, served: &str, image: &ImageReference) -> Result<(
             }
         }
     }
+}
+
+/// Whether a daemon is of a version that unpacks no zstd, or does not say.
+async fn is_before_zstd(docker: &Docker) -> bool {
+    let said = tokio::time::timeout(VERSION_DEADLINE, docker.version()).await;
+    let version = said.ok().and_then(Result::ok).and_then(|said| said.version).unwrap_or_default();
+    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 23)
 }
 
 /// The image, where the daemon has it under the very digest. It is compared by repository digests, never by the

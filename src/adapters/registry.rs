@@ -152,6 +152,8 @@ pub(super) struct Fetched {
     registry: LocalRegistry,
     vault: Vault,
     image: ImageReference,
+    /// Whether a layer of it is packed by zstd, which not every daemon unpacks.
+    pub(super) has_zstd: bool,
 }
 
 impl Fetched {
@@ -191,18 +193,25 @@ async fn fetch_all(wanted: &Wanted<'_>) -> Result<Fetched, RegistryError> {
     let fetching = tokio::time::timeout(within, layers(&client, &vault, &manifest.layers, wanted)).await;
     let late = || client.unavailable(format!("the layers did not come within {} s", within.as_secs_f64()));
     let fetched = fetching.unwrap_or_else(|_| Err(late()));
-    let judged = fetched.and_then(|found| judge_layers(&manifest.layers, &contents, &found));
-    if let Err(error) = judged {
-        // What could not be brought is gone on with later; what is wrong, or finds no room, is not kept.
-        if !matches!(error, RegistryError::Unavailable { .. }) {
-            vault.keep_only(&[])?;
+    let judged = fetched.and_then(|found| {
+        judge_layers(&manifest.layers, &contents, &found)?;
+        Ok(found)
+    });
+    let found = match judged {
+        Ok(found) => found,
+        Err(error) => {
+            // What could not be brought is gone on with later; what is wrong, or finds no room, is not kept.
+            if !matches!(error, RegistryError::Unavailable { .. }) {
+                vault.keep_only(&[])?;
+            }
+            return Err(error);
         }
-        return Err(error);
-    }
+    };
+    let has_zstd = found.values().any(|layer| layer.is_zstd);
     let paths = manifest.layers.iter().map(|blob| (blob.digest.clone(), vault.path(&blob.digest)));
     parts.layers = paths.collect();
     let registry = LocalRegistry::start(parts).await?;
-    Ok(Fetched { registry, vault, image: wanted.image.clone() })
+    Ok(Fetched { registry, vault, image: wanted.image.clone(), has_zstd })
 }
 
 /// Judges an image by its manifest and its configuration; both, and what the configuration says is in each layer.

@@ -104,11 +104,13 @@ impl Bench {
         self.runtime.block_on(engine.pull(&image.image, &image.digest, &|_, _| ()))
     }
 
-    /// Whether the daemon has an image of this digest.
-    pub(crate) fn has(&self, image: &Pushed) -> bool {
+    /// Names of all images that the daemon has, with their digests.
+    pub(crate) fn images(&self) -> String {
         let docker = Docker::connect_with_host(&self.docker_host).expect("a daemon");
         let images = self.runtime.block_on(docker.list_images(None::<ListImagesOptions>)).expect("images");
-        images.iter().flat_map(|found| &found.repo_digests).any(|name| name.ends_with(image.digest.as_str()))
+        let mut names: Vec<String> = images.into_iter().flat_map(|found| found.repo_digests).collect();
+        names.sort();
+        names.join("\n")
     }
 
     /// Pulls an image and starts it; `Err` where the engine would not start it.

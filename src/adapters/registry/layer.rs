@@ -40,6 +40,8 @@ pub(super) struct Layer {
     pub(super) bytes: u64,
     /// Files, folders and links in it.
     pub(super) entries: u64,
+    /// Whether it is packed by zstd, which not every daemon unpacks.
+    pub(super) is_zstd: bool,
 }
 
 /// Why a layer is none.
@@ -141,7 +143,7 @@ fn unpacked(source: &mut impl Read, bounds: Bounds) -> Result<Layer, Flaw> {
     } else if is_zstd {
         let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(cannot)?;
         decoder.window_log_max(WINDOW_LOG).map_err(cannot)?;
-        archive(decoder, bounds)
+        archive(decoder, bounds).map(|layer| Layer { is_zstd, ..layer })
     } else {
         archive(input, bounds)
     }
@@ -162,7 +164,7 @@ fn archive(layer: impl Read, bounds: Bounds) -> Result<Layer, Flaw> {
         return Err(Flaw::TooLarge(bytes));
     }
     match walked {
-        Ok(entries) => Ok(Layer { content: hasher.finish(), bytes, entries }),
+        Ok(entries) => Ok(Layer { content: hasher.finish(), bytes, entries, is_zstd: false }),
         Err(error) => Err(Flaw::Invalid(format!("it cannot be unpacked: {error}"))),
     }
 }
@@ -353,7 +355,8 @@ mod tests {
     #[test]
     fn a_layer_is_what_it_unpacks_to_however_it_is_packed() {
         let plain = tar(&[(b'5', 0, b""), (b'0', 700, &[1; 700]), (b'2', 0, b"")]);
-        let expected = Layer { content: sha256(&plain), bytes: plain.len() as u64, entries: 3 };
+        let expected =
+            Layer { content: sha256(&plain), bytes: plain.len() as u64, entries: 3, is_zstd: false };
         let (start, end) = plain.split_at(600);
         let packed = [
             plain.clone(),
@@ -365,7 +368,8 @@ mod tests {
             gzip(&[plain.as_slice(), &[0; 5000]].concat()),
         ];
         for layer in &packed[..5] {
-            assert_eq!(found(layer, BOUNDS).unwrap(), expected);
+            let is_zstd = layer.starts_with(&ZSTD);
+            assert_eq!(found(layer, BOUNDS).unwrap(), Layer { is_zstd, ..expected.clone() });
         }
         // What follows the end counts too.
         let padded = found(&packed[5], BOUNDS).unwrap();
