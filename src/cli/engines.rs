@@ -19,6 +19,10 @@ pub(super) fn controller(program: &Path) -> InProcess {
 }
 
 /// The runner with its engine; `program` is this executable, and `data_dir` the folder of all rounds, absolute.
+#[cfg_attr(
+    not(feature = "docker"),
+    expect(unused_variables, reason = "only a daemon's images are kept there")
+)]
 pub(super) fn runner(spec: &RunnerSpec, program: &Path, data_dir: &Path) -> RunnerContext {
     let absolute = |path: &str| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     let engine: Option<Arc<dyn ContainerEngine>> = match spec.engine {
