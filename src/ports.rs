@@ -141,28 +141,40 @@ pub trait Server: Send + Sync {
 }
 
 /// How a server ended by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exit {
     /// Exit code, if it exited.
     pub code: Option<i32>,
     /// Signal number, if it was killed.
     pub signal: Option<i32>,
+    /// Whether the kernel killed it, or a process that it started, at some time for taking more memory than it may.
+    pub is_out_of_memory: bool,
 }
 
 impl From<std::process::ExitStatus> for Exit {
     fn from(status: std::process::ExitStatus) -> Self {
         use std::os::unix::process::ExitStatusExt as _;
-        Self { code: status.code(), signal: status.signal() }
+        Self { code: status.code(), signal: status.signal(), is_out_of_memory: false }
     }
 }
 
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.code, self.signal) {
+            // What a shell, and the first process of a container, mean by these.
+            (Some(code @ 126), _) => write!(f, "exit code {code}, that of a program that cannot be run"),
+            (Some(code @ 127), _) => write!(f, "exit code {code}, that of a program that is not there"),
+            (Some(code @ 129..=192), _) => {
+                write!(f, "exit code {code}, that of a program ended by signal {}", code - 128)
+            }
             (Some(code), _) => write!(f, "exit code {code}"),
             (None, Some(signal)) => write!(f, "signal {signal}"),
             (None, None) => f.write_str("unknown exit"),
+        }?;
+        if self.is_out_of_memory {
+            f.write_str(" (it took more memory than the runner's `limits.memory-mib`)")?;
         }
+        Ok(())
     }
 }
 
@@ -404,4 +416,25 @@ pub struct Progress {
     pub done: usize,
     /// Units in all; 0 where nobody knows.
     pub total: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Exit;
+
+    #[test]
+    fn an_exit_says_what_its_code_means() {
+        let check = |code, expected: &str| {
+            assert_eq!(Exit { code: Some(code), ..Exit::default() }.to_string(), expected);
+        };
+        check(3, "exit code 3");
+        check(126, "exit code 126, that of a program that cannot be run");
+        check(127, "exit code 127, that of a program that is not there");
+        check(128, "exit code 128");
+        check(139, "exit code 139, that of a program ended by signal 11");
+        check(255, "exit code 255");
+        let exit = Exit { signal: Some(9), is_out_of_memory: true, ..Exit::default() };
+        assert_eq!(exit.to_string(), "signal 9 (it took more memory than the runner's `limits.memory-mib`)");
+        assert_eq!(Exit::default().to_string(), "unknown exit");
+    }
 }

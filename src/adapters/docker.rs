@@ -642,31 +642,38 @@ impl Container {
         }
     }
 
-    /// Its exit code, once it has ended. `None` where nobody can say: it is gone, or the daemon is.
-    async fn exit_code(&self) -> Option<i64> {
+    /// How it ended, once it has. Nothing is known where nobody can say: it is gone, or the daemon is.
+    async fn exit(&self) -> Exit {
+        let exit = |code: Option<i64>, is_out_of_memory| Exit {
+            code: code.and_then(|code| i32::try_from(code).ok()),
+            signal: None,
+            is_out_of_memory,
+        };
+        let mut heard = None;
         for _ in 0..LOOKS {
             let mut waiting = std::pin::pin!(
                 self.docker.wait_container(&self.id, None::<bollard::query_parameters::WaitContainerOptions>)
             );
             match waiting.next().await {
-                Some(Ok(end)) => return Some(end.status_code),
-                Some(Err(DockerError::DockerContainerWaitError { code, .. })) => return Some(code),
+                Some(Ok(end)) => heard = Some(end.status_code),
+                Some(Err(DockerError::DockerContainerWaitError { code, .. })) => heard = Some(code),
+                // Cut off, by a restart of the daemon for instance.
                 _ => {}
             }
-            // The wait was cut off, by a restart of the daemon for instance: what is found now is the truth.
+            // What is found now is the truth, and more of it.
             match self.inspect().await {
                 Ok(found) => {
                     let state = found.state.unwrap_or_default();
                     if state.running == Some(false) {
-                        return state.exit_code;
+                        return exit(state.exit_code.or(heard), state.oom_killed.unwrap_or_default());
                     }
                 }
-                Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => return None,
+                Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => break,
                 Err(_) => {}
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         }
-        None
+        exit(heard, false)
     }
 
     /// Processor time of its cgroup, as the daemon reads it at this moment.
@@ -740,10 +747,10 @@ impl Server for DockerServer {
 
     fn exited(&mut self) -> BoxFuture<'_, Exit> {
         async move {
-            let code = self.container.exit_code().await;
+            let exit = self.container.exit().await;
             // What the server wrote before it ended belongs to the reason.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.log_task.join_next()).await;
-            Exit { code: code.and_then(|code| i32::try_from(code).ok()), signal: None }
+            exit
         }
         .boxed()
     }

@@ -127,7 +127,7 @@ async fn ended(child: &mut Child, wire: Wire) -> Exit {
         let _ = child.start_kill();
         status = Ok(child.wait().await);
     }
-    status.ok().and_then(Result::ok).map_or(Exit { code: None, signal: None }, Exit::from)
+    status.ok().and_then(Result::ok).map_or(Exit::default(), Exit::from)
 }
 
 /// Both directions of the talk with a job's process.

@@ -48,7 +48,7 @@ pub async fn keep(program: &Path, parent: u32, argv: &[OsString]) -> io::Result<
         }
         tokio::select! {
             _ = child_ended.recv() => {}
-            _ = killed.recv() => break Exit { code: None, signal: Some(Signal::KILL.as_raw()) },
+            _ = killed.recv() => break Exit { signal: Some(Signal::KILL.as_raw()), ..Exit::default() },
             _ = asked.recv() => {
                 // Its group is there once it has a session; until then it is alone.
                 let _ = kill_process_group(server, Signal::TERM).or_else(|_| kill_process(server, Signal::TERM));
@@ -65,7 +65,11 @@ fn collect(server: Pid) -> io::Result<Option<Exit>> {
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if pid == server => {
-                ended = Some(Exit { code: status.exit_status(), signal: status.terminating_signal() });
+                ended = Some(Exit {
+                    code: status.exit_status(),
+                    signal: status.terminating_signal(),
+                    ..Exit::default()
+                });
             }
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) | Err(Errno::CHILD) => return Ok(ended),

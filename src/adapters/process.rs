@@ -245,7 +245,7 @@ impl Server for ProcessServer {
             // What the server wrote before it ended belongs to the reason; its streams are closed by now
             // unless it left a child behind, so the wait is bounded.
             let _ = tokio::time::timeout(Duration::from_millis(500), self.log_task.join_next()).await;
-            status.map_or(Exit { code: None, signal: None }, Exit::from)
+            status.map_or(Exit::default(), Exit::from)
         }
         .boxed()
     }

@@ -447,7 +447,7 @@ impl StageError {
             Self::Chain(error) => return error.reason(),
             Self::Parameter(_) => (Fault::Pipeline, "bad-parameter"),
             // Gone without a trace: the container or its daemon was lost, and nobody saw it exit.
-            Self::Boot(BootError::Exited { exit: Exit { code: None, signal: None }, .. }) => {
+            Self::Boot(BootError::Exited { exit: Exit { code: None, signal: None, .. }, .. }) => {
                 (Fault::Unknown, "server-lost")
             }
             Self::Boot(BootError::Exited { .. }) => (Fault::Submission, "server-exited-before-ready"),

@@ -177,6 +177,13 @@ type Case = (&'static str, &'static [&'static str], &'static str, &'static str);
 
 const FAILING: &[Case] = &[
     ("exits", &["/bin/opponent", "exit", "3"], "server-exited-before-ready", "exit code 3 "),
+    ("missing", &["/bin/nothing"], "server-exited-before-ready", "a program that is not there"),
+    (
+        "greedy",
+        &["/bin/opponent", "take-memory", "4096"],
+        "server-exited-before-ready",
+        "`limits.memory-mib`",
+    ),
     // Never ready, and killed in time although it does not hear.
     ("deaf", &["/bin/opponent", "ignore-sigterm"], "not-ready-in-time", "did not answer 200"),
 ];
@@ -199,7 +206,9 @@ fn failing(bench: &'static Bench) {
     arena.check("absent", ("submission", "image-unavailable"), "answers 404 Not Found");
     // Whose fault that is nobody can tell: it is nobody's, and costs the others nothing.
     arena.check("unreachable", ("infra", "registry-unavailable"), "Connection refused");
-    let standings =
-        ["exits", "deaf", "absent", "unreachable"].map(|name| arena.row(name)["standing"].clone());
-    assert_eq!(standings, ["failed", "failed", "failed", "held"], "{words}");
+    for (name, ..) in FAILING {
+        assert_eq!(arena.row(name)["standing"], "failed", "{words}");
+    }
+    let standings = ["absent", "unreachable"].map(|name| arena.row(name)["standing"].clone());
+    assert_eq!(standings, ["failed", "held"], "{words}");
 }

@@ -28,7 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
 const SOON: Duration = Duration::from_secs(30);
 
 fn ended(code: i32) -> Exit {
-    Exit { code: Some(code), signal: None }
+    Exit { code: Some(code), ..Exit::default() }
 }
 
 fn an_honest_server_answers(bench: &'static Bench) {
@@ -95,9 +95,9 @@ fn memory(bench: &'static Bench) {
     let mut modest = bench.opponent(&["take-memory", "8"], limits.clone());
     assert_eq!(modest.exit(SOON), ended(0), "{}", modest.log());
     let mut greedy = bench.opponent(&["take-memory", "4096"], limits);
-    assert_eq!(greedy.exit(SOON), ended(137), "{}", greedy.log());
-    let state = greedy.inspect().state.expect("a state");
-    assert_eq!(state.oom_killed, Some(true));
+    let exit = greedy.exit(SOON);
+    assert_eq!(exit, Exit { is_out_of_memory: true, ..ended(137) }, "{}", greedy.log());
+    assert!(exit.to_string().contains("limits.memory-mib"), "{exit}");
 }
 
 fn sigterm(bench: &'static Bench) {

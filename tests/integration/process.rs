@@ -87,11 +87,11 @@ async fn wait_until_gone(pid: i32) {
 async fn an_end_is_seen_with_its_code_and_last_words() {
     let workspace = Workspace::new();
     let mut server = workspace.start("echo one; echo 'last words' >&2; exit 7", 1000).await;
-    assert_eq!(server.exited().await, Exit { code: Some(7), signal: None });
+    assert_eq!(server.exited().await, Exit { code: Some(7), ..Exit::default() });
     assert!(server.log_tail().contains("last words"));
     server.stop(Duration::ZERO).await;
     let mut server = workspace.start("kill -9 $$", 1000).await;
-    assert_eq!(server.exited().await, Exit { code: None, signal: Some(9) });
+    assert_eq!(server.exited().await, Exit { signal: Some(9), ..Exit::default() });
     let mut server = workspace.start("exec /no/such/program", 1000).await;
     assert_eq!(server.exited().await.code, Some(127));
 }
@@ -176,9 +176,9 @@ async fn what_has_left_its_session_ends_with_the_server() {
     let workspace = Workspace::new();
     let file = workspace.dir.path().join("left");
     for (end, want) in [
-        ("exit 3", Exit { code: Some(3), signal: None }),
-        ("kill -SEGV $$", Exit { code: None, signal: Some(11) }),
-        ("kill -TERM $$", Exit { code: None, signal: Some(15) }),
+        ("exit 3", Exit { code: Some(3), ..Exit::default() }),
+        ("kill -SEGV $$", Exit { signal: Some(11), ..Exit::default() }),
+        ("kill -TERM $$", Exit { signal: Some(15), ..Exit::default() }),
     ] {
         std::fs::remove_file(&file).or_else(absent).expect("removed");
         let mut server = workspace.start(&leaves_one_behind(&file, end), 1000).await;
@@ -226,7 +226,7 @@ async fn a_server_that_kills_its_keeper_ends_too() {
     let file = workspace.dir.path().join("pid");
     let script = format!("echo $$ > {}; kill -9 $PPID; sleep 600", file.display());
     let mut server = workspace.start(&script, 1000).await;
-    assert_eq!(server.exited().await, Exit { code: None, signal: Some(9) });
+    assert_eq!(server.exited().await, Exit { signal: Some(9), ..Exit::default() });
     wait_until_gone(pid_in(&file).await).await;
 }
 

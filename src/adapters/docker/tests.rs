@@ -152,7 +152,11 @@ impl Daemon {
             }
             Json(json!({
                 "Id": "0123456789abcdef",
-                "State": {"Running": ended.is_none(), "ExitCode": ended.unwrap_or(0)},
+                "State": {
+                    "Running": ended.is_none(),
+                    "ExitCode": ended.unwrap_or(0),
+                    "OOMKilled": ended == Some(137),
+                },
                 "HostConfig": created["HostConfig"],
                 "Config": { "User": created["User"], "Labels": created["Labels"] },
             }))
@@ -535,10 +539,17 @@ async fn an_exit_before_ready_is_seen_with_its_last_words() {
         };
         let bench = bench(script);
         let mut server = bench.engine.launch(&bench.launch()).await.unwrap();
-        assert_eq!(server.exited().await, Exit { code: Some(3), signal: None });
+        assert_eq!(server.exited().await, Exit { code: Some(3), ..Exit::default() });
         assert_eq!(server.log_tail(), "no such model\n");
         assert_eq!(tokio::fs::read(bench.launch().log_path).await.unwrap(), b"no such model\x1b[0m\n");
     }
+}
+
+#[tokio::test]
+async fn who_took_too_much_memory_is_told_from_who_was_killed() {
+    let bench = bench(Script { is_present: (true, true), exits_with: Some(137), ..script() });
+    let mut server = bench.engine.launch(&bench.launch()).await.unwrap();
+    assert_eq!(server.exited().await, Exit { code: Some(137), is_out_of_memory: true, ..Exit::default() });
 }
 
 #[tokio::test]
