@@ -58,7 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("parquet", &["artifact/"]),
     ("arrow_array", &["artifact/"]),
     ("arrow_schema", &["artifact/"]),
-    ("bollard", &["adapters/docker.rs"]),
+    ("bollard", &["adapters/docker.rs", "adapters/docker/images.rs"]),
     ("subxt", &["adapters/subtensor.rs"]),
     ("tokenizers", &["measure/tokenizer.rs", "reference/"]),
     ("candle_core", &["reference/"]),
