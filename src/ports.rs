@@ -249,6 +249,16 @@ pub enum EngineError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// A disk of the machine has no room for the image.
+    #[error("`{}` has {} left, {} are needed for the image", path.display(), mebibytes(*free), mebibytes(*needed))]
+    NoRoom {
+        /// A folder on that disk.
+        path: PathBuf,
+        /// The bytes that are needed, some to spare among them.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+    },
     /// The engine's daemon did not answer or could not.
     #[error("container engine: {attempted}: {why}")]
     Daemon {
@@ -281,6 +291,7 @@ impl EngineError {
             Self::ImagePrivate { .. } => (Fault::Submission, "image-not-public"),
             Self::ImageTooLarge { .. } => (Fault::Submission, "image-too-large"),
             Self::Registry { .. } => (Fault::Infra, "registry-unavailable"),
+            Self::NoRoom { .. } => (Fault::Infra, "no-room"),
             Self::Machine { .. } => (Fault::Infra, "machine-io"),
             Self::Daemon { .. } => (Fault::Infra, "container-engine"),
         };

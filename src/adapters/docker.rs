@@ -21,6 +21,7 @@
 
 mod asked;
 mod holder;
+mod images;
 mod left;
 
 use std::collections::HashMap;
@@ -33,12 +34,11 @@ use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
-    HostConfigLogConfig, ImageInspect, Mount, MountType, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    HostConfigLogConfig, Mount, MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DataUsageOptions, LogsOptionsBuilder,
-    StatsOptionsBuilder, StopContainerOptionsBuilder, TagImageOptionsBuilder,
+    CreateContainerOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, StatsOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -47,10 +47,12 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
+use images::{check_image, content, pinned, present};
+
 use super::guard::Guard;
 use super::log::{LogFile, LogTail};
 use super::namespace::Namespace;
-use super::registry::{self, Needs, Patience, Wanted};
+use super::registry::{self, Patience, Wanted};
 use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::Limits;
@@ -72,12 +74,10 @@ const DEFAULT_PIDS: u32 = 16_384;
 const DEFAULT_TMPFS_MIB: u64 = 8192;
 /// Size of an image where the runner file says nothing: an engine with the libraries of its GPUs has 30 GiB.
 const DEFAULT_IMAGE_MIB: u64 = 65_536;
+/// Images that stay beside the one that is pulled where the runner file says nothing: those of a round.
+const DEFAULT_KEPT_IMAGES: u32 = 32;
 /// Longest text of the daemon's that is passed on.
 const MAX_WORDS: usize = 400;
-/// How long the daemon may say nothing while it pulls: it tells of every part of a layer.
-const PULL_IDLE: Duration = Duration::from_mins(5);
-/// How long the daemon may take to say its version.
-const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the daemon may take to say what a container has used.
 const STATS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long what was let go of may take to be gone once nothing else is to be done, a daemon's restart included.
@@ -331,38 +331,40 @@ impl ContainerEngine for DockerEngine {
         async move {
             let docker = self.connect()?;
             let max_bytes = self.max_image_bytes();
-            if let Some(found) = present(&docker, image, digest).await? {
-                check_image(&found, image, max_bytes)?;
-                return Ok(content(&found, digest));
+            let own = pinned(image, digest);
+            let there = async || match present(&docker, image, digest).await? {
+                Some(found) => check_image(&found, image, max_bytes).map(|()| Some(content(&found, digest))),
+                None => Ok(None),
+            };
+            if let Some(found) = there().await? {
+                // It is used now: others are forgotten before it.
+                images::name(&docker, &own, &own).await?;
+                return Ok(found);
             }
-            let (patience, dir) = (&self.settings.patience, self.settings.pulls_dir.as_path());
-            let wanted = Wanted { image, digest, max_bytes, patience, dir, progress };
-            let fetched = registry::fetch(wanted).await?;
+            let vault = &registry::turn(image, &self.settings.pulls_dir).await?;
+            // It may have been another one's turn to pull the same.
+            if let Some(found) = there().await? {
+                return Ok(found);
+            }
+            let patience = &self.settings.patience;
+            let fetched = loop {
+                let wanted = Wanted { image, digest, max_bytes, patience, vault, progress };
+                match registry::fetch(wanted).await {
+                    Err(EngineError::NoRoom { .. }) if images::remove_oldest(&docker, &own).await? => {}
+                    fetched => break fetched?,
+                }
+            };
+            images::make_room(&docker, &own, fetched.needed_bytes()).await?;
             let served = format!("{}@{digest}", fetched.repository());
-            match take(&docker, &served, image).await {
-                Err(EngineError::ImageInvalid { why, .. })
-                    if fetched.has_zstd && is_before_zstd(&docker).await =>
-                {
-                    let why =
-                        format!("it is older than Docker 23, and unpacks no layer packed by zstd: {why}");
-                    return Err(EngineError::Daemon { attempted: "pull", why });
-                }
-                taken => taken?,
-            }
-            let (repository, tag) = local_name(image, digest);
-            let name = TagImageOptionsBuilder::default().repo(&repository).tag(&tag).build();
-            docker.tag_image(&served, Some(name)).await.map_err(|error| daemon("name an image", &error))?;
-            fetched.finish()?;
-            match present(&docker, image, digest).await? {
-                Some(found) => {
-                    check_image(&found, image, max_bytes)?;
-                    Ok(content(&found, digest))
-                }
-                None => Err(EngineError::Daemon {
-                    attempted: "pull",
-                    why: "the pull ended well, and the image is not there".to_owned(),
-                }),
-            }
+            images::take(&docker, &served, (image, fetched.has_zstd)).await?;
+            images::name(&docker, &served, &own).await?;
+            vault.clear();
+            let most = self.settings.limits.kept_images.unwrap_or(DEFAULT_KEPT_IMAGES);
+            images::keep(&docker, &own, most as usize).await;
+            there().await?.ok_or_else(|| EngineError::Daemon {
+                attempted: "pull",
+                why: "the pull ended well, and the image is not there".to_owned(),
+            })
         }
         .boxed()
     }
@@ -418,102 +420,6 @@ fn container_name(id: &LaunchId) -> String {
     format!("cacheon-{}-{}-{leg}-{}-{}", id.round_id, id.at.job, id.at.attempt, id.number)
 }
 
-/// What an image is called by the daemon, whatever its registry calls it: repository and tag. Nobody can have a registry of this name
-/// (RFC 2606), and two images never have the same.
-fn local_name(image: &ImageReference, digest: &Digest) -> (String, String) {
-    let named = sha256(format!("{image}@{digest}").as_bytes());
-    ("cacheon.invalid/image".to_owned(), named.as_str().trim_start_matches("sha256:").to_owned())
-}
-
-/// The same in one, as the daemon takes it.
-fn pinned(image: &ImageReference, digest: &Digest) -> String {
-    let (repository, tag) = local_name(image, digest);
-    format!("{repository}:{tag}")
-}
-
-/// Has the daemon pull what is served to it.
-async fn take(docker: &Docker, served: &str, image: &ImageReference) -> Result<(), EngineError> {
-    let options = CreateImageOptionsBuilder::default().from_image(served).build();
-    let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
-    loop {
-        match tokio::time::timeout(PULL_IDLE, progress.next()).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(line)) => drop(line.map_err(|error| pull_error(&error, image))?),
-            Err(_) => {
-                let why = format!("it said nothing for {} s", PULL_IDLE.as_secs());
-                return Err(EngineError::Daemon { attempted: "pull", why });
-            }
-        }
-    }
-}
-
-/// Whether a daemon is of a version that unpacks no zstd, or does not say.
-async fn is_before_zstd(docker: &Docker) -> bool {
-    let said = tokio::time::timeout(VERSION_DEADLINE, docker.version()).await;
-    let version = said.ok().and_then(Result::ok).and_then(|said| said.version).unwrap_or_default();
-    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 23)
-}
-
-/// The image, where the daemon has it under the very digest. It is compared by repository digests, never by the
-/// image's id, which means something else in each image store.
-async fn present(
-    docker: &Docker,
-    image: &ImageReference,
-    digest: &Digest,
-) -> Result<Option<ImageInspect>, EngineError> {
-    let found = match docker.inspect_image(&pinned(image, digest)).await {
-        Ok(found) => found,
-        Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
-        Err(error) => return Err(daemon("inspect an image", &error)),
-    };
-    let listed = found.repo_digests.as_deref().unwrap_or_default();
-    let mut digests = listed.iter().filter_map(|name| name.rsplit_once('@')?.1.parse::<Digest>().ok());
-    if digests.any(|listed| listed == *digest) {
-        return Ok(Some(found));
-    }
-    // Somebody has given our name to something else: that is nothing of the image's.
-    let why = format!("what it has as `{}` is not {digest}", pinned(image, digest));
-    Err(EngineError::Daemon { attempted: "inspect an image", why })
-}
-
-/// Whether an image asks for nothing that no container gets, is for this machine, and has no more bytes than it may have.
-fn check_image(found: &ImageInspect, image: &ImageReference, max_bytes: u64) -> Result<(), EngineError> {
-    let config = found.config.as_ref();
-    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
-    let needs = Needs {
-        os: text(found.os.as_ref()),
-        architecture: text(found.architecture.as_ref()),
-        volumes: config.and_then(|config| config.volumes.clone()).unwrap_or_default(),
-        env: config.and_then(|config| config.env.clone()).unwrap_or_default(),
-        working_dir: text(config.and_then(|config| config.working_dir.as_ref())),
-    };
-    if let Some(why) = needs.refusal() {
-        return Err(EngineError::ImageInvalid { image: image.clone(), why });
-    }
-    let bytes = found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
-    if bytes > max_bytes {
-        return Err(EngineError::ImageTooLarge { image: image.clone(), bytes, limit: max_bytes });
-    }
-    Ok(())
-}
-
-/// The digest of what would run: the layers by the digests of what is in them, and the part of the configuration that has
-/// an effect. That of the image itself where the daemon does not say.
-fn content(found: &ImageInspect, digest: &Digest) -> Digest {
-    let layers = found.root_fs.as_ref().and_then(|root| root.layers.as_ref());
-    let (Some(layers), Some(config)) = (layers, &found.config) else { return digest.clone() };
-    let effect = serde_json::json!([
-        layers,
-        config.entrypoint,
-        config.cmd,
-        config.env,
-        config.working_dir,
-        config.user,
-        config.shell,
-    ]);
-    sha256(effect.to_string().as_bytes())
-}
-
 /// The daemon's own failure, or one that nothing shows to be a submission's.
 fn daemon(attempted: &'static str, error: &DockerError) -> EngineError {
     EngineError::Daemon { attempted, why: excerpt(&error_chain(error), MAX_WORDS) }
@@ -526,28 +432,6 @@ fn words(error: &DockerError) -> Option<(u16, &str)> {
         // The stream began well, so the status was 200 whatever happened later.
         DockerError::DockerStreamError { error } => Some((200, error)),
         _ => None,
-    }
-}
-
-/// Why the daemon cannot pull what it is served. That is whole and was read before: what is left of the image's own are files that cannot
-/// be made, and of the machine's is everything else.
-fn pull_error(error: &DockerError, image: &ImageReference) -> EngineError {
-    const UNPACKING: &str = "Error processing tar file";
-    const MACHINE: [&str; 8] = [
-        "no space left on device",
-        "disk quota exceeded",
-        "input/output error",
-        "read-only file system",
-        "cannot allocate memory",
-        "too many open files",
-        "operation not permitted",
-        "signal: killed",
-    ];
-    match words(error) {
-        Some((_, text)) if text.contains(UNPACKING) && !MACHINE.iter().any(|words| text.contains(words)) => {
-            EngineError::ImageInvalid { image: image.clone(), why: excerpt(text, MAX_WORDS) }
-        }
-        _ => daemon("pull", error),
     }
 }
 

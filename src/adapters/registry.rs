@@ -32,9 +32,10 @@ use futures_util::{StreamExt as _, stream};
 use layer::{Bounds, Flaw, Layer};
 use manifest::{Blob, Document, Manifest};
 use serve::{LocalRegistry, Parts};
-use vault::Vault;
 
 pub(super) use manifest::Needs;
+pub(super) use serve::is_served;
+pub(super) use vault::Vault;
 
 use crate::model::{Digest, ImageReference};
 use crate::ports::{EngineError, PullProgress};
@@ -43,6 +44,8 @@ use crate::ports::{EngineError, PullProgress};
 const AT_A_TIME: usize = 3;
 /// Files, folders and links in all layers of an image: each takes an entry of the disk's table, of which there are so many.
 const MAX_ENTRIES: u64 = 1 << 20;
+/// Bytes that a disk has left when all of an image is there, for everything else that needs it.
+const SPARE_BYTES: u64 = 1 << 30;
 
 /// How long a registry is waited for.
 #[derive(Debug, Clone)]
@@ -108,6 +111,9 @@ enum RegistryError {
     /// The disk of this machine does not do what it should.
     #[error("{attempted}: {source}")]
     Disk { attempted: &'static str, path: PathBuf, source: std::io::Error },
+    /// The disk of this machine has no room.
+    #[error("{} has {free} bytes left, {needed} are needed", path.display())]
+    NoRoom { path: PathBuf, needed: u64, free: u64 },
     /// This machine cannot ask.
     #[error("{0}")]
     Machine(String),
@@ -125,6 +131,7 @@ impl RegistryError {
             Self::TooLarge { bytes, limit } => EngineError::ImageTooLarge { image, bytes, limit },
             Self::Unavailable { host, why, .. } => EngineError::Registry { host, why },
             Self::Disk { attempted, path, source } => EngineError::Machine { attempted, path, source },
+            Self::NoRoom { path, needed, free } => EngineError::NoRoom { path, needed, free },
             Self::Machine(why) => EngineError::Daemon { attempted: "ask a registry", why },
         }
     }
@@ -141,7 +148,7 @@ pub(super) struct Wanted<'a> {
     /// How long the registry is waited for.
     pub(super) patience: &'a Patience,
     /// The folder of its layers meanwhile.
-    pub(super) dir: &'a Path,
+    pub(super) vault: &'a Vault,
     /// Told how much of it has come.
     pub(super) progress: &'a PullProgress<'a>,
 }
@@ -150,8 +157,10 @@ pub(super) struct Wanted<'a> {
 #[derive(Debug)]
 pub(super) struct Fetched {
     registry: LocalRegistry,
-    vault: Vault,
-    image: ImageReference,
+    /// Bytes of its layers as the registry keeps them.
+    packed: u64,
+    /// Bytes of its layers unpacked, each as often as it is in the image.
+    unpacked: u64,
     /// Whether a layer of it is packed by zstd, which not every daemon unpacks.
     pub(super) has_zstd: bool,
 }
@@ -162,16 +171,22 @@ impl Fetched {
         self.registry.repository()
     }
 
-    /// Removes the layers here: the daemon has them.
-    ///
-    /// # Errors
-    /// They cannot be removed.
-    pub(super) fn finish(self) -> Result<(), EngineError> {
-        self.vault.keep_only(&[]).map_err(|error| error.of(&self.image))
+    /// Bytes that the daemon's disk needs for it: what it downloads, what it unpacks and a tenth of that, and some to spare.
+    pub(super) fn needed_bytes(&self) -> u64 {
+        let files = self.unpacked.saturating_add(self.unpacked / 10);
+        files.saturating_add(self.packed).saturating_add(SPARE_BYTES)
     }
 }
 
-/// Brings an image here, judges all of it, and serves it to the daemon. It waits for other pulls of this machine to end.
+/// Waits until no other pull of this machine runs: the folder of layers, for this image.
+///
+/// # Errors
+/// It cannot be made or locked.
+pub(super) async fn turn(image: &ImageReference, dir: &Path) -> Result<Vault, EngineError> {
+    Vault::open(dir).await.map_err(|error| error.of(image))
+}
+
+/// Brings an image here, judges all of it, and serves it to the daemon.
 ///
 /// # Errors
 /// [`EngineError`] where the image is not there for everybody, is no image for this machine or is too large, or where the registry
@@ -187,10 +202,11 @@ pub(super) async fn fetch(wanted: Wanted<'_>) -> Result<Fetched, EngineError> {
 async fn fetch_all(wanted: &Wanted<'_>) -> Result<Fetched, RegistryError> {
     let client = Client::new(Endpoint::of(wanted.image)?, wanted.patience.clone())?;
     let (mut parts, manifest, contents) = judge(&client, wanted).await?;
-    let vault = Vault::open(wanted.dir).await?;
+    let vault = wanted.vault;
     vault.keep_only(&manifest.layers)?;
+    vault.has_room(&manifest.layers)?;
     let within = wanted.patience.layers;
-    let fetching = tokio::time::timeout(within, layers(&client, &vault, &manifest.layers, wanted)).await;
+    let fetching = tokio::time::timeout(within, layers(&client, &manifest.layers, wanted)).await;
     let late = || client.unavailable(format!("the layers did not come within {} s", within.as_secs_f64()));
     let fetched = fetching.unwrap_or_else(|_| Err(late()));
     let judged = fetched.and_then(|found| {
@@ -208,10 +224,13 @@ async fn fetch_all(wanted: &Wanted<'_>) -> Result<Fetched, RegistryError> {
         }
     };
     let has_zstd = found.values().any(|layer| layer.is_zstd);
+    let unpacked = manifest.layers.iter().filter_map(|blob| found.get(&blob.digest));
+    let unpacked = unpacked.fold(0, |sum: u64, layer| sum.saturating_add(layer.bytes));
+    let packed = manifest::size(&manifest.layers);
     let paths = manifest.layers.iter().map(|blob| (blob.digest.clone(), vault.path(&blob.digest)));
     parts.layers = paths.collect();
     let registry = LocalRegistry::start(parts).await?;
-    Ok(Fetched { registry, vault, image: wanted.image.clone(), has_zstd })
+    Ok(Fetched { registry, packed, unpacked, has_zstd })
 }
 
 /// Judges an image by its manifest and its configuration; both, and what the configuration says is in each layer.
@@ -269,7 +288,6 @@ impl Drop for Unwanted {
 /// Brings all layers into the folder, each once however often it is in the image, and reads them.
 async fn layers(
     client: &Client,
-    vault: &Vault,
     blobs: &[Blob],
     wanted: &Wanted<'_>,
 ) -> Result<BTreeMap<Digest, Layer>, RegistryError> {
@@ -293,7 +311,9 @@ async fn layers(
     let bring = |(count, blob): (u64, &Blob)| {
         let (blob, is_unwanted) = (blob.clone(), Arc::clone(&unwanted.0));
         let arrived = &arrived;
-        async move { Ok((count, bring(client, vault, (&blob, arrived), (bounds, is_unwanted)).await?, blob)) }
+        async move {
+            Ok((count, bring(client, wanted.vault, (&blob, arrived), (bounds, is_unwanted)).await?, blob))
+        }
     };
     let bringing: Vec<_> = counts.into_values().map(bring).collect();
     let mut bringing = stream::iter(bringing).buffer_unordered(AT_A_TIME);
@@ -366,6 +386,12 @@ fn judge_layers(
         }
     }
     Ok(())
+}
+
+/// Bytes that a disk has free for this program; none where that cannot be asked.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Says which part of an image it is that is not there.

@@ -82,6 +82,8 @@ pub struct Limits {
     pub tmpfs_mib: Option<u64>,
     /// Size of the image, in MiB: of its files, and of its layers as the registry keeps them.
     pub image_mib: Option<u64>,
+    /// How many images stay on the machine beside the one that is pulled.
+    pub kept_images: Option<u32>,
     /// Size of the log that is kept, in KiB.
     pub log_kib: Option<u64>,
 }
@@ -206,6 +208,7 @@ fn limits(decoder: &mut Decoder<'_>, slot: Slot<'_>, engine: Option<EngineKind>)
         shm_mib: contained(decoder, &mut fields, ("shm-mib", engine)),
         tmpfs_mib: contained(decoder, &mut fields, ("tmpfs-mib", engine)),
         image_mib: contained(decoder, &mut fields, ("image-mib", engine)),
+        kept_images: contained(decoder, &mut fields, ("kept-images", engine)),
         log_kib: fields.take("log-kib").and_then(|slot| decoder.integer(slot, 0)),
     };
     fields.finish(decoder);

@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("pulls::what_cannot_be_had_says_whose_fault_it_is", absent),
     ("pulls::what_is_no_image_for_this_machine_is_not_pulled", platforms),
     ("pulls::no_more_is_pulled_than_the_runner_allows", sizes),
+    ("pulls::so_many_images_stay_as_the_runner_says", staying),
     ("pulls::a_layer_is_pulled_however_it_is_packed", packings),
     ("pulls::a_layer_that_cannot_be_unpacked_is_the_submissions_fault", unpackable),
 ];
@@ -189,4 +190,26 @@ fn unpackable(bench: &'static Bench) {
     let cut = gzip(&good)[..40].to_vec();
     let image = packed(bench, "cut", (GZIP, cut), &good);
     fails(bench, "half a layer", &image, ("image-invalid", "it cannot be unpacked"));
+}
+
+fn staying(bench: &'static Bench) {
+    let image = |name: &str| bench.image(name, &["/bin/opponent", "sleep"]);
+    let [used, older, newer, last] = ["stay-used", "stay-older", "stay-newer", "stay-last"].map(image);
+    let few = |most| Limits { kept_images: Some(most), ..Limits::default() };
+    let is_there = |image: &Pushed| bench.images().contains(image.digest.as_str());
+    let mut running = bench.launch(&used, Limits::default()).expect("starts");
+    for image in [&newer, &older] {
+        bench.pull(image).expect("is pulled");
+    }
+    // What is asked for again is newer than what was pulled after it.
+    bench.pull(&newer).expect("is there");
+    bench.pull_within(&last, &few(2)).expect("is pulled");
+    assert_eq!([&used, &older, &newer, &last].map(is_there), [true, false, true, true], "{}", bench.images());
+    // One that a server runs from stays, and goes later.
+    let more = image("stay-more");
+    bench.pull_within(&more, &few(0)).expect("is pulled");
+    assert_eq!([&used, &newer, &last, &more].map(is_there), [true, false, false, true], "{}", bench.images());
+    running.stop(std::time::Duration::from_secs(1));
+    bench.pull_within(&last, &few(0)).expect("is pulled");
+    assert_eq!([&used, &more, &last].map(is_there), [false, false, true], "{}", bench.images());
 }

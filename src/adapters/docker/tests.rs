@@ -47,10 +47,16 @@ struct Script {
     image: Value,
     /// The containers that it lists: id and holder.
     containers: Vec<(&'static str, String)>,
+    /// The images that are there besides: id, names, and when each was named last.
+    kept: Vec<(&'static str, Vec<String>, &'static str)>,
+    /// The id of one that a container is made of.
+    used: &'static str,
 }
 
 struct Daemon {
     script: Script,
+    /// Names that were taken from images.
+    forgotten: Mutex<Vec<String>>,
     is_pulled: Mutex<bool>,
     calls: watch::Sender<Vec<String>>,
     created: Mutex<Value>,
@@ -84,6 +90,8 @@ fn script() -> Script {
         changes: None,
         image: json!({}),
         containers: Vec::new(),
+        kept: Vec::new(),
+        used: "none",
     }
 }
 
@@ -116,7 +124,56 @@ impl Daemon {
             daemon.call(format!("tag {}", query.unwrap_or_default()));
             StatusCode::CREATED
         };
-        let image = async |State(daemon): Shared| {
+        let forget = async |State(daemon): Shared, UrlPath(name): UrlPath<String>| {
+            daemon.call(format!("forget {name}"));
+            daemon.forgotten.lock().unwrap().push(name);
+            Json(json!([]))
+        };
+        let list = async |State(daemon): Shared| {
+            let forgotten = daemon.forgotten.lock().unwrap().clone();
+            let listed: Vec<Value> =
+                daemon
+                    .script
+                    .kept
+                    .iter()
+                    .filter_map(|(id, names, _)| {
+                        let left = names.iter().filter(|name| !forgotten.contains(name));
+                        let (digests, tags): (Vec<&String>, Vec<&String>) =
+                            left.partition(|name| name.contains('@'));
+                        let is_there = !(digests.is_empty() && tags.is_empty());
+                        is_there.then(|| json!({
+                    "Id": id, "ParentId": "", "RepoTags": tags, "RepoDigests": digests, "Created": 0,
+                    "Size": 0, "SharedSize": -1, "Labels": {}, "Containers": -1,
+                }))
+                    })
+                    .collect();
+            Json(listed)
+        };
+        let containers = async |State(daemon): Shared, RawQuery(query): RawQuery| {
+            let query = query.unwrap_or_default();
+            assert!(query.contains("all=true"), "{query}");
+            if !query.contains("cacheon%3D1") {
+                return Json(if query.contains(daemon.script.used) {
+                    json!([{"Id": "0"}])
+                } else {
+                    json!([])
+                });
+            }
+            let removed = daemon.removed.lock().unwrap();
+            let left =
+                daemon.script.containers.iter().filter(|(id, _)| !removed.iter().any(|gone| gone == id));
+            let container = |(id, holder): &(&str, String)| {
+                let labels = json!({"cacheon": "1", "cacheon.holder": holder, "cacheon.round": "r"});
+                json!({"Id": id, "Names": [format!("/{id}")], "State": "running", "Labels": labels})
+            };
+            Json(left.map(container).collect::<Value>())
+        };
+        let image = async |State(daemon): Shared, UrlPath(name): UrlPath<String>| {
+            let id = name.trim_end_matches("/json");
+            if let Some((_, names, used_at)) = daemon.script.kept.iter().find(|(found, ..)| *found == id) {
+                return Json(json!({"Id": id, "RepoTags": names, "Metadata": {"LastTagTime": used_at}}))
+                    .into_response();
+            }
             let (before, after) = daemon.script.is_present;
             if if *daemon.is_pulled.lock().unwrap() { after } else { before } {
                 let name = format!("miner/server@{}", daemon.script.listed);
@@ -190,18 +247,6 @@ impl Daemon {
             daemon.ended.send_replace(Some(143));
             StatusCode::NO_CONTENT
         };
-        let list = async |State(daemon): Shared, RawQuery(query): RawQuery| {
-            let query = query.unwrap_or_default();
-            assert!(query.contains("all=true") && query.contains("cacheon%3D1"), "{query}");
-            let removed = daemon.removed.lock().unwrap();
-            let left =
-                daemon.script.containers.iter().filter(|(id, _)| !removed.iter().any(|gone| gone == id));
-            let container = |(id, holder): &(&str, String)| {
-                let labels = json!({"cacheon": "1", "cacheon.holder": holder, "cacheon.round": "r"});
-                json!({"Id": id, "Names": [format!("/{id}")], "State": "running", "Labels": labels})
-            };
-            Json(left.map(container).collect::<Value>())
-        };
         let remove =
             async |State(daemon): Shared, UrlPath(id): UrlPath<String>, RawQuery(query): RawQuery| {
                 daemon.removed.lock().unwrap().push(id);
@@ -210,8 +255,10 @@ impl Daemon {
             };
         Router::new()
             .route("/images/create", post(pull))
-            .route("/images/{*name}", get(image).post(tag))
-            .route("/containers/json", get(list))
+            .route("/images/json", get(list))
+            .route("/containers/json", get(containers))
+            .route("/info", get(Json(json!({}))))
+            .route("/images/{*name}", get(image).post(tag).delete(forget))
             .route("/containers/create", post(create))
             .route("/containers/{id}/start", post(start))
             .route("/containers/{id}/json", get(inspect))
@@ -236,6 +283,7 @@ fn served(script: Script, dir: &Path) -> (Arc<Daemon>, JoinSet<()>) {
     let daemon = Arc::new(Daemon {
         script,
         is_pulled: Mutex::new(false),
+        forgotten: Mutex::default(),
         calls: watch::Sender::default(),
         created: Mutex::new(Value::Null),
         removed: Mutex::default(),
@@ -304,7 +352,12 @@ async fn a_pull_ends_with_the_image_or_with_whose_fault_it_is() {
     };
     check(&|_| {}, "1 pulls").await;
     check(&|script| script.is_present = (true, true), "0 pulls").await;
-    check(&|script| script.listed = digest(2).to_string(), "container-engine").await;
+    // Another image under our name is pulled over.
+    check(
+        &|script| (script.is_present, script.listed) = ((true, true), digest(2).to_string()),
+        "container-engine",
+    )
+    .await;
     check(&|script| script.listed = "nonsense".to_owned(), "container-engine").await;
     check(&|script| script.is_present = (false, false), "container-engine").await;
     check(&|script| script.pull = (200, "no JSON\n".to_owned()), "container-engine").await;
@@ -317,6 +370,50 @@ async fn the_daemon_is_not_asked_for_what_the_registry_has_not() {
     let error = bench.engine.pull(&registry.image(), &digest(1), &|_, _| ()).await.unwrap_err();
     assert_eq!(error.reason().code, "image-unavailable");
     assert_eq!(bench.daemon.calls.borrow().len(), 0);
+}
+
+#[tokio::test]
+async fn the_images_that_were_not_used_for_longest_go_first() {
+    let registry = Registry::start().await;
+    let digest = registry.push(&Image::default());
+    let name = |what: &str| format!("cacheon.invalid/image:{what}");
+    let served = |byte| format!("127.0.0.1:7/cacheon/pulled@{}", self::digest(byte));
+    let kept = vec![
+        ("a", vec![name("a"), served(1)], "2026-01-03T00:00:00.5Z"),
+        ("b", vec![name("b"), served(2)], "2026-01-02T00:00:00+01:00"),
+        ("c", vec![name("c")], "2026-01-01T00:00:00Z"),
+        // Left by a pull that was interrupted before it had a name.
+        ("d", vec![served(3)], "0001-01-01T00:00:00Z"),
+        (
+            "e",
+            vec!["cacheon.invalid/images:x".to_owned(), format!("127.0.0.1:5000/a@{}", self::digest(4))],
+            "2025-01-01T00:00:00Z",
+        ),
+    ];
+    let forgotten = async |most: Option<u32>, used: &'static str| {
+        let script = Script { listed: digest.to_string(), kept: kept.clone(), used, ..script() };
+        let bench = bench(script);
+        let limits = Limits { kept_images: most, ..Limits::default() };
+        let engine = engine_at(&bench.dir.path().join("docker.sock"), limits);
+        engine.pull(&registry.image(), &digest, &|_, _| ()).await.unwrap();
+        bench.daemon.forgotten.lock().unwrap().clone()
+    };
+    assert_eq!(forgotten(None, "none").await, [""; 0]);
+    assert_eq!(forgotten(Some(4), "none").await, [""; 0]);
+    assert_eq!(forgotten(Some(3), "none").await, [served(3)]);
+    assert_eq!(forgotten(Some(1), "none").await, [served(3), name("c"), name("b"), served(2)]);
+    assert_eq!(forgotten(Some(3), "%22d%22").await, [name("c")]);
+    assert_eq!(forgotten(Some(0), "%22a%22").await, [served(3), name("c"), name("b"), served(2)]);
+    // Where a disk has no room all go that may, and then it is nobody's fault but the machine's.
+    let mut manifest = Image::default().manifest();
+    manifest["layers"][0]["size"] = (1_u64 << 60).into();
+    let digest = registry.push_manifest(&manifest);
+    let bench = bench(Script { kept, used: "%22a%22", ..script() });
+    let limits = Limits { image_mib: Some(1 << 50), ..Limits::default() };
+    let engine = engine_at(&bench.dir.path().join("docker.sock"), limits);
+    let error = engine.pull(&registry.image(), &digest, &|_, _| ()).await.unwrap_err();
+    assert_eq!((error.reason().fault, error.reason().code.as_str()), (Fault::Infra, "no-room"), "{error}");
+    assert_eq!(*bench.daemon.forgotten.lock().unwrap(), [served(3), name("c"), name("b"), served(2)]);
 }
 
 #[tokio::test]
@@ -358,7 +455,7 @@ fn content_is_what_would_run() {
     assert_ne!(own, image("sha256:1", json!({"Cmd": ["serve"], "Env": ["A=2"]})));
     assert_ne!(own, image("sha256:1", json!({"Entrypoint": ["serve"], "Env": ["A=1"]})));
     // An engine that does not say is believed the digest, which it has checked.
-    assert_eq!(content(&ImageInspect::default(), &digest(1)), digest(1));
+    assert_eq!(content(&bollard::models::ImageInspect::default(), &digest(1)), digest(1));
 }
 
 #[tokio::test]
@@ -388,12 +485,12 @@ async fn an_image_is_pulled_from_here_and_named_by_us() {
     let digest = registry.push(&Image::default());
     let bench = bench(Script { listed: digest.to_string(), ..script() });
     bench.engine.pull(&registry.image(), &digest, &|_, _| ()).await.unwrap();
-    let (repository, tag) = local_name(&registry.image(), &digest);
+    let own = pinned(&registry.image(), &digest);
     let calls = bench.daemon.calls.borrow().clone();
-    let named = format!("tag repo={}&tag={tag}", repository.replace('/', "%2F"));
+    let named = format!("tag repo={}", own.replace('/', "%2F").replace(':', "&tag="));
     assert_eq!(calls, ["pull".to_owned(), named]);
     // Another repository's is another image, although nothing differs in it.
-    assert_ne!(local_name(&"other/image".parse().unwrap(), &digest).1, tag);
+    assert_ne!(pinned(&"other/image".parse().unwrap(), &digest), own);
     let left = std::fs::read_dir(bench.dir.path().join("pulls")).unwrap().count();
     assert_eq!(left, 1, "the lock alone is left");
 }

@@ -71,6 +71,14 @@ impl LocalRegistry {
     }
 }
 
+/// Whether a name that the daemon gave an image is that of one which was served so, at whatever port.
+pub(in crate::adapters) fn is_served(name: &str) -> bool {
+    let local = name.strip_prefix(&format!("{}:", Ipv4Addr::LOCALHOST));
+    local
+        .and_then(|rest| rest.split_once('/')?.1.strip_prefix(REPOSITORY))
+        .is_some_and(|rest| rest.starts_with('@'))
+}
+
 fn answer(digest: &str, kind: &'static str, length: u64, body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind.to_owned()),

@@ -9,17 +9,22 @@ use crate::model::Fault;
 
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Fetches an image, and throws it away.
-async fn fetched(image: &ImageReference, digest: &Digest, dir: &Path) -> Result<Fetched, EngineError> {
+/// An image that was fetched, and the folder of its layers.
+async fn fetched(
+    image: &ImageReference,
+    digest: &Digest,
+    dir: &Path,
+) -> Result<(Fetched, Vault), EngineError> {
+    let vault = turn(image, dir).await?;
     let wanted = Wanted {
         image,
         digest,
         max_bytes: MAX_BYTES,
         patience: &impatient(),
-        dir,
+        vault: &vault,
         progress: &|come, total| assert!(come <= total, "{come} of {total}"),
     };
-    fetch(wanted).await
+    Ok((fetch(wanted).await?, vault))
 }
 
 async fn judged(registry: &Registry, digest: &Digest) -> Result<(), EngineError> {
@@ -172,13 +177,14 @@ async fn who_is_silent_slow_or_cut_off_is_waited_for_so_long_and_no_longer() {
     registry.answers(&path, [Answer { cut_after: Some(10), ..good.clone() }, good]);
     check(&registry, &digest, "", "").await;
 
+    let dir = tempfile::tempdir().unwrap();
     // Nobody answers: the connection is taken, and that is all.
     let deaf = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let image = format!("{}/miner/server", deaf.local_addr().unwrap()).parse().unwrap();
-    let error = fetched(&image, &digest, Path::new("/nothing")).await.unwrap_err();
+    let error = fetched(&image, &digest, dir.path()).await.unwrap_err();
     assert_eq!(error.reason().code, "registry-unavailable", "{error}");
     drop(deaf);
-    let error = fetched(&image, &digest, Path::new("/nothing")).await.unwrap_err();
+    let error = fetched(&image, &digest, dir.path()).await.unwrap_err();
     assert_eq!(error.reason().code, "registry-unavailable", "{error}");
     assert!(error.to_string().contains("Connection refused"), "{error}");
 }
@@ -368,7 +374,7 @@ async fn what_was_judged_is_served_and_nothing_else() {
     let registry = Registry::start().await;
     let image = Image::default();
     let digest = registry.push(&image);
-    let served = fetched(&registry.image(), &digest, dir.path()).await.unwrap();
+    let (served, vault) = fetched(&registry.image(), &digest, dir.path()).await.unwrap();
     let (host, repository) =
         served.repository().split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     let http = Client::new(Endpoint::of(&registry.image()).unwrap(), impatient()).unwrap();
@@ -399,7 +405,7 @@ async fn what_was_judged_is_served_and_nothing_else() {
     ] {
         assert!(get(&path).await.is_none(), "{path}");
     }
-    served.finish().unwrap();
+    vault.clear();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "the lock alone");
 }
 

@@ -20,7 +20,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// The folder, while nobody else has it.
 #[derive(Debug)]
-pub(super) struct Vault {
+pub(in crate::adapters) struct Vault {
     dir: PathBuf,
     /// Held until this is dropped, or this program ends.
     _lock: File,
@@ -83,6 +83,31 @@ impl Vault {
         })
     }
 
+    /// Removes everything: the daemon has it. What cannot be removed is so by the next pull.
+    pub(in crate::adapters) fn clear(&self) {
+        if let Err(error) = self.keep_only(&[]) {
+            tracing::warn!("layers of a pull were not removed: {error}");
+        }
+    }
+
+    /// Whether these find room on the disk, what is there of them already counted.
+    ///
+    /// # Errors
+    /// They do not.
+    pub(super) fn has_room(&self, blobs: &[Blob]) -> Result<(), RegistryError> {
+        let missing = blobs.iter().map(|blob| {
+            let there = std::fs::metadata(self.path(&blob.digest)).map_or(0, |found| found.len());
+            blob.size.saturating_sub(there)
+        });
+        let needed = missing.fold(super::SPARE_BYTES, u64::saturating_add);
+        match super::free_bytes(&self.dir) {
+            Some(free) if free < needed => {
+                Err(RegistryError::NoRoom { path: self.dir.clone(), needed, free })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes a blob.
     ///
     /// # Errors
@@ -94,5 +119,30 @@ impl Vault {
             path,
             source,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::digest::sha256;
+
+    #[tokio::test]
+    async fn room_is_for_what_is_missing_and_some_to_spare() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::open(&dir.path().join("pulls")).await.unwrap();
+        let blob = |size| Blob { digest: sha256(b"x"), size };
+        vault.has_room(&[]).unwrap();
+        match vault.has_room(&[blob(1 << 60), blob(1 << 60)]) {
+            Err(RegistryError::NoRoom { needed, free, .. }) => assert!(needed > 2 << 60 && free > 0),
+            other => panic!("{other:?}"),
+        }
+        assert!(vault.has_room(&[blob(u64::MAX), blob(1)]).is_err());
+        // A file with a hole of that size: all of it is there.
+        let there = File::create(vault.path(&blob(0).digest)).unwrap();
+        there.set_len(1 << 40).unwrap();
+        vault.has_room(&[blob(1 << 40)]).unwrap();
+        vault.clear();
+        assert!(vault.has_room(&[blob(1 << 60)]).is_err());
     }
 }

@@ -186,6 +186,11 @@ const KEYS: &[(&str, &str, Fate)] = &[
     ),
     (
         "limits",
+        "kept-images",
+        Effect("src/adapters/docker/tests.rs", "the_images_that_were_not_used_for_longest_go_first"),
+    ),
+    (
+        "limits",
         "log-kib",
         Effect("tests/integration/process.rs", "a_flood_of_log_is_cut_and_never_blocks_the_server"),
     ),
