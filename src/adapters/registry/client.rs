@@ -52,6 +52,22 @@ impl Client {
     /// # Errors
     /// This machine has no certificates to check a registry by.
     pub(super) fn new(endpoint: Endpoint, patience: Patience) -> Result<Self, RegistryError> {
+        let mut roots = rustls::RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() && !endpoint.is_loopback {
+            let why = "this machine has no root certificates to know a registry by".to_owned();
+            return Err(RegistryError::Machine(why));
+        }
+        Self::trusting(roots, endpoint, patience)
+    }
+
+    /// One that trusts who has a certificate by these.
+    fn trusting(
+        roots: rustls::RootCertStore,
+        endpoint: Endpoint,
+        patience: Patience,
+    ) -> Result<Self, RegistryError> {
         let own = endpoint.clone();
         let follow = redirect::Policy::custom(move |attempt| {
             if attempt.previous().len() > MAX_REDIRECTS {
@@ -63,7 +79,7 @@ impl Client {
             }
         });
         let mut http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(!endpoint.is_loopback)?)
+            .tls_backend_preconfigured(tls(roots)?)
             .user_agent(concat!("cacheon/", env!("CARGO_PKG_VERSION")))
             .redirect(follow)
             .retry(reqwest::retry::never())
@@ -262,16 +278,8 @@ fn says_no_such_host(error: &io::Error) -> bool {
         .any(|words| text.ends_with(words))
 }
 
-/// TLS as this machine trusts it.
-fn tls(is_needed: bool) -> Result<rustls::ClientConfig, RegistryError> {
-    let mut roots = rustls::RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() && is_needed {
-        return Err(RegistryError::Machine(
-            "this machine has no root certificates to know a registry by".to_owned(),
-        ));
-    }
+/// TLS as these are trusted.
+fn tls(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig, RegistryError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -281,7 +289,56 @@ fn tls(is_needed: bool) -> Result<rustls::ClientConfig, RegistryError> {
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::JoinSet;
+
     use super::*;
+    use crate::adapters::registry::scripted::impatient;
+
+    /// A registry with a certificate of this name, which answers `{}` to everything: the certificate and the port.
+    async fn with_tls(serving: &mut JoinSet<()>, name: &str) -> (CertificateDer<'static>, u16) {
+        let own = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let certificate = own.cert.der().clone();
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate.clone()], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        serving.spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                // Who does not trust it goes away.
+                let Ok(mut connection) = acceptor.accept(connection).await else { continue };
+                let _ = connection.read(&mut [0; 4096]).await;
+                let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+                let _ = connection.shutdown().await;
+            }
+        });
+        (certificate, port)
+    }
+
+    #[tokio::test]
+    async fn a_registry_is_known_by_its_certificate() {
+        let mut serving = JoinSet::new();
+        let (own, port) = with_tls(&mut serving, "localhost").await;
+        let (other, other_port) = with_tls(&mut serving, "registry.example").await;
+        let ask = async |trusted: &CertificateDer<'static>, port: u16| {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(trusted.clone()).unwrap();
+            let client = Client::trusting(roots, Endpoint::with_tls(port), impatient()).unwrap();
+            let digest = sha256(b"{}");
+            let found = client.document(&client.endpoint.manifest(&digest), &digest, None).await;
+            found.map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(ask(&own, port).await, Ok(()));
+        for (trusted, port) in [(&other, port), (&other, other_port)] {
+            let error = ask(trusted, port).await.unwrap_err();
+            assert!(error.contains("invalid peer certificate"), "{error}");
+        }
+    }
 
     #[test]
     fn a_name_that_is_not_there_is_told_from_one_that_nobody_could_look_up() {

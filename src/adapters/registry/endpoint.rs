@@ -53,6 +53,14 @@ impl Endpoint {
         Ok(Self { base, host: host.to_owned(), repository, is_loopback })
     }
 
+    /// A registry on this machine that is asked as one elsewhere is.
+    #[cfg(test)]
+    pub(super) fn with_tls(port: u16) -> Self {
+        let base = Url::parse(&format!("https://localhost:{port}")).unwrap();
+        let (host, repository) = (format!("localhost:{port}"), "miner/server".to_owned());
+        Self { base, host, repository, is_loopback: false }
+    }
+
     /// The address of a manifest.
     pub(super) fn manifest(&self, digest: &Digest) -> Url {
         self.address("manifests", digest)
