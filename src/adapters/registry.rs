@@ -72,7 +72,7 @@ impl Default for Patience {
             answer: Duration::from_secs(30),
             document: Duration::from_mins(1),
             window: Duration::from_mins(1),
-            least_bytes: 1 << 20,
+            least_bytes: 4 << 20,
             layers: Duration::from_hours(1),
             pauses: vec![Duration::from_secs(1), Duration::from_secs(4)],
             longest_pause: Duration::from_mins(1),
@@ -178,7 +178,7 @@ impl Fetched {
     }
 }
 
-/// Waits until no other pull of this machine runs: the folder of layers, for this image.
+/// The folder of layers, once no other pull has it.
 ///
 /// # Errors
 /// It cannot be made or locked.

@@ -182,6 +182,10 @@ impl Client {
     async fn token(&self, challenge: &Challenge) -> Result<HeaderValue, RegistryError> {
         let url = challenge.token_address(&self.endpoint)?;
         let response = self.http.get(url).send().await.map_err(|error| self.failed(error))?;
+        // Wherever tokens are given: who gives none to a reader without an account lets none in.
+        if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&response.status()) {
+            return Err(self.private(response.status()));
+        }
         let bytes = self.read(self.taken(response)?, MAX_TOKEN_BYTES).await?;
         let none = || self.unavailable("it gave no token that can be used".to_owned());
         let file: TokenFile = serde_json::from_slice(&bytes).map_err(|_| none())?;
@@ -206,14 +210,23 @@ impl Client {
         Ok(bytes)
     }
 
+    fn private(&self, status: StatusCode) -> RegistryError {
+        RegistryError::Private(format!(
+            "registry {} answers {status} to a reader without an account: make its repository public",
+            self.endpoint.host
+        ))
+    }
+
     /// The answer, where its status is that of one who gives what was asked for.
     fn taken(&self, response: Response) -> Result<Response, RegistryError> {
         let (status, host) = (response.status(), &self.endpoint.host);
         match status.as_u16() {
             200 | 206 => Ok(response),
-            401 | 403 => Err(RegistryError::Private(format!(
-                "registry {host} answers {status} to a reader without an account: make its repository public"
-            ))),
+            // Who keeps the parts for a registry, and lets nobody in, is not who says whether the image is public.
+            401 | 403 if !response.url().host_str().is_some_and(|name| self.endpoint.is_at(name)) => {
+                Err(self.unavailable(format!("the host that it sends to answers {status}")))
+            }
+            401 | 403 => Err(self.private(status)),
             404 | 410 | 451 => Err(RegistryError::Absent(format!("registry {host} answers {status}"))),
             _ => {
                 let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());

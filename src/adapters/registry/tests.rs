@@ -434,6 +434,8 @@ async fn an_anonymous_reader_gets_a_token_where_one_is_wanted() {
     check(&registry, &digest, "image-not-public", "").await;
     registry.answers("/token", [Answer::new(403, "")]);
     check(&registry, &digest, "image-not-public", "answers 403").await;
+    registry.answers(&path, [wants(&format!("http://localhost:{}/token", registry.address.port()))]);
+    check(&registry, &digest, "image-not-public", "answers 403").await;
     for token in ["", "{}", "{\"token\":\"\"}", "{\"token\":\"a\\nb\"}", "{\"token\":1}"] {
         registry.answers("/token", [Answer::new(200, token)]);
         check(&registry, &digest, "registry-unavailable", "no token").await;
@@ -458,6 +460,10 @@ async fn a_registry_may_send_elsewhere_but_not_without_end() {
     check(&registry, &digest, "", "").await;
     registry.answers("/there", [moved("/there")]);
     check(&registry, &digest, "image-unavailable", "redirected too often").await;
+    // Who is sent away elsewhere is not who the registry sends away.
+    registry.answers(&path, [moved(&format!("http://localhost:{}/closed", registry.address.port()))]);
+    registry.answers("/closed", [Answer::new(403, "")]);
+    check(&registry, &digest, "registry-unavailable", "the host that it sends to answers 403").await;
     registry.answers(&path, [moved("http://r.example/x")]);
     check(&registry, &digest, "image-unavailable", "an address without TLS").await;
     registry.answers(&path, [moved("file:///etc/passwd")]);

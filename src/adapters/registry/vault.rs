@@ -1,4 +1,4 @@
-//! The folder in which the layers of an image lie while it is pulled: one image at a time, on the whole machine.
+//! The folder in which the layers of an image lie while it is pulled: one image at a time.
 //!
 //! What an interrupted pull has left is gone on with where the next one is of the same image, and removed where it is not. A file is
 //! named by the digest that its bytes should have; that they have it is looked at each time.
