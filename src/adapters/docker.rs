@@ -514,8 +514,7 @@ impl Container {
         let Some(process) = self.process().await? else { return nobody() };
         let entered = Namespace::of_process(process.0, program, address).await;
         // It may have ended meanwhile, before the daemon knows, and its number may have become another process's.
-        let is_gone = holder::started(process.0).is_none();
-        if is_gone || self.process().await?.as_ref() != Some(&process) {
+        if holder::has_ended(process.0) || self.process().await?.as_ref() != Some(&process) {
             return nobody();
         }
         match entered {

@@ -76,13 +76,20 @@ impl Holder {
 }
 
 /// When the process of this number was started; none where it has ended, though nobody may have heard of it yet.
-pub(super) fn started(pid: u32) -> Option<u64> {
+fn started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
     // The name stands in brackets and may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     let started = fields.nth(18)?.parse().ok()?;
     (!matches!(state, "Z" | "X")).then_some(started)
+}
+
+/// Whether the process of this number has ended, or is about to: the first one of a container gives its namespaces up, and then waits
+/// for the others to end.
+pub(super) fn has_ended(pid: u32) -> bool {
+    let network = std::fs::read_link(Path::new("/proc").join(pid.to_string()).join("ns/net"));
+    started(pid).is_none() || network.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 impl fmt::Display for Holder {
@@ -131,6 +138,7 @@ mod tests {
         let own = Holder::own().unwrap();
         let ended = Holder { pid: child.id(), started: started(child.id()).unwrap_or_default(), ..own };
         child.wait().unwrap();
+        assert!(has_ended(child.id()) && !has_ended(std::process::id()));
         assert_eq!(ended.life().unwrap(), Life::Dead);
     }
 
