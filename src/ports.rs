@@ -136,6 +136,12 @@ pub trait Server: Send + Sync {
     /// Dropping the future loses nothing; it can be called again.
     fn exited(&mut self) -> BoxFuture<'_, Exit>;
 
+    /// What happened to the engine since the launch that may be why the server does not answer, or has ended; none where the
+    /// engine was well all the time, or has nothing that could fail.
+    fn engine_failure(&self) -> BoxFuture<'_, Option<String>> {
+        std::future::ready(None).boxed()
+    }
+
     /// Stops the server and all it started: asks, waits for `grace`, then kills. Returns when all are gone.
     fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()>;
 }

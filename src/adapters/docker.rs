@@ -20,6 +20,7 @@
 //! Deliberately absent so far: GPUs.
 
 mod asked;
+mod daemon;
 mod holder;
 mod images;
 mod left;
@@ -47,6 +48,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
+use daemon::DaemonWatch;
 use images::{check_image, content, pinned, present};
 
 use super::guard::Guard;
@@ -187,11 +189,7 @@ impl DockerEngine {
     }
 
     fn connect(&self) -> Result<Docker, EngineError> {
-        let docker = match &self.settings.host {
-            Some(host) => Docker::connect_with_host(host),
-            None => Docker::connect_with_defaults(),
-        };
-        docker.map_err(|error| daemon("connect", &error))
+        connect(self.settings.host.as_deref()).map_err(|error| daemon("connect", &error))
     }
 
     fn max_image_bytes(&self) -> u64 {
@@ -383,6 +381,7 @@ impl ContainerEngine for DockerEngine {
             let log = tokio::fs::File::create(&launch.log_path).await.map_err(|source| {
                 EngineError::Machine { attempted: "create server log", path: launch.log_path.clone(), source }
             })?;
+            let daemon = DaemonWatch::begin(&docker, self.settings.host.as_deref());
             left::sweep(&docker).await?;
             let body = self.create_body(launch, &self.held().await?.holder);
             let container = self.create(docker, &body, launch).await?;
@@ -395,7 +394,8 @@ impl ContainerEngine for DockerEngine {
             let mut log_task = JoinSet::new();
             log_task.spawn(keep_log(container.docker.clone(), container.id.clone(), log));
             let boot_id = container.id.chars().take(12).collect();
-            Ok(Box::new(DockerServer { container, boot_id, connector, tail, log_task }) as Box<dyn Server>)
+            let server = DockerServer { container, daemon, boot_id, connector, tail, log_task };
+            Ok(Box::new(server) as Box<dyn Server>)
         }
         .boxed()
     }
@@ -410,6 +410,14 @@ impl ContainerEngine for DockerEngine {
             self.remove_held(holder, until.saturating_duration_since(tokio::time::Instant::now())).await
         }
         .boxed()
+    }
+}
+
+/// A daemon by its address, without one the local one. Nothing is sent yet.
+fn connect(host: Option<&str>) -> Result<Docker, DockerError> {
+    match host {
+        Some(host) => Docker::connect_with_host(host),
+        None => Docker::connect_with_defaults(),
     }
 }
 
@@ -600,6 +608,7 @@ impl Drop for Container {
 
 struct DockerServer {
     container: Container,
+    daemon: DaemonWatch,
     boot_id: String,
     connector: Arc<dyn Connector>,
     tail: LogTail,
@@ -636,6 +645,10 @@ impl Server for DockerServer {
             exit
         }
         .boxed()
+    }
+
+    fn engine_failure(&self) -> BoxFuture<'_, Option<String>> {
+        self.daemon.failure().boxed()
     }
 
     fn stop(mut self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {

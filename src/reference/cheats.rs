@@ -55,6 +55,8 @@ pub enum Cheat {
     NeverAnswers,
     /// Exits with code 139 in the middle of a stream (see --trigger-stream)
     CrashMidStream,
+    /// Takes 4 GiB of memory in the middle of a stream (see --trigger-stream)
+    HoardMidStream,
     /// Sends nothing more from the middle of a stream on, and keeps the connection (see --trigger-stream)
     StallMidStream,
     /// Exits with code 139 when it is asked for a prompt's log probabilities (see --trigger-stream)

@@ -93,8 +93,8 @@ pub struct ServeArguments {
     /// Misbehave in this way; may be given several times
     #[arg(long = "cheat", env = "CACHEON_CHEAT", value_name = "NAME", value_enum, value_delimiter = ',')]
     pub cheats: Vec<Cheat>,
-    /// The stream from which crash-mid-stream and stall-mid-stream act, and the question from which crash-mid-scoring
-    /// acts; 1 is the first
+    /// The stream from which crash-mid-stream, hoard-mid-stream and stall-mid-stream act, and the question from which
+    /// crash-mid-scoring acts; 1 is the first
     #[arg(long, env = "CACHEON_TRIGGER_STREAM", value_name = "N", default_value_t = 1)]
     pub trigger_stream: u64,
 }

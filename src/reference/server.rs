@@ -49,8 +49,8 @@ pub struct ServerState {
     pub root: String,
     /// The ways to misbehave.
     pub cheats: Cheats,
-    /// Number of the stream from which `Cheat::CrashMidStream`, `Cheat::StallMidStream` and `Cheat::NeverAnswers` act; 1 is the
-    /// first.
+    /// Number of the stream from which `Cheat::CrashMidStream`, `Cheat::HoardMidStream`, `Cheat::StallMidStream` and
+    /// `Cheat::NeverAnswers` act; 1 is the first.
     pub trigger_stream: u64,
     /// When the server started, in seconds since 1970.
     pub created: i64,
@@ -268,7 +268,9 @@ impl ServerState {
 
     /// The cheats of one stream: without those that wait for a later one.
     fn cheats_of_stream(&self, number: u64) -> Cheats {
-        let waits = |cheat: &Cheat| matches!(cheat, Cheat::CrashMidStream | Cheat::StallMidStream);
+        let waits = |cheat: &Cheat| {
+            matches!(cheat, Cheat::CrashMidStream | Cheat::HoardMidStream | Cheat::StallMidStream)
+        };
         self.cheats.iter().filter(|cheat| number >= self.trigger_stream || !waits(cheat)).collect()
     }
 }

@@ -17,6 +17,8 @@ use super::text::Vocabulary;
 
 /// Number of steps that go out before a cheat stops the stream.
 const MIDDLE: usize = 8;
+/// Memory that one who hoards takes, in MiB.
+const HOARD_MIB: usize = 4096;
 /// Number of entries that `Cheat::EmptyLogprobsFirst` sends.
 const EMPTY_ENTRIES: usize = 64;
 /// Number of characters that `Cheat::LongText` sends.
@@ -109,6 +111,11 @@ impl StreamState {
             }
             if self.steps >= MIDDLE && self.has(Cheat::CrashMidStream) {
                 std::process::exit(139);
+            }
+            if self.steps == MIDDLE && self.has(Cheat::HoardMidStream) {
+                // Not zero: a page of zeros is none.
+                let hoard: Vec<Vec<u8>> = (0..HOARD_MIB).map(|_| vec![1; 1 << 20]).collect();
+                std::hint::black_box(&hoard);
             }
             if self.steps >= MIDDLE && self.has(Cheat::StallMidStream) {
                 std::future::pending::<()>().await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::ended;
 use super::idle::{Idle, Others, Watch};
 use super::kept_streams::{KeptStreams, Measured};
 use super::load::run_load;
@@ -123,6 +124,12 @@ async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Resul
         return Err(StageError::OutOfTime { ended: sent.saturating_sub(1), planned });
     }
     let failed = requests.iter().filter(|request| request.status != RequestStatus::Ok).count();
+    if failed > 0
+        && let Some(ending) = ended::ending(context).await
+    {
+        let seen = format!("{failed} of {planned} requests failed");
+        return Err(StageError::Ended { ending, seen });
+    }
     let counts = (requests.len(), failed);
     let mut read = read_row(&parameters.read, &result, counts, context);
     read.tokenizer_digest = Some(tokenizer_digest.to_string());

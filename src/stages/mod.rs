@@ -8,6 +8,7 @@
 mod again;
 mod benchmark;
 mod boot;
+mod ended;
 mod fetch_commitments;
 mod idle;
 mod kept_streams;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use again::again;
 pub use boot::{BootError, BootedServer};
+pub use ended::Ending;
 
 use crate::adapters::shell::ExecError;
 use crate::adapters::store::{RoundDirectory, StoreError};
@@ -203,24 +205,10 @@ pub async fn run_stage(call: StageCall, context: &mut JobContext<'_>) -> Result<
     let role = role(&call, context);
     let cancel = context.cancel.clone();
     let work = async {
-        Ok(match call {
-            StageCall::FetchCommitments(with) => {
-                StageOutput::FetchCommitments(fetch_commitments::run(with, context).await?)
-            }
-            StageCall::PlanReads(with) => StageOutput::PlanReads(plan_reads::run(&with, context)?),
-            StageCall::Pull(with) => StageOutput::Pull(pull::run(with, context).await?),
-            StageCall::Boot(with) => StageOutput::Boot(boot::run(with, context).await?),
-            StageCall::WarmUp(with) => StageOutput::WarmUp(warm_up::run(with, context).await?),
-            StageCall::Benchmark(with) => StageOutput::Benchmark(benchmark::run(with, context).await?),
-            StageCall::VerifyLogprobs(with) => {
-                StageOutput::VerifyLogprobs(verify_logprobs::run(with, context).await?)
-            }
-            StageCall::PlanConfirm(with) => StageOutput::PlanConfirm(plan_confirm::run(&with, context)?),
-            StageCall::PlanRepeats(with) => StageOutput::PlanRepeats(plan_repeats::run(&with, context)?),
-            StageCall::Rank(with) => StageOutput::Rank(rank::run(&with, context)?),
-            StageCall::Publish(with) => StageOutput::Publish(publish::run(&with, context)?),
-            StageCall::SetWeights(with) => StageOutput::SetWeights(set_weights::run(&with, context)?),
-        })
+        match stage(call, context).await {
+            Ok(output) => Ok(output),
+            Err(error) => Err(ended::explain(error, context).await),
+        }
     };
     let result: Result<StageOutput, StageError> = tokio::select! {
         biased;
@@ -233,6 +221,28 @@ pub async fn run_stage(call: StageCall, context: &mut JobContext<'_>) -> Result<
             reason.fault = role.fault(reason.fault);
         }
         StepFailure::Failed(reason)
+    })
+}
+
+/// Has the stage that is called do its work.
+async fn stage(call: StageCall, context: &mut JobContext<'_>) -> Result<StageOutput, StageError> {
+    Ok(match call {
+        StageCall::FetchCommitments(with) => {
+            StageOutput::FetchCommitments(fetch_commitments::run(with, context).await?)
+        }
+        StageCall::PlanReads(with) => StageOutput::PlanReads(plan_reads::run(&with, context)?),
+        StageCall::Pull(with) => StageOutput::Pull(pull::run(with, context).await?),
+        StageCall::Boot(with) => StageOutput::Boot(boot::run(with, context).await?),
+        StageCall::WarmUp(with) => StageOutput::WarmUp(warm_up::run(with, context).await?),
+        StageCall::Benchmark(with) => StageOutput::Benchmark(benchmark::run(with, context).await?),
+        StageCall::VerifyLogprobs(with) => {
+            StageOutput::VerifyLogprobs(verify_logprobs::run(with, context).await?)
+        }
+        StageCall::PlanConfirm(with) => StageOutput::PlanConfirm(plan_confirm::run(&with, context)?),
+        StageCall::PlanRepeats(with) => StageOutput::PlanRepeats(plan_repeats::run(&with, context)?),
+        StageCall::Rank(with) => StageOutput::Rank(rank::run(&with, context)?),
+        StageCall::Publish(with) => StageOutput::Publish(publish::run(&with, context)?),
+        StageCall::SetWeights(with) => StageOutput::SetWeights(set_weights::run(&with, context)?),
     })
 }
 
@@ -275,6 +285,14 @@ pub enum StageError {
     /// The server did not become ready.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The server ended, or its engine failed, while it was asked.
+    #[error("{ending}; what was seen of it before: {seen}")]
+    Ended {
+        /// What became of it.
+        ending: Ending,
+        /// What its clients saw of it.
+        seen: String,
+    },
     /// The round's directory could not be written or read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -454,6 +472,7 @@ impl StageError {
             Self::Boot(BootError::NotReady { .. } | BootError::NotAnswering { .. }) => {
                 (Fault::Submission, "not-ready-in-time")
             }
+            Self::Ended { ending, .. } => ending.fault(),
             Self::Store(_) => (Fault::Infra, "round-directory"),
             Self::Artifact(_) => (Fault::Infra, "damaged-artifact"),
             Self::Missing { .. } => (Fault::Unknown, "missing"),

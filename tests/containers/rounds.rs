@@ -184,6 +184,19 @@ const FAILING: &[Case] = &[
         "server-exited-before-ready",
         "`limits.memory-mib`",
     ),
+    // The first request is the boot's, two warm up.
+    (
+        "hoards",
+        &["/bin/cacheon", "reference", "serve", "--cheat", "hoard-mid-stream", "--trigger-stream", "2"],
+        "server-exited",
+        "`limits.memory-mib`",
+    ),
+    (
+        "crashes",
+        &["/bin/cacheon", "reference", "serve", "--cheat", "crash-mid-stream", "--trigger-stream", "4"],
+        "server-exited",
+        "exit code 139, that of a program ended by signal 11",
+    ),
     // Never ready, and killed in time although it does not hear.
     ("deaf", &["/bin/opponent", "ignore-sigterm"], "not-ready-in-time", "did not answer 200"),
 ];
@@ -197,7 +210,7 @@ fn failing(bench: &'static Bench) {
     arena.committed.push(("absent", Pushed { digest: sha256(b"nothing"), ..there }));
     let nowhere = Registry::new("127.0.0.1:9".to_owned()).named("exits");
     arena.committed.push(("unreachable", Pushed { image: nowhere, digest: sha256(b"nowhere") }));
-    let few = [BUSY, &[("max-tokens: 128", "max-tokens: 8")]].concat();
+    let few = [BUSY, &[("max-tokens: 128", "max-tokens: 16")]].concat();
     let output = arena.run(1, &few);
     let words = String::from_utf8_lossy(&output.stderr);
     for (name, _, reason, detail) in FAILING {

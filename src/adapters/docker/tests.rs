@@ -63,6 +63,8 @@ struct Daemon {
     removed: Mutex<Vec<String>>,
     /// The exit code, once the container has ended.
     ended: watch::Sender<Option<i64>>,
+    /// Whether it goes on to tell its events.
+    lives: watch::Sender<bool>,
 }
 
 /// A running daemon and an engine that knows it.
@@ -236,6 +238,15 @@ impl Daemon {
             let code = *daemon.ended.subscribe().wait_for(Option::is_some).await.unwrap();
             Body::from(format!("{}\n", json!({"StatusCode": code})))
         };
+        let events = async |State(daemon): Shared, RawQuery(query): RawQuery| {
+            daemon.call(format!("events {}", query.unwrap_or_default()));
+            let mut lives = daemon.lives.subscribe();
+            let end = async move {
+                let _ = lives.wait_for(|lives| !lives).await;
+                Ok::<_, Infallible>(Vec::new())
+            };
+            Body::from_stream(stream::once(end))
+        };
         let stats = async |State(daemon): Shared, RawQuery(query): RawQuery| {
             daemon.call(format!("stats {}", query.unwrap_or_default()));
             let is_running = daemon.ended.borrow().is_none();
@@ -258,6 +269,8 @@ impl Daemon {
             .route("/images/json", get(list))
             .route("/containers/json", get(containers))
             .route("/info", get(Json(json!({}))))
+            .route("/_ping", get("OK"))
+            .route("/events", get(events))
             .route("/images/{*name}", get(image).post(tag).delete(forget))
             .route("/containers/create", post(create))
             .route("/containers/{id}/start", post(start))
@@ -288,6 +301,7 @@ fn served(script: Script, dir: &Path) -> (Arc<Daemon>, JoinSet<()>) {
         created: Mutex::new(Value::Null),
         removed: Mutex::default(),
         ended: watch::Sender::default(),
+        lives: watch::Sender::new(true),
     });
     let listener = tokio::net::UnixListener::bind(dir.join(SOCKET)).unwrap();
     let router = Arc::clone(&daemon).router();
@@ -647,6 +661,30 @@ async fn who_took_too_much_memory_is_told_from_who_was_killed() {
     let bench = bench(Script { is_present: (true, true), exits_with: Some(137), ..script() });
     let mut server = bench.engine.launch(&bench.launch()).await.unwrap();
     assert_eq!(server.exited().await, Exit { code: Some(137), is_out_of_memory: true, ..Exit::default() });
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_started_anew_is_why_its_containers_ended() {
+    let mut bench = bench(Script { is_present: (true, true), exits_with: Some(137), ..script() });
+    let mut server = bench.engine.launch(&bench.launch()).await.unwrap();
+    let asked = bench.daemon.was_asked("events filters=%7B%22type%22%3A%5B%22daemon%22%5D%7D").await;
+    assert!(asked.iter().any(|call| call == "start"), "{asked:?}");
+    assert_eq!(server.exited().await.code, Some(137));
+    // It was there all the time, and it is.
+    assert_eq!(server.engine_failure().await, None);
+    bench.daemon.lives.send_replace(false);
+    bench.serve(script());
+    let failure = loop {
+        if let Some(failure) = server.engine_failure().await {
+            break failure;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(failure.contains("started anew"), "{failure}");
+    // One that takes no connections is gone, or about to go.
+    std::fs::remove_file(bench.dir.path().join(SOCKET)).unwrap();
+    let failure = server.engine_failure().await.unwrap();
+    assert!(failure.starts_with("the daemon does not answer: "), "{failure}");
 }
 
 #[tokio::test]
