@@ -13,6 +13,7 @@ use cacheon::artifact::LegAttempt;
 use cacheon::model::Digest;
 use cacheon::pipeline::runner::Limits;
 use cacheon::ports::{ContainerEngine as _, EngineError, Exit, Launch, LaunchId, Server};
+use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use super::image::{Layer, Pushed, Registry, shared_layer};
@@ -156,6 +157,13 @@ impl Bench {
             .filter(|one| one.labels.as_ref().is_some_and(is_below))
             .filter_map(|one| one.id)
             .collect()
+    }
+
+    /// The first process of a container that runs.
+    pub(crate) fn process(&self, container: &str) -> Option<Pid> {
+        let found =
+            self.runtime.block_on(self.docker().inspect_container(container, None)).expect("a container");
+        found.state?.pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("left::what_its_guard_left_too_is_removed_by_who_comes_next", guard_killed),
     ("left::two_interrupts_at_once_leave_nothing", interrupted_twice),
     ("left::rounds_of_one_engine_run_one_after_the_other", two_rounds),
+    ("left::a_daemon_that_is_killed_costs_nobody_anything", daemon_killed),
+    ("left::nobody_is_blamed_for_what_ended_with_the_daemon", daemon_and_container_killed),
 ];
 
 const SOON: Duration = Duration::from_mins(1);
@@ -130,4 +132,65 @@ fn two_rounds(bench: &'static Bench) {
     assert_eq!(running.wait().expect("ends").code(), Some(130));
     let words = rest.join().expect("stderr");
     assert!(first.containers().is_empty(), "{words}");
+}
+
+impl Arena {
+    /// Starts the round and waits until the submission is measured.
+    fn measure(&self) -> (Child, std::thread::JoinHandle<String>) {
+        let started = self.start();
+        let jobs = self.round.data().join("rounds/round=r/jobs/measure");
+        until("a submission's read", || {
+            let legs = std::fs::read_dir(&jobs).into_iter().flatten().flatten();
+            legs.into_iter().any(|leg| leg.path().join("attempt-1/asked.json").exists())
+        });
+        started
+    }
+
+    /// The submission's reads: how each ended, and whose fault that was.
+    fn reads(&self) -> Vec<String> {
+        let sql = "SELECT status, fault, reason, detail FROM reads WHERE arm = 'candidate' ORDER BY read_key";
+        self.round.rows(sql).iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Kills the daemon, which is started anew at once.
+fn kill_daemon(bench: &Bench) {
+    let folder = bench.docker_host.trim_start_matches("unix://").trim_end_matches("docker.sock");
+    let pid = std::fs::read_to_string(format!("{folder}docker.pid")).expect("a daemon");
+    kill_process(Pid::from_raw(pid.trim().parse().expect("a number")).expect("a process"), Signal::KILL)
+        .expect("signal");
+}
+
+fn daemon_killed(bench: &'static Bench) {
+    let arena = arena(bench);
+    let (mut child, rest) = arena.measure();
+    kill_daemon(bench);
+    let status = child.wait().expect("ends");
+    let words = rest.join().expect("stderr");
+    assert_eq!(status.code(), Some(0), "{words}");
+    // A container lives on without its daemon, and nothing that is measured passes by that.
+    assert!(arena.reads().iter().all(|read| read.contains("\"measured\"")), "{:?}", arena.reads());
+    until("removed", || arena.containers().is_empty());
+}
+
+fn daemon_and_container_killed(bench: &'static Bench) {
+    let arena = arena(bench);
+    let (mut child, rest) = arena.measure();
+    let servers: Vec<Pid> = arena.containers().iter().filter_map(|id| bench.process(id)).collect();
+    assert!(!servers.is_empty());
+    kill_daemon(bench);
+    for server in servers {
+        kill_process(server, Signal::KILL).expect("signal");
+    }
+    let status = child.wait().expect("ends");
+    let words = rest.join().expect("stderr");
+    let reads = arena.reads();
+    assert!(
+        reads[0].contains("\"container-engine\"") && reads[0].contains("\"infra\""),
+        "{reads:?}: {words}"
+    );
+    // It has been asked, so it is measured again with other prompts.
+    assert!(reads[1].contains("\"measured\""), "{reads:?}: {words}");
+    assert_eq!(status.code(), Some(0), "{words}");
+    until("removed", || arena.containers().is_empty());
 }
