@@ -10,7 +10,7 @@ use bollard::Docker;
 use bollard::errors::Error as DockerError;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt as _;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::{MAX_WORDS, connect};
 use crate::report::text::{error_chain, excerpt};
@@ -23,16 +23,17 @@ const PING_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct DaemonWatch {
     host: Option<String>,
     /// Ends with the daemon that was asked.
-    life: AbortOnDropHandle<()>,
+    life: AbortHandle,
+    /// Ends that with this.
+    _watching: JoinSet<()>,
 }
 
 impl DaemonWatch {
     /// Watches the daemon of an address from now on.
     pub(super) fn begin(docker: &Docker, host: Option<&str>) -> Self {
-        Self {
-            host: host.map(str::to_owned),
-            life: AbortOnDropHandle::new(tokio::spawn(live(docker.clone()))),
-        }
+        let mut watching = JoinSet::new();
+        let life = watching.spawn(live(docker.clone()));
+        Self { host: host.map(str::to_owned), life, _watching: watching }
     }
 
     /// Why nothing that became of a container since says anything of it; none where the daemon was there all the time, and is.
