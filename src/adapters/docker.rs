@@ -28,21 +28,23 @@ mod left;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::container::LogOutput;
 use bollard::errors::Error as DockerError;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
     HostConfigLogConfig, Mount, MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, DataUsageOptions, LogsOptionsBuilder, StatsOptionsBuilder,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, DataUsageOptions, StatsOptionsBuilder,
     StopContainerOptionsBuilder,
 };
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -252,7 +254,6 @@ impl DockerEngine {
         let bytes = |mib: u64| i64::try_from(mib.saturating_mul(1024 * 1024)).unwrap_or(i64::MAX);
         let memory = limits.memory_mib.map(bytes);
         let tmpfs_mib = limits.tmpfs_mib.unwrap_or(DEFAULT_TMPFS_MIB);
-        let log_options = [("max-size", "16m"), ("max-file", "2")];
         HostConfig {
             network_mode: Some("none".to_owned()),
             cap_drop: Some(vec!["ALL".to_owned()]),
@@ -281,10 +282,8 @@ impl DockerEngine {
             cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
             ulimits: Some(ULIMITS.map(|(name, most)| ulimit(name, most)).to_vec()),
             init: Some(true),
-            log_config: Some(HostConfigLogConfig {
-                typ: Some("json-file".to_owned()),
-                config: Some(log_options.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
-            }),
+            // What it writes comes here, and nowhere else.
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             restart_policy: Some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
@@ -386,13 +385,14 @@ impl ContainerEngine for DockerEngine {
             let body = self.create_body(launch, &self.held().await?.holder);
             let container = self.create(docker, &body, launch).await?;
             container.is_as_asked(&body).await?;
+            let output = container.output().await?;
             let started = container.docker.start_container(&container.id, None).await;
             started.map_err(|error| start_error(&error, &launch.image))?;
             let connector = container.connector(&self.settings.program).await?;
             let log = LogFile::new(log, launch.max_log_bytes);
             let tail = log.tail();
             let mut log_task = JoinSet::new();
-            log_task.spawn(keep_log(container.docker.clone(), container.id.clone(), log));
+            log_task.spawn(keep_log(output, log));
             let boot_id = container.id.chars().take(12).collect();
             let server = DockerServer { container, daemon, boot_id, connector, tail, log_task };
             Ok(Box::new(server) as Box<dyn Server>)
@@ -465,10 +465,12 @@ fn start_error(error: &DockerError, image: &ImageReference) -> EngineError {
     }
 }
 
-/// Copies the container's output into the log until it ends; beyond the limit it still drains, for the tail.
-async fn keep_log(docker: Docker, id: String, mut log: LogFile) {
-    let options = LogsOptionsBuilder::default().follow(true).stdout(true).stderr(true).build();
-    let mut output = std::pin::pin!(docker.logs(&id, Some(options)));
+/// What a container writes, as it comes.
+type Output = Pin<Box<dyn Stream<Item = Result<LogOutput, DockerError>> + Send>>;
+
+/// Copies the container's output into the log until it ends, no faster than that takes it: the daemon keeps at most 1 MiB for
+/// whoever reads slowly, and then the container's own writes wait. Beyond the log's limit it still drains, for the tail.
+async fn keep_log(mut output: Output, mut log: LogFile) {
     while let Some(Ok(part)) = output.next().await {
         log.keep(part.as_ref()).await;
     }
@@ -512,6 +514,13 @@ impl Container {
         let pid = state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
         let is_running = state.running.unwrap_or_default();
         Ok(pid.filter(|_| is_running).map(|pid| (pid, state.started_at.unwrap_or_default())))
+    }
+
+    /// What it will write, from its first byte on.
+    async fn output(&self) -> Result<Output, EngineError> {
+        let options = AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
+        let attached = self.docker.attach_container(&self.id, Some(options)).await;
+        Ok(attached.map_err(|error| daemon("attach to a container", &error))?.output)
     }
 
     /// The way to its server: by its own network namespace.
@@ -641,6 +650,7 @@ impl Server for DockerServer {
         async move {
             let exit = self.container.exit().await;
             // What the server wrote before it ended belongs to the reason.
+            self.tail.take_the_rest();
             let _ = tokio::time::timeout(Duration::from_secs(1), self.log_task.join_next()).await;
             exit
         }
@@ -659,6 +669,7 @@ impl Server for DockerServer {
             // That it could not be asked is no reason to keep it.
             let _ = tokio::time::timeout(grace + Duration::from_secs(5), stopping).await;
             self.container.remove().await;
+            self.tail.take_the_rest();
             let _ = tokio::time::timeout(Duration::from_secs(1), self.log_task.join_next()).await;
         }
         .boxed()

@@ -1,23 +1,59 @@
 //! A server's log: a bounded file that is kept as evidence, and its last words in memory.
 //!
-//! Engines share it, so that every server's log is cut by the same rule whatever runs the server.
+//! Engines share it, so that every server's log is cut by the same rule whatever runs the server. Who writes more than a server
+//! that serves waits: what is not taken stays in the server's own pipe, and so a flood costs this machine's processors nothing
+//! while others are measured.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
 
 /// Number of bytes of a log that are kept in memory for messages.
 const TAIL_BYTES: usize = 4096;
 
+/// Bytes that are taken at once, from a server that has been quiet: an engine writes hundreds of KiB while it boots.
+const BURST_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
+/// Bytes a second that are taken beyond these.
+const BYTES_PER_S: f64 = 256.0 * 1024.0;
+
+/// How fast a log is taken: a bucket that fills with time.
+#[derive(Debug)]
+struct Pace {
+    /// Bytes that may still be taken at once; below zero, what is owed.
+    credit: f64,
+    at: Instant,
+}
+
+impl Pace {
+    /// How long nothing more is taken after so many bytes.
+    fn take(&mut self, bytes: usize, now: Instant) -> Duration {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * BYTES_PER_S;
+        self.at = now;
+        self.credit = (self.credit + gained).min(BURST_BYTES) - bytes as f64;
+        Duration::from_secs_f64((-self.credit).max(0.0) / BYTES_PER_S)
+    }
+}
+
 /// The last few KiB of a log; clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LogTail(Arc<Mutex<VecDeque<u8>>>);
+pub(super) struct LogTail {
+    last: Arc<Mutex<VecDeque<u8>>>,
+    /// Cancelled once the rest may come as fast as it can.
+    is_over: CancellationToken,
+}
 
 impl LogTail {
+    /// The server has ended: what it has written is taken at once.
+    pub(super) fn take_the_rest(&self) {
+        self.is_over.cancel();
+    }
+
     fn push(&self, bytes: &[u8]) {
-        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         tail.extend(bytes);
         let surplus = tail.len().saturating_sub(TAIL_BYTES);
         tail.drain(..surplus);
@@ -25,7 +61,8 @@ impl LogTail {
 
     /// The tail as text: one without terminal escapes and control characters, line feeds kept.
     pub(super) fn text(&self) -> String {
-        let bytes: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let bytes: Vec<u8> =
+            self.last.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let mut plain = String::with_capacity(text.len());
         let mut characters = text.chars().peekable();
@@ -49,12 +86,14 @@ pub(super) struct LogFile {
     kept: u64,
     dropped: u64,
     tail: LogTail,
+    pace: Pace,
 }
 
 impl LogFile {
     /// A log over an empty file that keeps at most `limit` bytes.
     pub(super) fn new(file: File, limit: u64) -> Self {
-        Self { file, limit, kept: 0, dropped: 0, tail: LogTail::default() }
+        let pace = Pace { credit: BURST_BYTES, at: Instant::now() };
+        Self { file, limit, kept: 0, dropped: 0, tail: LogTail::default(), pace }
     }
 
     /// The tail of the log, which goes on following it.
@@ -62,7 +101,7 @@ impl LogFile {
         self.tail.clone()
     }
 
-    /// Takes what the server wrote next.
+    /// Takes what the server wrote next; returns when more may come.
     pub(super) async fn keep(&mut self, bytes: &[u8]) {
         self.tail.push(bytes);
         let room = usize::try_from(self.limit - self.kept).unwrap_or(usize::MAX).min(bytes.len());
@@ -71,6 +110,11 @@ impl LogFile {
         let kept = if is_kept { room } else { 0 };
         self.kept += kept as u64;
         self.dropped += (bytes.len() - kept) as u64;
+        let wait = self.pace.take(bytes.len(), Instant::now());
+        if !wait.is_zero() {
+            // Nothing is lost when the server ends meanwhile: it is told so, and the rest comes.
+            let _ = tokio::time::timeout(wait, self.tail.is_over.cancelled()).await;
+        }
     }
 
     /// Writes what was dropped, and ends the log.
@@ -92,6 +136,18 @@ pub fn last_words(log: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_writes_too_much_waits_and_a_pause_is_credited() {
+        let start = Instant::now();
+        let mut pace = Pace { credit: BURST_BYTES, at: start };
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(pace.take(4 << 20, after(0)), Duration::ZERO);
+        assert_eq!(pace.take(256 << 10, after(0)), Duration::from_secs(1));
+        assert_eq!(pace.take(256 << 10, after(1)), Duration::from_secs(1));
+        // An hour is worth no more than the burst.
+        assert_eq!(pace.take((4 << 20) + (512 << 10), after(3600)), Duration::from_secs(2));
+    }
 
     async fn check(limit: u64, written: &[&str], file: &str, tail: &str) {
         let dir = tempfile::tempdir().expect("temp dir");

@@ -165,8 +165,8 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Copies both streams into the log until they end; beyond its limit it still drains, so that the server
-/// never blocks on its log.
+/// Copies both streams into the log until they end, no faster than that takes them; beyond its limit it still drains, for the
+/// tail.
 async fn keep_log(
     (stdout, stderr): (Option<tokio::process::ChildStdout>, Option<tokio::process::ChildStderr>),
     mut log: LogFile,
@@ -244,6 +244,7 @@ impl Server for ProcessServer {
             let status = self.child.wait().await;
             // What the server wrote before it ended belongs to the reason; its streams are closed by now
             // unless it left a child behind, so the wait is bounded.
+            self.tail.take_the_rest();
             let _ = tokio::time::timeout(Duration::from_millis(500), self.log_task.join_next()).await;
             status.map_or(Exit::default(), Exit::from)
         }
@@ -259,6 +260,7 @@ impl Server for ProcessServer {
                     tracing::warn!(boot_id = self.boot_id, "a server's processes do not end");
                 }
             }
+            self.tail.take_the_rest();
             let _ = tokio::time::timeout(Duration::from_secs(1), self.log_task.join_next()).await;
         }
         .boxed()

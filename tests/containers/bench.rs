@@ -159,6 +159,13 @@ impl Bench {
             .collect()
     }
 
+    /// The number of the daemon's process.
+    pub(crate) fn daemon(&self) -> String {
+        let folder = self.docker_host.trim_start_matches("unix://").trim_end_matches("docker.sock");
+        let pid = std::fs::read_to_string(format!("{folder}docker.pid")).expect("a daemon");
+        pid.trim().to_owned()
+    }
+
     /// The first process of a container that runs.
     pub(crate) fn process(&self, container: &str) -> Option<Pid> {
         let found =
@@ -191,6 +198,13 @@ impl Running {
         let bench = self.bench;
         let exited = async { tokio::time::timeout(within, self.server().exited()).await };
         bench.runtime.block_on(exited).expect("it ends in time")
+    }
+
+    /// Whether it goes on for so long.
+    pub(crate) fn still_runs(&mut self, span: Duration) -> bool {
+        let bench = self.bench;
+        let exited = async { tokio::time::timeout(span, self.server().exited()).await };
+        bench.runtime.block_on(exited).is_err()
     }
 
     /// Waits until the log contains a line with these words.

@@ -155,10 +155,8 @@ impl Arena {
 
 /// Kills the daemon, which is started anew at once.
 fn kill_daemon(bench: &Bench) {
-    let folder = bench.docker_host.trim_start_matches("unix://").trim_end_matches("docker.sock");
-    let pid = std::fs::read_to_string(format!("{folder}docker.pid")).expect("a daemon");
-    kill_process(Pid::from_raw(pid.trim().parse().expect("a number")).expect("a process"), Signal::KILL)
-        .expect("signal");
+    let pid = bench.daemon().parse().ok().and_then(Pid::from_raw).expect("a process");
+    kill_process(pid, Signal::KILL).expect("signal");
 }
 
 fn daemon_killed(bench: &'static Bench) {

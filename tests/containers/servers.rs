@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("servers::nothing_of_the_image_can_be_written", writes),
     ("servers::no_more_processes_than_allowed", forks),
     ("servers::a_flooded_log_is_cut_and_its_end_known", floods),
+    ("servers::who_floods_waits", flood_waits),
     ("servers::no_rights_are_left", rights),
     ("servers::nothing_can_be_reached_from_inside", reach),
     ("servers::two_at_the_same_address_are_two", two),
@@ -138,13 +139,36 @@ fn forks(bench: &'static Bench) {
 }
 
 fn floods(bench: &'static Bench) {
-    let mut running = bench.opponent(&["flood", "64"], Limits::default());
+    let mut running = bench.opponent(&["flood", "6"], Limits::default());
     assert_eq!(running.exit(Duration::from_mins(1)), ended(0));
     running.stop(Duration::from_secs(1));
     let log = running.log();
     let kept = log.len() as u64;
     assert!((LOG_BYTES..LOG_BYTES + 200).contains(&kept), "{kept} bytes");
     assert!(log.contains("more bytes were not kept"), "{}", &log[log.len() - 200..]);
+}
+
+/// Processor time of a process and its threads so far, in ticks of 10 ms.
+fn ticks(pid: &str) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+}
+
+/// One that would write for ever costs nobody anything.
+fn flood_waits(bench: &'static Bench) {
+    let mut running = bench.opponent(&["flood", "1048576"], Limits::default());
+    let daemon = bench.daemon();
+    // The burst is over.
+    assert!(running.still_runs(Duration::from_secs(3)));
+    let before = (ticks(&daemon), ticks("self"));
+    let watched = Duration::from_secs(5);
+    assert!(running.still_runs(watched));
+    let shares = [ticks(&daemon) - before.0, ticks("self") - before.1];
+    let [daemon, own] = shares.map(|ticks| ticks as f64 / watched.as_secs_f64());
+    println!("a flood costs the daemon {daemon:.1}% of a processor, and this program {own:.1}%");
+    assert!(running.stop(Duration::from_secs(1)) < SOON);
+    assert!(running.log().contains("more bytes were not kept"));
 }
 
 fn rights(bench: &'static Bench) {

@@ -11,7 +11,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post};
 use futures_util::stream;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
 use super::*;
@@ -220,16 +222,18 @@ impl Daemon {
                 "Config": { "User": created["User"], "Labels": created["Labels"] },
             }))
         };
-        let logs = async |State(daemon): Shared| {
+        let attach = async |State(daemon): Shared, request: axum::extract::Request| {
             let output = daemon.script.output.as_bytes();
             let frame =
                 [&[1, 0, 0, 0], &u32::try_from(output.len()).unwrap().to_be_bytes()[..], output].concat();
             let mut ended = daemon.ended.subscribe();
-            let end = async move {
+            tokio::spawn(async move {
+                let mut stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+                stream.write_all(&frame).await.unwrap();
                 let _ = ended.wait_for(Option::is_some).await;
-                Ok(Vec::new())
-            };
-            Body::from_stream(stream::once(async { Ok::<_, Infallible>(frame) }).chain(stream::once(end)))
+                stream.shutdown().await
+            });
+            (StatusCode::SWITCHING_PROTOCOLS, [("connection", "Upgrade"), ("upgrade", "tcp")])
         };
         let wait = async |State(daemon): Shared| {
             if daemon.script.is_wait_cut {
@@ -275,7 +279,7 @@ impl Daemon {
             .route("/containers/create", post(create))
             .route("/containers/{id}/start", post(start))
             .route("/containers/{id}/json", get(inspect))
-            .route("/containers/{id}/logs", get(logs))
+            .route("/containers/{id}/attach", post(attach))
             .route("/containers/{id}/wait", post(wait))
             .route("/containers/{id}/stats", get(stats))
             .route("/containers/{id}/stop", post(stop))
@@ -579,7 +583,7 @@ async fn a_container_is_created_with_everything_closed() {
             "CgroupnsMode": "private",
             "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
             "Init": true,
-            "LogConfig": {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "2"}},
+            "LogConfig": {"Type": "none"},
             "RestartPolicy": {"Name": "no"},
         },
     });
