@@ -166,7 +166,7 @@ fn flood_waits(bench: &'static Bench) {
     assert!(running.still_runs(watched));
     let shares = [ticks(&daemon) - before.0, ticks("self") - before.1];
     let [daemon, own] = shares.map(|ticks| ticks as f64 / watched.as_secs_f64());
-    println!("a flood costs the daemon {daemon:.1}% of a processor, and this program {own:.1}%");
+    eprintln!("a flood costs the daemon {daemon:.1}% of a processor, and this program {own:.1}%");
     assert!(running.stop(Duration::from_secs(1)) < SOON);
     assert!(running.log().contains("more bytes were not kept"));
 }
