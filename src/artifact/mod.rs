@@ -35,7 +35,7 @@ pub use journal::{
     JobStep, JournalEvent, JournalLine, LegAttempt, Publication, PublishedTable, Replay, RoundStart,
     StepKind, Tail, TakenLeg,
 };
-pub use parquet_file::{GROUP_ROWS, TableContext, decode, encode};
+pub use parquet_file::{decode, encode};
 pub use retention::{Extent, Fate, Keep, KnownRound, Retention, StayReason, fates};
 pub use round_file::{ParentRound, RoundFile, RunnerFile, SharedFile};
 pub use round_state::{
@@ -48,6 +48,6 @@ pub use table::{
     ColumnInfo, TABLE_NAMES, TABLES_BESIDE, TableInfo, difference, encode_empty, inspect, rewrite, tables,
     tables_beside,
 };
-pub use table_writer::TableWriter;
+pub use table_writer::{TableContext, TableWriter};
 pub use tick_journal::{TickEvent, jitter_of, round_of, tick_rows};
 pub use version::FormatVersion;

@@ -1,6 +1,6 @@
 //! Rows to Parquet bytes and back.
 //!
-//! The same rows give the same bytes: sorted, one row group layout, no clock in the metadata. What comes
+//! The same rows give the same bytes: sorted, one row group layout ([`TableWriter`]'s), no clock in the metadata. What comes
 //! back is checked as a stranger's file: bounded in bytes and rows, each column by name and type.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,23 +11,12 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
+use super::table_writer::{KEY_TABLE, KEY_VERSION, TableContext, TableWriter};
 use super::{ArtifactError, FormatVersion, Projection, Table};
-use crate::model::RoundId;
-
-/// Number of rows in a row group: small enough to skip by statistics, large enough to compress.
-pub const GROUP_ROWS: usize = 50_000;
-/// Compression level of zstd: the file is written once and read often.
-const ZSTD_LEVEL: i32 = 6;
-/// The name of the program that wrote the file, in the form that Parquet readers parse.
-const CREATED_BY: &str = concat!("cacheon version ", env!("CARGO_PKG_VERSION"));
-pub(super) const KEY_ROUND: &str = "cacheon.round_id";
-const KEY_VERSION: &str = "cacheon.schema_version";
-const KEY_TABLE: &str = "cacheon.table";
 
 /// Number of rows decoded at a time: bounds what one crafted page can unfold into.
 const BATCH_ROWS: usize = 4096;
@@ -38,49 +27,18 @@ const MAX_ROWS: u64 = 50_000_000;
 /// Most memory that the columns of one file may take, in bytes.
 const MAX_DECODED_BYTES: u64 = 8 << 30;
 
-/// What the metadata of a file says besides its columns.
-#[derive(Debug, Clone)]
-pub struct TableContext<'a> {
-    /// Id of the round whose results these are.
-    pub round_id: &'a RoundId,
-}
-
 /// A table as the bytes of its file: sorted, zstd, deterministic. No rows give a file with a schema.
 ///
 /// # Errors
-/// When Arrow or Parquet refuse the rows, which takes more than 2 GiB of text in 50,000 of them.
+/// When Arrow or Parquet refuse the rows, which takes more than 2 GiB of text in one of them.
 pub fn encode<T: Table>(rows: &[T], context: &TableContext<'_>) -> Result<Vec<u8>, ArtifactError> {
     let mut sorted: Vec<&T> = rows.iter().collect();
     sorted.sort_by(|left, right| T::compare(left, right));
-    let write = |source: ParquetError| ArtifactError::Write { table: T::NAME, source };
-    let options =
-        ArrowWriterOptions::new().with_properties(properties::<T>(context)?).with_skip_arrow_metadata(true);
-    let mut bytes = Vec::new();
-    let mut writer =
-        ArrowWriter::try_new_with_options(&mut bytes, Arc::new(T::schema()), options).map_err(write)?;
-    for group in sorted.chunks(GROUP_ROWS) {
-        writer.write(&T::to_batch(group)?).map_err(write)?;
-        writer.flush().map_err(write)?;
+    let mut writer = TableWriter::<T, Vec<u8>, &T>::new(Vec::new(), context)?;
+    for row in sorted {
+        writer.write(row)?;
     }
-    writer.close().map_err(write)?;
-    Ok(bytes)
-}
-
-pub(super) fn properties<T: Table>(context: &TableContext<'_>) -> Result<WriterProperties, ArtifactError> {
-    let level =
-        ZstdLevel::try_new(ZSTD_LEVEL).map_err(|source| ArtifactError::Write { table: T::NAME, source })?;
-    let metadata = vec![
-        KeyValue::new(KEY_ROUND.to_owned(), context.round_id.to_string()),
-        KeyValue::new(KEY_VERSION.to_owned(), T::VERSION.to_string()),
-        KeyValue::new(KEY_TABLE.to_owned(), T::NAME.to_owned()),
-    ];
-    Ok(WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_created_by(CREATED_BY.to_owned())
-        .set_key_value_metadata(Some(metadata))
-        .build())
+    writer.finish()
 }
 
 /// The rows of a file that anybody may have written, or what a projection takes of each.
@@ -222,10 +180,11 @@ mod tests {
     use super::super::cell::Scalar as _;
     use super::super::drawn::{DrawnRow, DrawnValues};
     use super::super::table::grown::{FirstRow, GrownRow, NewerRow};
+    use super::super::table_writer::{CREATED_BY, KEY_ROUND};
     use super::*;
     use crate::model::{
         Check, CommitmentRow, DecisionRow, ExchangeRow, LeaderboardRow, ReadRow, RequestFlag, RequestRow,
-        RequestTimes, StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
+        RequestTimes, RoundId, StepAttemptRow, StreamRow, SubmissionRow, TokenRow, VerdictRow, WeightRow,
     };
 
     /// Rows of any table, drawn from the values by index, so that neighbouring columns differ.

@@ -39,6 +39,10 @@ pub trait Table: Described + Sized {
     /// its vocabulary.
     fn from_batch(batch: &RecordBatch, rows_before: usize) -> Result<Vec<Self>, ArtifactError>;
 
+    /// Number of bytes of the row's values that may be long: texts and bytes that a stranger sends. A row of a table without such
+    /// values has none.
+    fn long_bytes(&self) -> usize;
+
     /// Makes the row one of this round: what a round shares with another is its own where it is published.
     fn set_round(&mut self, round_id: &str);
 

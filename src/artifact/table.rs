@@ -146,8 +146,8 @@ macro_rules! table {
     };
     (
         @ [$($set_round:tt)+]
-        $row:ident = $name:literal v $major:literal by ($first:ident $(, $key:ident)*) { $($column:ident),+ $(,)? }
-        $( + { $($added:ident),+ $(,)? } )*
+        $row:ident = $name:literal v $major:literal by ($first:ident $(, $key:ident)*) $(long ($($long:ident),+))?
+        { $($column:ident),+ $(,)? } $( + { $($added:ident),+ $(,)? } )*
     ) => {
         impl $crate::artifact::Table for $row {
             const NAME: &'static str = $name;
@@ -166,6 +166,10 @@ macro_rules! table {
             }
 
             $($set_round)+
+
+            fn long_bytes(&self) -> usize {
+                0 $($( + self.$long.scalar().map_or(0, |value| value.len()) )+)?
+            }
 
             fn to_batch(rows: &[&Self]) -> Result<RecordBatch, ArtifactError> {
                 let columns = vec![
@@ -229,7 +233,7 @@ projection! {
 
 // What the client keeps of a read, in its attempt's directory: no published tables.
 table! {
-    ExchangeRow = "exchanges" v 1 by (read_key, prompt_index) {
+    ExchangeRow = "exchanges" v 1 by (read_key, prompt_index) long (content_type, content_encoding, end_detail) {
         round_id, read_key, prompt_index, prompt_sha256, send_offset_ns, connect_ns, sent_ns, headers_ns, end_ns,
         http_status, content_type, content_encoding, content_length, ended, end_detail, pieces,
     } + { new_prompt_tokens, max_tokens }
@@ -241,7 +245,7 @@ drawn! {
     } + { new_prompt_tokens, max_tokens }
 }
 table! {
-    StreamRow = "streams" v 1 by (read_key, prompt_index, sequence) {
+    StreamRow = "streams" v 1 by (read_key, prompt_index, sequence) long (bytes) {
         round_id, read_key, prompt_index, sequence, at_ns, bytes,
     }
 }
@@ -268,11 +272,14 @@ pub fn tables_beside() -> Vec<TableInfo> {
 /// Lists the published tables, and what is made of all of them.
 macro_rules! tables {
     ($(
-        $row:ident = $name:literal v $major:literal by ($($key:ident),+) { $($column:ident),+ $(,)? }
-        $( + { $($added:ident),+ $(,)? } )*
+        $row:ident = $name:literal v $major:literal by ($($key:ident),+) $(long ($($long:ident),+))?
+        { $($column:ident),+ $(,)? } $( + { $($added:ident),+ $(,)? } )*
     )+) => {
         $(
-            table! { $row = $name v $major by ($($key),+) { $($column),+ } $( + { $($added),+ } )* }
+            table! {
+                $row = $name v $major by ($($key),+) $(long ($($long),+))?
+                { $($column),+ } $( + { $($added),+ } )*
+            }
 
             drawn! { $row { $($column),+ } $( + { $($added),+ } )* }
         )+
@@ -354,7 +361,7 @@ tables! {
         warm_up_ns, benchmark_ns, started_at_us, status, fault, reason, detail, requests, failed_requests,
         client_lag_p50_ns, client_lag_p99_ns, client_cpu_ns, machine_cpu, machine_cpus, machine_memory_bytes,
     } + { tokenizer_digest } + { ttft_trend, is_cold, content_digest, foreign_cpu, floor_pass_ns, floor_token_ns, floor_step_tokens } + { repeats, memory_stall, io_stall }
-    RequestRow = "requests" v 1 by (read_key, prompt_index) {
+    RequestRow = "requests" v 1 by (read_key, prompt_index) long (text) {
         round_id, read_key, prompt_index, prompt_sha256, status, flags, http_status, send_offset_ns, sent_ns,
         headers_ns, first_byte_ns, first_event_ns, ttft_ns, e2e_ns, finish_ns, done_ns, end_ns, tpot_ns, mdt_ns,
         stall_ns, tokens, logprob_tokens, usage_tokens, finish_reason, events, body_bytes, text,

@@ -1,29 +1,62 @@
-//! Rows to a Parquet file some at a time, for a table that need not fit into memory.
+//! Rows to a Parquet file one at a time, for a table that need not fit into memory.
+//!
+//! Where batches and row groups end depends on the rows alone, so that the same rows give the same bytes, whoever writes them
+//! and however many are at hand: [`super::encode`] goes the same way.
 
+use std::borrow::Borrow;
 use std::io::Write;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-use super::parquet_file::properties;
-use super::{ArtifactError, Table, TableContext};
+use super::{ArtifactError, Table};
+use crate::model::RoundId;
 
-/// A row group is written once it holds this many bytes, if it does not have its full number of rows before.
-const GROUP_BYTES: usize = 8 << 20;
-/// Number of rows laid out as columns at a time.
+/// Most rows of a row group: small enough to skip by statistics, large enough to compress.
+const GROUP_ROWS: usize = 50_000;
+/// A row group ends with the row whose long values fill so many bytes, if it does not have its full number of rows before: a
+/// writer keeps a row group in memory, and a stranger may send what nothing compresses.
+const GROUP_BYTES: usize = 2 << 20;
+/// Most rows that are laid out as columns at a time.
 const BATCH_ROWS: usize = 4096;
+/// Rows are laid out as columns once their long values have this many bytes.
+const BATCH_BYTES: usize = 256 << 10;
 
-/// Writes one table as [`super::encode`] does, row group by row group as each fills. The same calls give the same
-/// bytes.
-pub struct TableWriter<T, W: Write + Send> {
+/// Compression level of zstd: the file is written once and read often.
+const ZSTD_LEVEL: i32 = 6;
+/// The name of the program that wrote the file, in the form that Parquet readers parse.
+pub(super) const CREATED_BY: &str = concat!("cacheon version ", env!("CARGO_PKG_VERSION"));
+pub(super) const KEY_ROUND: &str = "cacheon.round_id";
+pub(super) const KEY_VERSION: &str = "cacheon.schema_version";
+pub(super) const KEY_TABLE: &str = "cacheon.table";
+
+/// What the metadata of a file says besides its columns.
+#[derive(Debug, Clone)]
+pub struct TableContext<'a> {
+    /// Id of the round whose results these are.
+    pub round_id: &'a RoundId,
+}
+
+/// Writes one table: batch by batch and row group by row group, as each fills.
+pub struct TableWriter<T, W: Write + Send, R = T> {
     writer: ArrowWriter<W>,
+    /// The rows of the batch.
+    batch: Vec<R>,
+    /// Bytes of the batch's long values.
+    batch_bytes: usize,
+    group_rows: usize,
+    /// Bytes of the row group's long values, those of the batch among them.
+    group_bytes: usize,
     table: PhantomData<T>,
 }
 
-impl<T: Table, W: Write + Send> TableWriter<T, W> {
+impl<T: Table, W: Write + Send, R: Borrow<T>> TableWriter<T, W, R> {
     /// Begins a file.
     ///
     /// # Errors
@@ -34,44 +67,70 @@ impl<T: Table, W: Write + Send> TableWriter<T, W> {
             .with_skip_arrow_metadata(true);
         let writer =
             ArrowWriter::try_new_with_options(out, Arc::new(T::schema()), options).map_err(refused::<T>)?;
-        Ok(Self { writer, table: PhantomData })
+        Ok(Self {
+            writer,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            group_rows: 0,
+            group_bytes: 0,
+            table: PhantomData,
+        })
     }
 
-    /// Takes the next rows, in the published order.
+    /// Takes the next row, in the published order.
     ///
     /// # Errors
     /// Where `out` refuses what is written.
-    pub fn write(&mut self, rows: &[T]) -> Result<(), ArtifactError> {
-        for batch in rows.chunks(BATCH_ROWS) {
-            let batch: Vec<&T> = batch.iter().collect();
-            self.writer.write(&T::to_batch(&batch)?).map_err(refused::<T>)?;
-            if self.writer.in_progress_size() >= GROUP_BYTES {
-                self.writer.flush().map_err(refused::<T>)?;
-            }
+    pub fn write(&mut self, row: R) -> Result<(), ArtifactError> {
+        let long_bytes = row.borrow().long_bytes();
+        self.batch.push(row);
+        self.batch_bytes += long_bytes;
+        self.group_rows += 1;
+        self.group_bytes += long_bytes;
+        let is_full = self.group_rows >= GROUP_ROWS || self.group_bytes >= GROUP_BYTES;
+        if is_full || self.batch.len() >= BATCH_ROWS || self.batch_bytes >= BATCH_BYTES {
+            self.write_batch()?;
+        }
+        if is_full {
+            (self.group_rows, self.group_bytes) = (0, 0);
+            self.writer.flush().map_err(refused::<T>)?;
         }
         Ok(())
     }
 
-    /// Takes the next full row group, or the last one: as [`super::encode`] lays it out, to the byte.
-    ///
-    /// # Errors
-    /// Where `out` refuses what is written.
-    pub fn write_group(&mut self, rows: &[T]) -> Result<(), ArtifactError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let rows: Vec<&T> = rows.iter().collect();
-        self.writer.write(&T::to_batch(&rows)?).map_err(refused::<T>)?;
-        self.writer.flush().map_err(refused::<T>)
+    fn write_batch(&mut self) -> Result<(), ArtifactError> {
+        self.batch_bytes = 0;
+        let batch: Vec<&T> = self.batch.iter().map(Borrow::borrow).collect();
+        self.writer.write(&T::to_batch(&batch)?).map_err(refused::<T>)?;
+        self.batch.clear();
+        Ok(())
     }
 
     /// Ends the file and gives back what it was written to.
     ///
     /// # Errors
     /// Where `out` refuses what is written.
-    pub fn finish(self) -> Result<W, ArtifactError> {
+    pub fn finish(mut self) -> Result<W, ArtifactError> {
+        self.write_batch()?;
         self.writer.into_inner().map_err(refused::<T>)
     }
+}
+
+fn properties<T: Table>(context: &TableContext<'_>) -> Result<WriterProperties, ArtifactError> {
+    let level =
+        ZstdLevel::try_new(ZSTD_LEVEL).map_err(|source| ArtifactError::Write { table: T::NAME, source })?;
+    let metadata = vec![
+        KeyValue::new(KEY_ROUND.to_owned(), context.round_id.to_string()),
+        KeyValue::new(KEY_VERSION.to_owned(), T::VERSION.to_string()),
+        KeyValue::new(KEY_TABLE.to_owned(), T::NAME.to_owned()),
+    ];
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_created_by(CREATED_BY.to_owned())
+        .set_key_value_metadata(Some(metadata))
+        .build())
 }
 
 fn refused<T: Table>(source: ParquetError) -> ArtifactError {
@@ -80,10 +139,11 @@ fn refused<T: Table>(source: ParquetError) -> ArtifactError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parquet_file::GROUP_ROWS;
     use super::*;
-    use crate::artifact::decode;
+    use crate::artifact::{decode, encode};
     use crate::model::StreamRow;
+
+    type Writer = TableWriter<StreamRow, Vec<u8>>;
 
     /// Pieces that nothing compresses, as a hostile server would have it.
     fn pieces(count: u32, bytes: usize) -> impl Iterator<Item = StreamRow> {
@@ -101,54 +161,45 @@ mod tests {
         })
     }
 
-    #[test]
-    fn what_is_written_is_read() {
-        let file = |rows: &[StreamRow]| {
-            let round_id = "r".parse().expect("an id");
-            let mut writer =
-                TableWriter::new(Vec::new(), &TableContext { round_id: &round_id }).expect("opens");
-            rows.chunks(37).for_each(|rows| writer.write(rows).expect("writes"));
-            writer.finish().expect("closes")
-        };
-        let rows: Vec<StreamRow> = pieces(10_000, 3).collect();
-        let bytes = file(&rows);
-        assert_eq!(decode::<StreamRow>(&bytes).expect("decodes"), rows);
-        assert_eq!(file(&rows), bytes);
-        assert_eq!(decode::<StreamRow>(&file(&[])).expect("decodes"), []);
-    }
-
-    #[test]
-    fn row_groups_are_written_as_they_fill() {
-        let check = |rows: u32, bytes: usize| {
-            let round_id = "r".parse().expect("an id");
-            let mut writer =
-                TableWriter::new(Vec::new(), &TableContext { round_id: &round_id }).expect("opens");
-            let mut rows_left = pieces(rows, bytes);
-            loop {
-                let some: Vec<StreamRow> = rows_left.by_ref().take(2000).collect();
-                if some.is_empty() {
-                    break;
-                }
-                writer.write(&some).expect("writes");
-            }
-            assert!(writer.writer.in_progress_rows() < GROUP_ROWS);
-            assert!(writer.writer.in_progress_size() < GROUP_BYTES);
-            assert!(!writer.writer.flushed_row_groups().is_empty(), "{rows} rows of {bytes} bytes");
-        };
-        check(60_000, 1);
-        check(700, 50_000);
-    }
-
-    #[test]
-    fn groups_give_the_bytes_of_the_whole_table() {
+    fn begun() -> Writer {
         let round_id = "r".parse().expect("an id");
-        let context = TableContext { round_id: &round_id };
-        let rows: Vec<StreamRow> = pieces(120_000, 1).collect();
-        let mut writer = TableWriter::new(Vec::new(), &context).expect("opens");
-        rows.chunks(GROUP_ROWS).for_each(|rows| writer.write_group(rows).expect("writes"));
-        writer.write_group(&[]).expect("writes nothing");
-        assert!(
-            writer.finish().expect("closes") == crate::artifact::encode(&rows, &context).expect("encodes")
-        );
+        Writer::new(Vec::new(), &TableContext { round_id: &round_id }).expect("opens")
+    }
+
+    #[test]
+    fn one_row_at_a_time_gives_the_bytes_of_the_whole_table() {
+        let check = |count: u32, bytes: usize| {
+            let rows: Vec<StreamRow> = pieces(count, bytes).collect();
+            let mut writer = begun();
+            for row in &rows {
+                writer.write(row.clone()).expect("writes");
+            }
+            let file = writer.finish().expect("closes");
+            assert_eq!(decode::<StreamRow>(&file).expect("decodes"), rows);
+            let round_id = "r".parse().expect("an id");
+            let whole = encode(&rows, &TableContext { round_id: &round_id }).expect("encodes");
+            assert!(file == whole, "{count} rows of {bytes} bytes");
+        };
+        check(0, 0);
+        check(10_000, 3);
+        check(120_000, 1);
+        check(200, 50_000);
+    }
+
+    #[test]
+    fn no_more_than_a_row_group_is_in_memory() {
+        let check = |rows: u32, bytes: usize, groups: usize| {
+            let mut writer = begun();
+            for row in pieces(rows, bytes) {
+                writer.write(row).expect("writes");
+                assert!(writer.batch.len() < BATCH_ROWS && writer.batch_bytes < BATCH_BYTES);
+                assert!(writer.writer.in_progress_rows() < GROUP_ROWS);
+                assert!(writer.writer.in_progress_size() < GROUP_BYTES + GROUP_BYTES / 8);
+            }
+            assert_eq!(writer.writer.flushed_row_groups().len(), groups, "{rows} rows of {bytes} bytes");
+        };
+        check(60_000, 1, 1);
+        check(60_000, 100, 2);
+        check(700, 50_000, 16);
     }
 }

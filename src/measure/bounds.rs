@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, Visitor};
 
+use super::few::Few;
 use super::sse::{BoundExceeded, EventStream, StreamBounds};
 
 /// Bytes of text for each token. The longest tokens of the vocabularies in use have 128 bytes (runs of spaces or signs),
@@ -32,6 +33,12 @@ const KEPT_BYTES_PER_ALTERNATIVE: usize = 256;
 const KEPT_BYTES_BESIDE: usize = 64 << 10;
 /// What is kept of one answer whatever `max-tokens` is: about 1,500 tokens with 20 alternatives each, or 4,000 with 5.
 const MAX_KEPT_BYTES: usize = 5 << 20;
+/// Most choices of one event: one is asked for.
+pub(super) const MAX_CHOICES: usize = 64;
+/// Most tool calls of one event: none is asked for.
+pub(super) const MAX_CALLS: usize = 1024;
+/// Most log probability entries of one event: an ordinary one has a hundred bytes.
+pub(super) const MAX_ENTRIES: usize = 16 << 10;
 /// Bytes of one event: many tokens may come in one, a whole long answer never does.
 const MAX_EVENT_BYTES: usize = 1 << 20;
 /// Bytes that are kept of a body that is no event stream: enough for an error message.
@@ -72,11 +79,16 @@ impl AnswerBounds {
         }
     }
 
+    /// The most tokens that an answer's text may be worth: the tokenizer may take a few more for a text than the model did, never
+    /// twice as many.
+    pub const fn most_of_text(&self) -> usize {
+        self.tokens.saturating_mul(2).saturating_add(16)
+    }
+
     /// Whether an answer that came to its end is worth more tokens than it may have: its text says more than its log
-    /// probability entries. The tokenizer may take a few more for a text than the model did, never twice as many.
+    /// probability entries.
     pub fn excess_of_text(&self, tokens: usize) -> Option<Excess> {
-        let most = self.tokens.saturating_mul(2).saturating_add(16);
-        (tokens > most).then_some(Excess::Tokens { came: tokens, allowed: self.tokens })
+        (tokens > self.most_of_text()).then_some(Excess::Tokens { came: tokens, allowed: self.tokens })
     }
 }
 
@@ -182,7 +194,7 @@ impl Meter {
     fn count(&mut self, data: &str) -> Result<(), Excess> {
         // What cannot be read is the protocol's matter: it ends no better for being read on.
         let Ok(chunk) = serde_json::from_str::<Counted>(data) else { return Ok(()) };
-        for choice in chunk.choices.into_iter().flatten() {
+        for choice in chunk.choices.into_iter().flat_map(|Few(choices)| choices) {
             self.tokens += choice.logprobs.and_then(|logprobs| logprobs.content).map_or(0, |all| all.len());
             self.text_bytes += choice.delta.map_or(0, |delta| delta.bytes());
         }
@@ -200,7 +212,7 @@ impl Meter {
 /// What is counted of a chunk.
 #[derive(Deserialize)]
 struct Counted {
-    choices: Option<Vec<CountedChoice>>,
+    choices: Option<Few<CountedChoice, MAX_CHOICES>>,
 }
 
 #[derive(Deserialize)]
@@ -219,7 +231,7 @@ struct CountedDelta {
     content: Option<Length>,
     reasoning_content: Option<Length>,
     reasoning: Option<Length>,
-    tool_calls: Option<Vec<CountedCall>>,
+    tool_calls: Option<Few<CountedCall, MAX_CALLS>>,
 }
 
 #[derive(Deserialize)]
@@ -237,7 +249,8 @@ impl CountedDelta {
     /// Bytes of text on all channels; a server that gives its reasoning two names has it counted once, as it is read.
     fn bytes(&self) -> usize {
         let of = |text: &Option<Length>| text.as_ref().map_or(0, |Length(bytes)| *bytes);
-        let functions = self.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
+        let functions =
+            self.tool_calls.iter().flat_map(|Few(calls)| calls).filter_map(|call| call.function.as_ref());
         let calls: usize = functions.map(|function| of(&function.name) + of(&function.arguments)).sum();
         of(&self.content) + of(&self.reasoning_content).max(of(&self.reasoning)) + calls
     }

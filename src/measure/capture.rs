@@ -5,6 +5,7 @@
 //! brought it; pieces with one stamp arrived together. Of the HTTP layer it keeps the facts that decide whether
 //! the body is an answer at all. How captures are kept on disk is the next room's matter ([`super::streams`]).
 
+use super::bounds::PIECE_BYTES;
 pub use crate::model::ExchangeEnd as End;
 
 /// One piece of the body, as one `read()` brought it.
@@ -52,6 +53,14 @@ impl Capture {
     /// Whether one byte came from the server.
     pub fn was_heard(&self) -> bool {
         self.http_status.is_some() || !self.pieces.is_empty()
+    }
+
+    /// Bytes that the capture takes in memory: its pieces with what they cost beside their bytes, and its texts.
+    pub fn held_bytes(&self) -> usize {
+        let texts = [self.content_type.as_ref(), self.content_encoding.as_ref(), Some(&self.end_detail)];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let pieces: usize = self.pieces.iter().map(|piece| PIECE_BYTES + piece.bytes.len()).sum();
+        size_of::<Self>() + texts + pieces
     }
 
     /// Whether the response's head announces the event stream of an answer.

@@ -8,7 +8,7 @@
 use super::arrival::Arrivals;
 use super::capture::{Capture, End};
 use super::observe::Observation;
-use super::tokenizer::{AnswerTokens, HasStopped, PinnedTokenizer};
+use super::tokenizer::{AnswerTokens, HasStopped, PinnedTokenizer, TokenizerError};
 use crate::model::{RequestFlag, RequestRow, RequestStatus, TokenRow};
 
 /// Most bytes of text that are kept of an answer that went beyond its bounds: the whole lies in the streams.
@@ -97,13 +97,37 @@ pub fn timing(arrivals: &[Arrival], whole_ns: u64) -> Timing {
 
 /// Makes the rows of one request from its capture and what was read out of it.
 pub fn record(context: &RecordContext<'_>, capture: &Capture, seen: &Observation) -> Record {
-    let mut text = seen.answer();
+    rows(context, (capture, seen), aligned(context.tokenizer, capture, seen))
+}
+
+/// The answer's text, or as much of it as is kept.
+pub(super) fn text<'a>(capture: &Capture, seen: &'a Observation) -> &'a str {
+    let text = seen.answer();
     if capture.end == End::BeyondMaxTokens {
-        text = &text[..text.floor_char_boundary(BEYOND_TEXT_BYTES)];
+        &text[..text.floor_char_boundary(BEYOND_TEXT_BYTES)]
+    } else {
+        text
     }
+}
+
+/// The tokens of what was read out of a capture.
+pub(super) fn aligned(
+    tokenizer: &PinnedTokenizer,
+    capture: &Capture,
+    seen: &Observation,
+) -> Result<AnswerTokens, TokenizerError> {
     let has_stopped =
         if seen.finish_reason.as_deref() == Some("stop") { HasStopped::Yes } else { HasStopped::No };
-    let aligned = context.tokenizer.tokens_of_answer(text, seen.claimed.as_deref(), has_stopped);
+    tokenizer.tokens_of_answer(text(capture, seen), seen.claimed.as_deref(), has_stopped)
+}
+
+/// Makes the rows of one request from its capture, what was read out of it, and its tokens as [`aligned`] gives them.
+pub(super) fn rows(
+    context: &RecordContext<'_>,
+    (capture, seen): (&Capture, &Observation),
+    aligned: Result<AnswerTokens, TokenizerError>,
+) -> Record {
+    let text = text(capture, seen);
     let mut flags = seen.flags.clone();
     if seen.visible.iter().any(|event| !event.is_answer) {
         flags.insert(RequestFlag::OtherChannel);

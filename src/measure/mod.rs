@@ -12,6 +12,7 @@
 pub mod arrival;
 pub mod bounds;
 pub mod capture;
+mod few;
 pub mod language;
 pub mod metrics;
 pub mod observe;
@@ -29,7 +30,7 @@ pub use capture::{Capture, End, Piece};
 pub use metrics::{Record, RecordContext, record};
 pub use observe::{Observation, ResponseBounds, observe};
 pub use prefix::new_prompt_tokens;
-pub use streams::{InvalidStreams, StreamContext, derive_records, keep};
+pub use streams::{InvalidStreams, StreamContext, derive_records, keep, measured, pieces};
 pub use tokenizer::PinnedTokenizer;
 pub use workload::draw::{Draw, DrawError, Drawn, Share};
 pub use workload::index::CorpusIndex;

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::bounds::{MAX_CALLS, MAX_CHOICES, MAX_ENTRIES};
 use super::capture::{Capture, End};
+use super::few::Few;
 use super::sse::{EventStream, StreamBounds, StreamEvent};
 use crate::model::{RequestFlag, RequestStatus};
 
@@ -281,7 +283,7 @@ struct Chunk<'a> {
     #[serde(borrow)]
     error: Option<&'a RawValue>,
     object: Option<String>,
-    choices: Option<Vec<Choice>>,
+    choices: Option<Few<Choice, MAX_CHOICES>>,
     usage: Option<Usage>,
 }
 
@@ -312,7 +314,7 @@ struct Delta {
     content: Option<String>,
     reasoning_content: Option<String>,
     reasoning: Option<String>,
-    tool_calls: Option<Vec<ToolCall>>,
+    tool_calls: Option<Few<ToolCall, MAX_CALLS>>,
 }
 
 #[derive(Deserialize)]
@@ -329,7 +331,7 @@ struct Function {
 
 #[derive(Deserialize)]
 struct Logprobs {
-    content: Option<Vec<Entry>>,
+    content: Option<Few<Entry, MAX_ENTRIES>>,
 }
 
 #[derive(Deserialize)]
@@ -377,7 +379,7 @@ impl Observation {
             self.usage_prompt_tokens = usage.prompt_tokens.or(self.usage_prompt_tokens);
         }
         let mut seen = SeenChoice::default();
-        for choice in chunk.choices.into_iter().flatten() {
+        for choice in chunk.choices.into_iter().flat_map(|Few(choices)| choices) {
             if choice.index.unwrap_or(0) < bounds.choices {
                 let one = self.take_choice(choice, at_ns);
                 seen.is_visible |= one.is_visible;
@@ -406,7 +408,7 @@ impl Observation {
         }
         let entries = choice.logprobs.and_then(|logprobs| logprobs.content);
         let mut logprob_tokens = 0;
-        if let Some(entries) = entries.filter(|_| index == 0) {
+        if let Some(Few(entries)) = entries.filter(|_| index == 0) {
             logprob_tokens = entries.len() as u32;
             if logprob_tokens > 0 {
                 self.first_logprob_ns.get_or_insert(at_ns);
@@ -433,7 +435,7 @@ impl Observation {
     fn take_delta(&mut self, index: u32, delta: Delta) -> (Option<String>, bool) {
         let reasoning = delta.reasoning_content.or(delta.reasoning).unwrap_or_default();
         let mut has_other_channel = !reasoning.is_empty();
-        for call in delta.tool_calls.into_iter().flatten() {
+        for call in delta.tool_calls.into_iter().flat_map(|Few(calls)| calls) {
             let Some(function) = call.function else { continue };
             let arguments = function.arguments.unwrap_or_default();
             has_other_channel |= !arguments.is_empty() || function.name.is_some_and(|name| !name.is_empty());

@@ -1,12 +1,13 @@
 //! Kept streams: captures as the rows of `exchanges` and `streams`, and all that is derived from these rows.
 //!
 //! The line is [`Capture`] -> [`keep`] -> rows on disk -> [`derive_records`] -> rows of `requests` and `tokens`. A measurement
-//! goes the same way as whoever recomputes it: nothing is derived from anything but the rows that are kept.
+//! goes the same way as whoever recomputes it: nothing is derived from anything but what the rows that are kept give back.
 
-use super::capture::{Capture, Piece};
-use super::metrics::{Record, RecordContext, record};
-use super::observe::{ResponseBounds, observe};
-use super::tokenizer::PinnedTokenizer;
+use super::bounds::{AnswerBounds, Excess};
+use super::capture::{Capture, End, Piece};
+use super::metrics::{Record, RecordContext, aligned, record, rows, text};
+use super::observe::{Observation, ResponseBounds, observe};
+use super::tokenizer::{AnswerTokens, PinnedTokenizer, TokenizerError};
 use crate::model::{ExchangeRow, StreamRow};
 
 /// Most bytes that are kept of a header value or a detail.
@@ -50,8 +51,11 @@ pub enum InvalidStreams {
     },
 }
 
-/// The rows to keep of a capture.
-pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<StreamRow>) {
+/// The row to keep of a capture, and the capture as the rows give it back; [`pieces`] makes those of its body.
+pub fn keep(context: &StreamContext<'_>, mut capture: Capture) -> (ExchangeRow, Capture) {
+    for piece in &mut capture.pieces {
+        piece.at_ns = unsigned(signed(piece.at_ns));
+    }
     let exchange = ExchangeRow {
         round_id: context.round_id.to_owned(),
         read_key: context.read_key.to_owned(),
@@ -72,15 +76,75 @@ pub fn keep(context: &StreamContext<'_>, capture: Capture) -> (ExchangeRow, Vec<
         new_prompt_tokens: context.new_prompt_tokens,
         max_tokens: Some(context.max_tokens),
     };
-    let pieces = (0..).zip(capture.pieces).map(|(sequence, read)| StreamRow {
-        round_id: context.round_id.to_owned(),
-        read_key: context.read_key.to_owned(),
-        prompt_index: capture.prompt_index,
-        sequence,
-        at_ns: signed(read.at_ns),
-        bytes: read.bytes,
-    });
-    (exchange, pieces.collect())
+    let capture = self::capture(&exchange, capture.pieces);
+    (exchange, capture)
+}
+
+/// The rows to keep of a capture's body, beside the one that [`keep`] made of it.
+pub fn pieces<'a>(
+    exchange: &'a ExchangeRow,
+    capture: &'a Capture,
+) -> impl ExactSizeIterator<Item = StreamRow> + 'a {
+    capture.pieces.iter().enumerate().map(|(sequence, piece)| StreamRow {
+        round_id: exchange.round_id.clone(),
+        read_key: exchange.read_key.clone(),
+        prompt_index: exchange.prompt_index,
+        sequence: u32::try_from(sequence).unwrap_or(u32::MAX),
+        at_ns: signed(piece.at_ns),
+        bytes: piece.bytes.clone(),
+    })
+}
+
+/// The rows of `requests` and `tokens` of a request that was measured just now, from what [`keep`] gave.
+///
+/// An answer whose text is worth more tokens than the bounds allow went beyond them: the row that is kept says so from here on,
+/// and whoever derives the rows again finds the same. No rows are made of its tokens, however many they are.
+pub fn measured(
+    tokenizer: &PinnedTokenizer,
+    bounds: &AnswerBounds,
+    (exchange, capture): (&mut ExchangeRow, &mut Capture),
+) -> Record {
+    let seen = observe(capture, &ResponseBounds::default());
+    match within(tokenizer, bounds, (capture, &seen)) {
+        Ok(answer) => rows(&context_of(tokenizer, exchange), (capture, &seen), answer),
+        Err(excess) => {
+            drop(seen);
+            exchange.ended = End::BeyondMaxTokens;
+            exchange.end_detail = excess.to_string();
+            (capture.end, capture.end_detail) = (exchange.ended, exchange.end_detail.clone());
+            derived(tokenizer, exchange, capture)
+        }
+    }
+}
+
+/// The tokens of an answer, or by how much its text goes beyond the bounds.
+fn within(
+    tokenizer: &PinnedTokenizer,
+    bounds: &AnswerBounds,
+    (capture, seen): (&Capture, &Observation),
+) -> Result<Result<AnswerTokens, TokenizerError>, Excess> {
+    let check = |tokens: usize| bounds.excess_of_text(tokens).map_or(Ok(()), Err);
+    let counted = tokenizer.count_long(text(capture, seen), bounds.most_of_text());
+    check(counted.unwrap_or_default())?;
+    let answer = aligned(tokenizer, capture, seen);
+    check(answer.as_ref().map_or(0, |answer| answer.tokens.len()))?;
+    Ok(answer)
+}
+
+fn derived(tokenizer: &PinnedTokenizer, exchange: &ExchangeRow, capture: &Capture) -> Record {
+    let seen = observe(capture, &ResponseBounds::default());
+    record(&context_of(tokenizer, exchange), capture, &seen)
+}
+
+fn context_of<'a>(tokenizer: &'a PinnedTokenizer, exchange: &'a ExchangeRow) -> RecordContext<'a> {
+    RecordContext {
+        round_id: &exchange.round_id,
+        read_key: &exchange.read_key,
+        prompt_sha256: &exchange.prompt_sha256,
+        new_prompt_tokens: exchange.new_prompt_tokens,
+        tokenizer,
+        max_tokens: exchange.max_tokens,
+    }
 }
 
 /// The rows of `requests` and `tokens` of these requests, one record each, from the rows that were kept of them. Both lie in
@@ -114,16 +178,9 @@ pub fn derive_records(
             });
         }
         rest = later;
-        let context = RecordContext {
-            round_id: &exchange.round_id,
-            read_key: &exchange.read_key,
-            prompt_sha256: &exchange.prompt_sha256,
-            new_prompt_tokens: exchange.new_prompt_tokens,
-            tokenizer,
-            max_tokens: exchange.max_tokens,
-        };
-        let capture = capture(exchange, own);
-        records.push(record(&context, &capture, &observe(&capture, &ResponseBounds::default())));
+        let pieces =
+            own.iter().map(|piece| Piece { at_ns: unsigned(piece.at_ns), bytes: piece.bytes.clone() });
+        records.push(derived(tokenizer, exchange, &capture(exchange, pieces.collect())));
     }
     match rest.first() {
         None => Ok(records),
@@ -133,7 +190,8 @@ pub fn derive_records(
     }
 }
 
-fn capture(exchange: &ExchangeRow, pieces: &[StreamRow]) -> Capture {
+/// The capture that the rows give back.
+fn capture(exchange: &ExchangeRow, pieces: Vec<Piece>) -> Capture {
     Capture {
         prompt_index: exchange.prompt_index,
         send_offset_ns: unsigned(exchange.send_offset_ns),
@@ -146,10 +204,7 @@ fn capture(exchange: &ExchangeRow, pieces: &[StreamRow]) -> Capture {
         content_type: exchange.content_type.clone(),
         content_encoding: exchange.content_encoding.clone(),
         content_length: exchange.content_length.map(unsigned),
-        pieces: pieces
-            .iter()
-            .map(|piece| Piece { at_ns: unsigned(piece.at_ns), bytes: piece.bytes.clone() })
-            .collect(),
+        pieces,
         end: exchange.ended,
         end_detail: exchange.end_detail.clone(),
     }
@@ -170,7 +225,6 @@ fn cut(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::capture::End;
     use super::super::tokenizer::tests::tiny;
     use super::*;
     use crate::model::RequestStatus;
@@ -211,10 +265,22 @@ mod tests {
         Capture { prompt_index, end: End::ConnectFailed, end_detail: "é".repeat(600), ..Capture::default() }
     }
 
+    /// The rows that are kept of captures, which are all that is known of them.
     fn kept(captures: Vec<Capture>) -> (Vec<ExchangeRow>, Vec<StreamRow>) {
-        let (exchanges, pieces): (_, Vec<_>) =
-            captures.into_iter().map(|capture| keep(&CONTEXT, capture)).unzip();
-        (exchanges, pieces.concat())
+        let (mut exchanges, mut rows) = (Vec::new(), Vec::new());
+        for capture in captures {
+            let (exchange, kept) = keep(&CONTEXT, capture);
+            let own: Vec<StreamRow> = pieces(&exchange, &kept).collect();
+            assert_eq!(given_back(&exchange, &own), kept);
+            exchanges.push(exchange);
+            rows.extend(own);
+        }
+        (exchanges, rows)
+    }
+
+    fn given_back(exchange: &ExchangeRow, rows: &[StreamRow]) -> Capture {
+        let piece = |row: &StreamRow| Piece { at_ns: unsigned(row.at_ns), bytes: row.bytes.clone() };
+        capture(exchange, rows.iter().map(piece).collect())
     }
 
     #[test]
@@ -226,11 +292,33 @@ mod tests {
             end_detail: "stopped".into(),
             ..answered(3)
         };
-        let (exchange, pieces) = keep(&CONTEXT, whole.clone());
-        assert_eq!(capture(&exchange, &pieces), whole);
-        let (exchange, pieces) = keep(&CONTEXT, refused(0));
+        assert_eq!(keep(&CONTEXT, whole.clone()).1, whole);
         let cut = Capture { end_detail: "é".repeat(TEXT_BYTES / 2), ..refused(0) };
-        assert_eq!(capture(&exchange, &pieces), cut);
+        assert_eq!(keep(&CONTEXT, refused(0)).1, cut);
+        let late =
+            Capture { end_ns: u64::MAX, pieces: vec![Piece { at_ns: u64::MAX, bytes: vec![1] }], ..whole };
+        kept(vec![late]);
+    }
+
+    #[test]
+    fn what_is_measured_is_what_the_rows_give_again() {
+        let check = |letters: usize, tokens: usize, expected: (RequestStatus, End, usize)| {
+            let bounds = AnswerBounds { tokens, ..AnswerBounds::of(64, 0) };
+            let text = format!(
+                "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{}\"}},\"finish_reason\":\"length\"}}]}}\n\ndata: [DONE]\n\n",
+                "x".repeat(letters)
+            );
+            let whole = Capture { pieces: vec![Piece { at_ns: 9, bytes: text.into_bytes() }], ..answered(0) };
+            let (mut exchange, mut capture) = keep(&CONTEXT, whole);
+            let record = measured(&tiny(), &bounds, (&mut exchange, &mut capture));
+            assert_eq!((record.request.status, exchange.ended, record.tokens.len()), expected);
+            let rows: Vec<StreamRow> = pieces(&exchange, &capture).collect();
+            assert_eq!(derive_records(&tiny(), &[exchange], &rows).expect("whole"), [record]);
+        };
+        check(100, 42, (RequestStatus::Ok, End::Eof, 100));
+        check(50_000, 24_992, (RequestStatus::Ok, End::Eof, 50_000));
+        check(50_000, 24_991, (RequestStatus::ProtocolError, End::BeyondMaxTokens, 0));
+        check(100, 41, (RequestStatus::ProtocolError, End::BeyondMaxTokens, 0));
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::model::RequestFlag;
 /// The token that ends an answer in the ChatML format.
 const END_TOKEN: &str = "<|im_end|>";
 
+/// A longer text is first counted in parts of this many bytes: the library takes hundreds of bytes for each token of a text.
+const PART_BYTES: usize = 16 << 10;
+
 /// Longest text that is tokenised, in bytes; no answer within `max_tokens` comes near it.
 const TEXT_BYTES: usize = 4 << 20;
 
@@ -156,6 +159,29 @@ impl PinnedTokenizer {
             }
         }
         Ok(Segmentation { ids, ends })
+    }
+
+    /// Counts the tokens of a long text, part by part and not far beyond `most`: the memory that it takes is a part's. Where a part
+    /// ends a token may be cut into a few. A text of less than a part is not counted: zero.
+    ///
+    /// # Errors
+    /// As [`PinnedTokenizer::segment`].
+    pub fn count_long(&self, text: &str, most: usize) -> Result<usize, TokenizerError> {
+        if text.len() <= PART_BYTES {
+            return Ok(0);
+        }
+        let (mut rest, mut count) = (text, 0);
+        while !rest.is_empty() && count <= most {
+            let mut end = rest.floor_char_boundary(PART_BYTES);
+            if end < rest.len() {
+                // A word has its space in front.
+                end = rest[..end].rfind(char::is_whitespace).filter(|space| *space > 0).unwrap_or(end);
+            }
+            let (part, later) = rest.split_at(end);
+            count += self.segment(part)?.ids.len();
+            rest = later;
+        }
+        Ok(count)
     }
 
     /// Aligns an answer's text with the tokens the server claims for it.

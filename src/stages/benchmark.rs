@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::ended;
 use super::idle::{Idle, Others, Watch};
-use super::kept_streams::{KeptStreams, Measured};
+use super::kept_streams::{Answered, KeptStreams, Measured};
 use super::load::run_load;
 use super::prompts::{Asked, keep_corpora};
 use super::{CHAT_PATH, JobContext, StageError, handle, read_kept, write_file, write_rows, write_table};
@@ -25,8 +25,7 @@ use crate::measure::{
     AnswerBounds, PinnedTokenizer, Prompt, RequestShape, derive_records, new_prompt_tokens, request_body,
 };
 use crate::model::{
-    Arm, Digest, ExchangeRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, RequestRow, RequestStatus,
-    StreamRow, TokenRow,
+    Arm, Digest, ExchangeRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, StreamRow, TokenRow,
 };
 use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::TimeSpan;
@@ -39,8 +38,10 @@ const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 /// The prompts of a read's brackets; what was to be asked is left, for whoever needs them again.
 fn asked(parameters: &Parameters, context: &JobContext<'_>) -> Result<Vec<Prompt>, StageError> {
     let asked = Asked { workload: parameters.workload.clone(), prompts: parameters.prompts };
-    let wanted: Vec<(u32, u32)> =
+    let mut wanted: Vec<(u32, u32)> =
         parameters.read.brackets.iter().map(|bracket| (*bracket, parameters.prompts)).collect();
+    // The rows are written as the answers end, in the published order.
+    wanted.sort_unstable();
     let prompts = asked.prompts(&wanted, context)?;
     asked.leave(context)?;
     Ok(prompts)
@@ -114,8 +115,8 @@ async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Resul
         None => None,
     };
     let was_heard = kept.was_heard();
-    let requests = kept.finish(context)?;
-    let (sent, planned) = (requests.len(), prompts.len());
+    let (answered, requests) = kept.finish()?;
+    let (sent, planned) = (answered.requests as usize, prompts.len());
     if !was_heard {
         return Err(StageError::Silent { sent, planned, waited: result.duration });
     }
@@ -123,24 +124,24 @@ async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Resul
         // The last one was cut.
         return Err(StageError::OutOfTime { ended: sent.saturating_sub(1), planned });
     }
-    let failed = requests.iter().filter(|request| request.status != RequestStatus::Ok).count();
+    let failed = answered.failed;
     if failed > 0
         && let Some(ending) = ended::ending(context).await
     {
         let seen = format!("{failed} of {planned} requests failed");
         return Err(StageError::Ended { ending, seen });
     }
-    let counts = (requests.len(), failed);
-    let mut read = read_row(&parameters.read, &result, counts, context);
+    let mut read = read_row(&parameters.read, &result, &answered, context);
     read.tokenizer_digest = Some(tokenizer_digest.to_string());
     read.foreign_cpu = others.map(|others| others.cpu);
     read.memory_stall = others.and_then(|others| others.memory_stall);
     read.io_stall = others.and_then(|others| others.io_stall);
-    (read.ttft_trend, read.is_cold) = warming(&requests);
+    (read.ttft_trend, read.is_cold) = warming(&answered);
     if let Some(floor) = floor(context).await? {
         keep_floor(&mut read, floor);
     }
-    leave(parameters, (&read, &requests), context)
+    requests.finish()?;
+    leave(parameters, (&read, &answered), context)
 }
 
 /// The floor of the job's runner; none where nothing is known of its machine.
@@ -194,14 +195,13 @@ fn keep_floor(read: &mut ReadRow, floor: Floor) {
     read.floor_step_tokens = Some(floor.step_tokens);
 }
 
-/// Leaves the rows of the read and its requests, and says whether the read is a measurement.
+/// Leaves the row of the read, whose requests lie there, and says whether the read is a measurement.
 fn leave(
     parameters: &Parameters,
-    (read, requests): (&ReadRow, &[RequestRow]),
+    (read, answered): (&ReadRow, &Answered),
     context: &JobContext<'_>,
 ) -> Result<Output, StageError> {
     write_rows(context, "read.parquet", std::slice::from_ref(read))?;
-    write_table(context, requests)?;
 
     let TimeSpan(limit) = parameters.max_client_lag;
     let span = |nanos: i64| Duration::from_nanos(u64::try_from(nanos).unwrap_or_default());
@@ -212,14 +212,15 @@ fn leave(
         idle(parameters).check(share, "during the read")?;
     }
     check_stalls(parameters.read.arm, read, idle(parameters))?;
-    let failed: Vec<&RequestRow> =
-        requests.iter().filter(|request| request.status != RequestStatus::Ok).collect();
-    if let Some(first) = failed.first().filter(|_| parameters.read.arm == Arm::Baseline) {
-        let flags = first.flags.iter().map(|flag| flag.as_str()).collect::<Vec<_>>().join(", ");
-        let first = format!("prompt {} ended {} {flags}", first.prompt_index, first.status);
-        return Err(StageError::BaselineFailed { failed: failed.len(), requests: requests.len(), first });
+    let (requests, failed) = (answered.requests, answered.failed);
+    if let Some(first) = answered.first_failed.clone().filter(|_| parameters.read.arm == Arm::Baseline) {
+        return Err(StageError::BaselineFailed {
+            failed: failed as usize,
+            requests: requests as usize,
+            first,
+        });
     }
-    Ok(Output { requests: requests.len() as u64, failed: failed.len() as u64, data: handle(context)? })
+    Ok(Output { requests: requests.into(), failed: failed.into(), data: handle(context)? })
 }
 
 /// A stall voids the baseline's read. A candidate's may be its own doing, by which it would choose between attempts: it is slower
@@ -260,19 +261,20 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
         exchange.new_prompt_tokens = exchange.new_prompt_tokens.and(new_tokens);
     }
     write_table(context, &exchanges)?;
+    let mut answered = Answered::default();
     let mut requests = Vec::with_capacity(exchanges.len());
     let mut answers: Vec<TokenRow> = Vec::new();
     for record in derive_records(&tokenizer, &exchanges, &pieces)? {
+        answered.take(&record.request);
         requests.push(record.request);
         answers.extend(record.tokens);
     }
-    let failed = requests.iter().filter(|request| request.status != RequestStatus::Ok).count();
-    let (ttft_trend, is_cold) = warming(&requests);
+    let (ttft_trend, is_cold) = warming(&answered);
     let read = ReadRow {
         ttft_trend,
         is_cold,
-        requests: requests.len() as u32,
-        failed_requests: failed as u32,
+        requests: answered.requests,
+        failed_requests: answered.failed,
         status: ReadStatus::Measured,
         attempt: context.attempt,
         runner: context.runner.name.clone(),
@@ -280,7 +282,8 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
         ..of_spec(&parameters.read, read)
     };
     write_rows(context, "answers.parquet", &answers)?;
-    leave(parameters, (&read, &requests), context)
+    write_table(context, &requests)?;
+    leave(parameters, (&read, &answered), context)
 }
 
 /// The row with all that the plan says of its read.
@@ -332,10 +335,8 @@ const COLD: f64 = -3.09;
 
 /// The trend of the times to first token in the order of the requests, and whether it says that the server was still
 /// warming up.
-fn warming(requests: &[RequestRow]) -> (Option<f64>, Option<bool>) {
-    let times: Vec<f64> =
-        requests.iter().filter_map(|request| request.ttft_ns).map(|nanos| nanos as f64).collect();
-    let trend = Trend::of(&times);
+fn warming(answered: &Answered) -> (Option<f64>, Option<bool>) {
+    let trend = Trend::of(&answered.ttft_ns);
     (trend.map(|trend| trend.tau), trend.map(|trend| trend.z < COLD))
 }
 
@@ -344,12 +345,7 @@ fn nanos(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn read_row(
-    read: &ReadSpec,
-    result: &LoadResult,
-    (requests, failed_requests): (usize, usize),
-    context: &JobContext<'_>,
-) -> ReadRow {
+fn read_row(read: &ReadSpec, result: &LoadResult, answered: &Answered, context: &JobContext<'_>) -> ReadRow {
     let machine = crate::adapters::machine::facts();
     ReadRow {
         round_id: context.round.round_id.to_string(),
@@ -371,8 +367,8 @@ fn read_row(
         fault: None,
         reason: None,
         detail: None,
-        requests: requests as u32,
-        failed_requests: failed_requests as u32,
+        requests: answered.requests,
+        failed_requests: answered.failed,
         client_lag_p50_ns: result.health.lag_p50.map(nanos),
         client_lag_p99_ns: result.health.lag_p99.map(nanos),
         client_cpu_ns: Some(nanos(result.health.cpu)),

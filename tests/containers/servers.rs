@@ -1,5 +1,6 @@
 //! Single servers at the engine's port: how each ends, what it may not, and that nothing of it stays.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use cacheon::client::{Request, ask};
@@ -166,7 +167,9 @@ fn flood_waits(bench: &'static Bench) {
     assert!(running.still_runs(watched));
     let shares = [ticks(&daemon) - before.0, ticks("self") - before.1];
     let [daemon, own] = shares.map(|ticks| ticks as f64 / watched.as_secs_f64());
-    eprintln!("a flood costs the daemon {daemon:.1}% of a processor, and this program {own:.1}%");
+    // A figure for people, who ask for it by `--nocapture`.
+    let words = format!("a flood costs the daemon {daemon:.1}% of a processor, and this program {own:.1}%");
+    writeln!(std::io::stdout(), "{words}").expect("stdout");
     assert!(running.stop(Duration::from_secs(1)) < SOON);
     assert!(running.log().contains("more bytes were not kept"));
 }
