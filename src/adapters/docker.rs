@@ -16,8 +16,6 @@
 //!
 //! A container has no network but a loopback of its own, and this program enters that to reach the server
 //! (`adapters/namespace.rs`): nobody else can, and nothing can be reached from inside.
-//!
-//! Deliberately absent so far: GPUs.
 
 mod asked;
 mod daemon;
@@ -25,7 +23,7 @@ mod holder;
 mod images;
 mod left;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -36,8 +34,9 @@ use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error as DockerError;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
-    HostConfigLogConfig, Mount, MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, DeviceRequest, HealthConfig, HostConfig,
+    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountType, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, DataUsageOptions, StatsOptionsBuilder,
@@ -59,7 +58,7 @@ use super::namespace::Namespace;
 use super::registry::{self, Patience, Wanted};
 use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
-use crate::pipeline::runner::Limits;
+use crate::pipeline::runner::{CpuList, Gpus, Limits};
 use crate::ports::{
     Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, LaunchId, PullProgress, Server,
 };
@@ -104,6 +103,10 @@ fn ulimit(name: &str, most: i64) -> ResourcesUlimits {
 pub struct DockerSettings {
     /// `unix://..` or `tcp://..`; by default what `DOCKER_HOST` says, else the local socket.
     pub host: Option<String>,
+    /// The runtime that starts containers, where it is not the daemon's own choice.
+    pub runtime: Option<String>,
+    /// The GPUs that each container gets; without them none.
+    pub gpus: Option<Gpus>,
     /// Bounds of each container; processes and `/tmp` are bounded even where this says nothing.
     pub limits: Limits,
     /// This program: it is started in a container's network to make the sockets that lead to the server, and beside this
@@ -127,6 +130,10 @@ pub struct DaemonFacts {
     pub version: String,
     /// Bytes that its images take; none where it does not say.
     pub image_bytes: Option<u64>,
+    /// Whether containers outlive it; none where it does not say.
+    pub has_live_restore: Option<bool>,
+    /// Names of the runtimes that it can start containers by; none where it does not say.
+    pub runtimes: Option<BTreeSet<String>>,
 }
 
 /// Starts servers as containers of a Docker daemon.
@@ -213,8 +220,12 @@ impl DockerEngine {
         // The sizes of many images may take the daemon longer, and an older one tells them in another way.
         let usage = tokio::time::timeout(deadline, docker.df(None::<DataUsageOptions>)).await;
         let images = usage.ok().and_then(Result::ok).and_then(|usage| usage.image_usage?.total_size);
+        let info = tokio::time::timeout(deadline, docker.info()).await.ok().and_then(Result::ok);
+        let info = info.unwrap_or_default();
         Ok(DaemonFacts {
             version: excerpt(&version.unwrap_or_else(|| "of no version".to_owned()), 40),
+            has_live_restore: info.live_restore_enabled,
+            runtimes: info.runtimes.map(|runtimes| runtimes.into_keys().collect()),
             image_bytes: images.and_then(|size| u64::try_from(size).ok()),
         })
     }
@@ -229,6 +240,8 @@ impl DockerEngine {
                 format!("CACHEON_MODEL_DIR={MODEL_DIR}"),
                 format!("CACHEON_MODEL_NAME={}", launch.model_name),
                 "HOME=/tmp".to_owned(),
+                // An image says `all`, and a daemon whose own runtime is NVIDIA's would listen to it.
+                format!("NVIDIA_VISIBLE_DEVICES={}", self.nvidia_devices()),
             ]),
             user: Some(USER.to_owned()),
             // An image's own health check would run code on a timer during the benchmark.
@@ -246,6 +259,28 @@ impl DockerEngine {
             stop_signal: Some("SIGTERM".to_owned()),
             host_config: Some(self.host_config(launch)),
             ..Default::default()
+        }
+    }
+
+    /// The GPUs that a hook of NVIDIA's gives to a container.
+    fn nvidia_devices(&self) -> String {
+        match &self.settings.gpus {
+            Some(Gpus::Nvidia(names)) => names.join(","),
+            Some(Gpus::Cdi(_)) | None => "void".to_owned(),
+        }
+    }
+
+    /// Whether this program and its servers run on processors of their own, as the runner asks for.
+    fn check_processors(&self) -> Result<(), EngineError> {
+        let Some(servers) = &self.settings.limits.cpuset else { return Ok(()) };
+        let own = own_processors().map_err(|source| EngineError::Machine {
+            attempted: "read the processors of this program from",
+            path: SELF_STATUS.into(),
+            source,
+        })?;
+        match why_shared(&own, servers) {
+            None => Ok(()),
+            Some(why) => Err(EngineError::Daemon { attempted: "give a server its processors", why }),
         }
     }
 
@@ -277,6 +312,9 @@ impl DockerEngine {
             // As much as memory alone: no swap.
             memory_swap: memory,
             nano_cpus: limits.cpus.map(|cpus| i64::from(cpus) * 1_000_000_000),
+            cpuset_cpus: limits.cpuset.as_ref().map(ToString::to_string),
+            runtime: self.settings.runtime.clone(),
+            device_requests: self.settings.gpus.as_ref().map(|gpus| vec![device_request(gpus)]),
             shm_size: limits.shm_mib.map(bytes),
             ipc_mode: Some("private".to_owned()),
             cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
@@ -380,6 +418,7 @@ impl ContainerEngine for DockerEngine {
             let log = tokio::fs::File::create(&launch.log_path).await.map_err(|source| {
                 EngineError::Machine { attempted: "create server log", path: launch.log_path.clone(), source }
             })?;
+            self.check_processors()?;
             let daemon = DaemonWatch::begin(&docker, self.settings.host.as_deref());
             left::sweep(&docker).await?;
             let body = self.create_body(launch, &self.held().await?.holder);
@@ -410,6 +449,47 @@ impl ContainerEngine for DockerEngine {
             self.remove_held(holder, until.saturating_duration_since(tokio::time::Instant::now())).await
         }
         .boxed()
+    }
+}
+
+/// Where the kernel says which processors this process may use.
+const SELF_STATUS: &str = "/proc/self/status";
+
+/// The processors that this program may use (proc_pid_status(5), `Cpus_allowed_list`).
+pub(crate) fn own_processors() -> std::io::Result<CpuList> {
+    let status = std::fs::read_to_string(SELF_STATUS)?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.and_then(|list| list.trim().parse().ok()).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
+}
+
+/// Why processors that servers are to have for themselves are not theirs alone, and what to do.
+pub(crate) fn why_shared(own: &CpuList, servers: &CpuList) -> Option<String> {
+    let (shared, left) = (own.shared(servers), own.without(servers));
+    if shared.is_empty() {
+        return None;
+    }
+    let advice = if left.is_empty() {
+        "leave some to this program".to_owned()
+    } else {
+        format!("start this program by `taskset --cpu-list {left}`")
+    };
+    Some(format!("`limits.cpuset` is {servers}, and this program runs on {shared} of these: {advice}"))
+}
+
+/// What the daemon is asked for so that a container gets GPUs.
+fn device_request(gpus: &Gpus) -> DeviceRequest {
+    match gpus {
+        Gpus::Nvidia(names) => DeviceRequest {
+            driver: Some("nvidia".to_owned()),
+            device_ids: Some(names.clone()),
+            capabilities: Some(vec![["gpu", "compute", "utility"].map(str::to_owned).to_vec()]),
+            ..Default::default()
+        },
+        Gpus::Cdi(names) => DeviceRequest {
+            driver: Some("cdi".to_owned()),
+            device_ids: Some(names.clone()),
+            ..Default::default()
+        },
     }
 }
 

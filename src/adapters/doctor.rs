@@ -140,13 +140,13 @@ async fn engine(spec: &RunnerSpec, program: &Path) -> Result<String, EngineFailu
                 mend: "build or install cacheon again".to_owned(),
             }),
         },
-        EngineKind::Docker => docker().await,
+        EngineKind::Docker => docker(spec).await,
     }
 }
 
 #[cfg(feature = "docker")]
-async fn docker() -> Result<String, EngineFailure> {
-    use super::docker::{DockerEngine, DockerSettings};
+async fn docker(spec: &RunnerSpec) -> Result<String, EngineFailure> {
+    use super::docker::{DockerEngine, DockerSettings, own_processors, why_shared};
     use crate::report::text::{bytes, error_chain};
     let facts = DockerEngine::new(DockerSettings::default()).daemon_facts(ENGINE_DEADLINE).await;
     let facts = facts.map_err(|error| EngineFailure {
@@ -154,13 +154,35 @@ async fn docker() -> Result<String, EngineFailure> {
         mend: "start the daemon (systemctl start docker), join its group, or name it by DOCKER_HOST"
             .to_owned(),
     })?;
+    if let (Some(runtime), Some(there)) = (&spec.runtime, &facts.runtimes)
+        && !there.contains(runtime)
+    {
+        let there: Vec<&str> = there.iter().map(String::as_str).collect();
+        return Err(EngineFailure {
+            why: format!("starts containers by `{runtime}`, and Docker has {} only", there.join(", ")),
+            mend: format!(
+                "add `{runtime}` to the `runtimes` in /etc/docker/daemon.json and restart the daemon"
+            ),
+        });
+    }
+    let shared = spec.limits.cpuset.as_ref().zip(own_processors().ok());
+    if let Some(why) = shared.and_then(|(servers, own)| why_shared(&own, servers)) {
+        let mend = "start cacheon by `taskset`, or change `limits.cpuset`".to_owned();
+        return Err(EngineFailure { why: format!("shares processors with its servers: {why}"), mend });
+    }
+    let restarts = match facts.has_live_restore {
+        Some(false) => {
+            "; containers end with it (`live-restore` in /etc/docker/daemon.json lets them outlive it)"
+        }
+        Some(true) | None => "",
+    };
     let images = facts.image_bytes.map_or_else(|| "an unknown size".to_owned(), bytes);
-    Ok(format!("starts containers; Docker {} answers, its images take {images}", facts.version))
+    Ok(format!("starts containers; Docker {} answers, its images take {images}{restarts}", facts.version))
 }
 
 #[cfg(not(feature = "docker"))]
 #[expect(clippy::unused_async, reason = "stands for one that asks the daemon")]
-async fn docker() -> Result<String, EngineFailure> {
+async fn docker(_: &RunnerSpec) -> Result<String, EngineFailure> {
     Err(EngineFailure {
         why: "starts containers, and this program was built without the feature `docker`".to_owned(),
         mend: "build cacheon with the feature `docker`, or move the file away".to_owned(),

@@ -36,6 +36,8 @@ pub(super) fn runner(spec: &RunnerSpec, program: &Path, data_dir: &Path) -> Runn
             let pulls_dir = data_dir.join("pulls");
             Some(Arc::new(DockerEngine::new(DockerSettings {
                 limits,
+                runtime: spec.runtime.clone(),
+                gpus: spec.gpus.clone(),
                 program,
                 pulls_dir,
                 ..Default::default()

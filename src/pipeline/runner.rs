@@ -7,6 +7,10 @@ use super::parse::decoder::{Decoder, Fields, Slot};
 use super::source::{Source, Span};
 use super::yaml;
 
+mod machine_parts;
+
+pub use machine_parts::{CpuList, Gpus};
+
 /// A checked runner.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct RunnerSpec {
@@ -24,6 +28,12 @@ pub struct RunnerSpec {
     pub model_dir: Option<String>,
     /// What one server may use.
     pub limits: Limits,
+    /// The container runtime that starts servers, by its name in the daemon's configuration; without it the daemon's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// The GPUs that a server gets; without them none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Gpus>,
     /// How many jobs run at once.
     pub capacity: u32,
     /// The folder of image manifests, for the process engine.
@@ -72,6 +82,9 @@ pub struct MachineSpec {
 pub struct Limits {
     /// Number of processor cores.
     pub cpus: Option<u32>,
+    /// The processors it runs on, which this program leaves to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpuset: Option<CpuList>,
     /// Main memory, in MiB.
     pub memory_mib: Option<u64>,
     /// Number of processes and threads together.
@@ -164,6 +177,15 @@ pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Run
         decoder.report(Diagnostic::error(Code::UnknownKey, images.key.span, message).help("delete the key"));
     }
     let images = images.and_then(|slot| decoder.string(slot));
+    let runtime = of_containers(decoder, &mut fields, ("runtime", kind)).and_then(|slot| {
+        let name = decoder.string(slot)?;
+        decoder.check_id("runtime", &name, slot.underlined());
+        Some(name)
+    });
+    let gpus = of_containers(decoder, &mut fields, ("gpus", kind)).and_then(|slot| {
+        let names = strings(decoder, slot);
+        checked(decoder, slot, Gpus::new(names))
+    });
     let floor = fields.take("floor").and_then(|slot| floor(decoder, slot));
     fields.finish(decoder);
     let name = name?;
@@ -178,6 +200,8 @@ pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Run
         machine,
         model_dir,
         limits,
+        runtime,
+        gpus,
         capacity,
         images,
         floor,
@@ -203,6 +227,10 @@ fn limits(decoder: &mut Decoder<'_>, slot: Slot<'_>, engine: Option<EngineKind>)
     let mut fields = decoder.fields(slot.node, "`limits`", slot.key.span)?;
     let limits = Limits {
         cpus: contained(decoder, &mut fields, ("cpus", engine)),
+        cpuset: of_containers(decoder, &mut fields, ("cpuset", engine)).and_then(|slot| {
+            let text = decoder.string(slot)?;
+            checked(decoder, slot, text.parse())
+        }),
         memory_mib: contained(decoder, &mut fields, ("memory-mib", engine)),
         pids: contained(decoder, &mut fields, ("pids", engine)),
         shm_mib: contained(decoder, &mut fields, ("shm-mib", engine)),
@@ -219,15 +247,28 @@ fn limits(decoder: &mut Decoder<'_>, slot: Slot<'_>, engine: Option<EngineKind>)
 fn contained<T: TryFrom<i64>>(
     decoder: &mut Decoder<'_>,
     fields: &mut Fields<'_>,
-    (name, engine): (&'static str, Option<EngineKind>),
+    what: (&'static str, Option<EngineKind>),
 ) -> Option<T> {
+    of_containers(decoder, fields, what).and_then(|slot| decoder.integer(slot, 0))
+}
+
+/// A setting that only a container has.
+fn of_containers<'n>(
+    decoder: &mut Decoder<'_>,
+    fields: &mut Fields<'n>,
+    (name, engine): (&'static str, Option<EngineKind>),
+) -> Option<Slot<'n>> {
     let slot = fields.take(name)?;
     if engine == Some(EngineKind::Process) {
-        let message =
-            format!("`limits.{name}` has no effect with the process engine, which isolates nothing");
+        let message = format!("`{name}` has no effect with the process engine, which isolates nothing");
         decoder.report(Diagnostic::error(Code::UnknownKey, slot.key.span, message).help("delete the key"));
     }
-    decoder.integer(slot, 0)
+    Some(slot)
+}
+
+/// The value of a setting, or a finding that says what is wrong with it.
+fn checked<T>(decoder: &mut Decoder<'_>, slot: Slot<'_>, value: Result<T, String>) -> Option<T> {
+    value.map_err(|why| decoder.report(Diagnostic::error(Code::WrongType, slot.underlined(), why))).ok()
 }
 
 fn number<T: TryFrom<i64>>(
@@ -253,6 +294,31 @@ mod tests {
         let has =
             |wanted: &[&str]| runner.has_labels(&wanted.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert!(has(&["GPU", "h200"]) && !has(&["a100"]));
+    }
+
+    #[test]
+    fn a_container_has_runtime_gpus_and_processors() {
+        let parse = |text: &str| {
+            let text = format!("name: h\nmodel-dir: /m\n{text}");
+            let found = RunnerSpec::parse(&Source::new("runners/h.yml", &text));
+            found.map(|parsed| parsed.value).map_err(|found| found.render(Color::Never))
+        };
+        let runner =
+            parse("engine: docker\nruntime: runsc\ngpus: ['0', '1']\nlimits: {cpuset: 8-63}\n").unwrap();
+        assert_eq!(runner.runtime.as_deref(), Some("runsc"));
+        assert_eq!(runner.gpus, Some(Gpus::Nvidia(vec!["0".to_owned(), "1".to_owned()])));
+        assert_eq!(runner.limits.cpuset.map(|list| list.to_string()).as_deref(), Some("8-63"));
+        let wrong = parse("engine: docker\ngpus: [all]\nlimits: {cpuset: 8-}\n").unwrap_err();
+        assert!(
+            wrong.contains("`all` is no name of one GPU") && wrong.contains("`` is no processor's number"),
+            "{wrong}"
+        );
+        let process =
+            parse("engine: process\nimages: i\nruntime: runsc\ngpus: ['0']\nlimits: {cpuset: '1'}\n");
+        let wrong = process.unwrap_err();
+        for name in ["runtime", "gpus", "cpuset"] {
+            assert!(wrong.contains(&format!("`{name}` has no effect with the process engine")), "{wrong}");
+        }
     }
 
     #[test]

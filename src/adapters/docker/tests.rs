@@ -317,7 +317,8 @@ fn served(script: Script, dir: &Path) -> (Arc<Daemon>, JoinSet<()>) {
 fn engine_at(socket: &Path, limits: Limits) -> DockerEngine {
     let host = Some(format!("unix://{}", socket.display()));
     let (patience, pulls_dir) = (impatient(), socket.with_file_name("pulls"));
-    DockerEngine::new(DockerSettings { host, limits, program: "/bin/true".into(), patience, pulls_dir })
+    let program = "/bin/true".into();
+    DockerEngine::new(DockerSettings { host, limits, program, patience, pulls_dir, ..Default::default() })
 }
 
 impl Bench {
@@ -553,6 +554,7 @@ async fn a_container_is_created_with_everything_closed() {
             "CACHEON_MODEL_DIR=/models",
             "CACHEON_MODEL_NAME=reference",
             "HOME=/tmp",
+            "NVIDIA_VISIBLE_DEVICES=void",
         ],
         "User": "10001:10001",
         "Healthcheck": {"Test": ["NONE"]},
@@ -588,6 +590,43 @@ async fn a_container_is_created_with_everything_closed() {
         },
     });
     assert_eq!(created, expected);
+}
+
+#[tokio::test]
+async fn gpus_runtime_and_processors_are_asked_for_by_name() {
+    let check = async |gpus: &[&str], devices: &str, request: Value| {
+        let bench = bench(Script { is_present: (true, true), ..script() });
+        let mut engine = engine_at(&bench.dir.path().join(SOCKET), Limits::default());
+        engine.settings.runtime = Some("runsc".to_owned());
+        engine.settings.limits.cpuset = Some("8000-8001".parse().unwrap());
+        engine.settings.gpus = Some(Gpus::new(gpus.iter().map(ToString::to_string).collect()).unwrap());
+        let _server = engine.launch(&bench.launch()).await.unwrap();
+        let created = bench.daemon.created.lock().unwrap();
+        let env = created["Env"].as_array().unwrap();
+        assert!(env.contains(&format!("NVIDIA_VISIBLE_DEVICES={devices}").into()), "{env:?}");
+        let host = &created["HostConfig"];
+        assert_eq!((&host["Runtime"], &host["CpusetCpus"]), (&json!("runsc"), &json!("8000-8001")));
+        assert_eq!(host["DeviceRequests"], json!([request]));
+    };
+    let capabilities = json!([["gpu", "compute", "utility"]]);
+    let hook = json!({"Driver": "nvidia", "DeviceIDs": ["0", "3"], "Capabilities": capabilities});
+    check(&["0", "3"], "0,3", hook).await;
+    check(&["nvidia.com/gpu=1"], "void", json!({"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=1"]})).await;
+}
+
+#[tokio::test]
+async fn servers_and_client_do_not_share_processors() {
+    let own = own_processors().unwrap();
+    let bench = bench(Script { is_present: (true, true), ..script() });
+    let mut engine = engine_at(&bench.dir.path().join(SOCKET), Limits::default());
+    engine.settings.limits.cpuset = Some(own.clone());
+    let refused = engine.launch(&bench.launch()).await.err().unwrap().reason();
+    assert_eq!((refused.fault, refused.code.as_str()), (Fault::Infra, "container-engine"));
+    assert!(refused.message.ends_with(": leave some to this program"), "{refused}");
+    let list = |text: &str| text.parse::<CpuList>().unwrap();
+    assert_eq!(why_shared(&list("0-3"), &list("4-7")), None);
+    let why = why_shared(&list("0-7"), &list("4-7")).unwrap();
+    assert!(why.ends_with("runs on 4-7 of these: start this program by `taskset --cpu-list 0-3`"), "{why}");
 }
 
 #[tokio::test]
@@ -628,6 +667,13 @@ async fn an_image_that_asks_for_what_no_container_gets_is_refused() {
     check(json!({"Os": "linux", "Config": {"Volumes": {}, "Env": ["LD_LIBRARY_PATH=/x"]}}), None).await;
     check(json!({"Config": {"Volumes": {"/data": {}}}}), Some("`VOLUME /data`")).await;
     check(json!({"Config": {"Env": ["A=b", "LD_PRELOAD=/x.so"]}}), Some("`LD_PRELOAD`")).await;
+    check(
+        json!({"Config": {"Env": ["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_GDS=enabled"]}}),
+        Some("`NVIDIA_GDS`"),
+    )
+    .await;
+    check(json!({"Config": {"Env": ["NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_REQUIRE_CUDA=cuda>=12"]}}), None)
+        .await;
     check(json!({"Os": "linux", "Architecture": "s390x"}), Some("it is for linux/s390x")).await;
     check(json!({"Os": "windows"}), Some("it is for windows/")).await;
 }

@@ -96,8 +96,8 @@ impl Needs {
         }
         let mut names = self.env.iter().filter_map(|variable| Some(variable.split_once('=')?.0));
         // The machine's own helpers, which start the container, would load what these name.
-        if let Some(name) = names.find(|name| ["LD_PRELOAD", "LD_AUDIT"].contains(name)) {
-            return Some(format!("its environment sets `{name}`: set it in the program that needs it"));
+        if let Some(name) = names.find(|name| REFUSED_ENVIRONMENT.contains(name)) {
+            return Some(format!("its environment sets `{name}`: {}", why_refused(name)));
         }
         let dir = &self.working_dir;
         let is_path = dir.starts_with('/')
@@ -111,6 +111,29 @@ impl Needs {
             ));
         }
         None
+    }
+}
+
+/// What an image's environment may not set: the helpers that start a container listen to it before its program does. The hook of
+/// NVIDIA's gives devices for these (NVIDIA Container Toolkit, `internal/config/image`), beside those that a runner names.
+const REFUSED_ENVIRONMENT: [&str; 10] = [
+    "LD_PRELOAD",
+    "LD_AUDIT",
+    "NVIDIA_FABRIC_DEVICES",
+    "NVIDIA_GDRCOPY",
+    "NVIDIA_GDS",
+    "NVIDIA_IMEX_CHANNELS",
+    "NVIDIA_MIG_CONFIG_DEVICES",
+    "NVIDIA_MIG_MONITOR_DEVICES",
+    "NVIDIA_MOFED",
+    "NVIDIA_NVSWITCH",
+];
+
+fn why_refused(name: &str) -> &'static str {
+    if name.starts_with("LD_") {
+        "set it in the program that needs it"
+    } else {
+        "a server gets the GPUs of the runner, and no other device"
     }
 }
 
