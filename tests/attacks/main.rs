@@ -5,6 +5,7 @@
 mod arena;
 mod copies;
 mod machine;
+mod rare;
 mod ready;
 #[path = "../e2e/round.rs"]
 #[expect(dead_code, reason = "the other rounds use more of it")]

@@ -3,8 +3,8 @@
 //! It starts `PROGRAM reference serve ARGS` on a port of its own and listens where the arena looks for the server.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -14,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use cacheon::artifact::digest::sha256;
 use clap::{Parser, ValueEnum};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::process::{Child, Command};
 
 /// What the proxy does besides passing on.
@@ -25,6 +25,11 @@ enum Cheat {
     /// Keeps each prompt with its answer in a folder that all launches and accomplices share, and answers what it finds there
     /// at once.
     Remember,
+    /// Keeps each prompt with its answer there, and passes everything on: who tells an accomplice what will be asked, and what
+    /// to answer.
+    Tell,
+    /// Sends a first token at once in every eighth request, one from the middle of an earlier answer, in place of the server's.
+    GuessSome,
     /// Asks for one token only in every eighth request, and ends the answer there.
     CutSome,
     /// Says it is healthy, and answers 500.
@@ -37,7 +42,7 @@ enum Cheat {
 struct Arguments {
     #[arg(long, value_enum)]
     cheat: Cheat,
-    /// Folder of `remember`.
+    /// Folder of `remember` and `tell`.
     #[arg(long)]
     memory: Option<PathBuf>,
     #[arg(long)]
@@ -55,6 +60,8 @@ struct Proxy {
     upstream: String,
     http: reqwest::Client,
     asked: AtomicU64,
+    /// The event of `guess-some`.
+    guess: Mutex<Option<Bytes>>,
     /// Ends with the proxy.
     _server: Child,
 }
@@ -77,6 +84,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         upstream: format!("http://127.0.0.1:{free}"),
         http: reqwest::Client::builder().no_proxy().build()?,
         asked: AtomicU64::new(0),
+        guess: Mutex::new(None),
         _server: server,
     });
     let router = Router::new().fallback(any(pass)).layer(DefaultBodyLimit::max(1 << 20)).with_state(proxy);
@@ -100,10 +108,16 @@ async fn pass(State(proxy): State<Arc<Proxy>>, uri: Uri, body: Bytes) -> Respons
                 body = shortened(&body).unwrap_or(body);
             }
         }
-        Cheat::Remember => {
+        Cheat::GuessSome => {
+            let guess = proxy.guess.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let request = proxy.http.post(proxy.url(&uri)).body(body);
+            return with_guess(proxy, request, guess.filter(|_| number.is_multiple_of(8)));
+        }
+        Cheat::Remember | Cheat::Tell => {
             let key =
                 proxy.memory.as_ref().map(|folder| folder.join(sha256(&body).as_str().replace(':', "-")));
-            if let Some(known) = key.as_ref().and_then(|path| std::fs::read(path).ok()) {
+            let known = key.as_ref().filter(|_| proxy.cheat == Cheat::Remember);
+            if let Some(known) = known.and_then(|path| std::fs::read(path).ok()) {
                 return events(Body::from(known));
             }
             return proxy.forward(proxy.http.post(proxy.url(&uri)).body(body), key).await;
@@ -121,6 +135,40 @@ fn shortened(body: &[u8]) -> Option<Bytes> {
         }
     }
     Some(request.to_string().into())
+}
+
+/// Passes a request on, and a guessed first event back before anything is known; keeps the fifth event of the answer for the
+/// next guess.
+fn with_guess(proxy: Arc<Proxy>, request: reqwest::RequestBuilder, guess: Option<Bytes>) -> Response {
+    let is_guessed = guess.is_some();
+    let request = request.header("content-type", "application/json");
+    let answer = stream::once(request.send()).map_ok(reqwest::Response::bytes_stream).try_flatten();
+    let (mut rest, mut tokens) = (Vec::new(), 0);
+    let answer = answer.map_ok(move |piece| {
+        rest.extend_from_slice(&piece);
+        let end = rest.windows(2).rposition(|pair| pair == b"\n\n").map_or(0, |at| at + 2);
+        let whole: Vec<u8> = rest.drain(..end).collect();
+        let mut passed = String::new();
+        for event in String::from_utf8_lossy(&whole).split_inclusive("\n\n") {
+            tokens += usize::from(has_text(event));
+            if tokens == 5 {
+                let kept = Bytes::from(event.to_owned());
+                *proxy.guess.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+            }
+            if !(is_guessed && tokens == 1 && has_text(event)) {
+                passed.push_str(event);
+            }
+        }
+        Bytes::from(passed)
+    });
+    events(Body::from_stream(stream::iter(guess.map(Ok)).chain(answer)))
+}
+
+/// Whether an event has text of the answer.
+fn has_text(event: &str) -> bool {
+    let data = event.trim().strip_prefix("data: ").and_then(|data| serde_json::from_str(data).ok());
+    let event: serde_json::Value = data.unwrap_or_default();
+    event["choices"][0]["delta"]["content"].as_str().is_some_and(|text| !text.is_empty())
 }
 
 fn events(body: Body) -> Response {
