@@ -15,11 +15,13 @@ pub struct CpuList(BTreeSet<u32>);
 
 impl CpuList {
     /// Those that are in both.
+    #[must_use]
     pub fn shared(&self, other: &Self) -> Self {
         Self(&self.0 & &other.0)
     }
 
     /// Those that are not in the other one.
+    #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         Self(&self.0 - &other.0)
     }
