@@ -123,7 +123,7 @@ pub trait Server: Send + Sync {
     /// The path that answers 200 once it is ready, as its image says; it begins with `/`.
     fn health_path(&self) -> &str;
 
-    /// The last lines of its log, at most a few KiB, control characters removed.
+    /// The last lines of its log, at most 64 KiB, control characters removed.
     fn log_tail(&self) -> String;
 
     /// Processor time that the server and all it started have used since the launch. None where that is not known any more,

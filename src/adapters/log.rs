@@ -12,8 +12,8 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
-/// Number of bytes of a log that are kept in memory for messages.
-const TAIL_BYTES: usize = 4096;
+/// Number of bytes of a log that are kept in memory for messages: an engine's causes stand pages above its last line.
+const TAIL_BYTES: usize = 64 * 1024;
 
 /// Bytes that are taken at once, from a server that has been quiet: an engine writes hundreds of KiB while it boots.
 const BURST_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
@@ -38,7 +38,7 @@ impl Pace {
     }
 }
 
-/// The last few KiB of a log; clones share them.
+/// The last 64 KiB of a log; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LogTail {
     last: Arc<Mutex<VecDeque<u8>>>,
@@ -167,9 +167,9 @@ mod tests {
         check(100, &["one\n", "two\n"], "one\ntwo\n", "one\ntwo\n").await;
         check(6, &["one\n", "two\n"], "one\ntw\n[cacheon: 2 more bytes were not kept]\n", "one\ntwo\n").await;
         check(0, &["a\u{1b}[2Jb\0"], "\n[cacheon: 7 more bytes were not kept]\n", "ab").await;
-        let long = "x".repeat(5000);
+        let long = "x".repeat(TAIL_BYTES + 1000);
         check(
-            5000,
+            long.len() as u64,
             &[&long, "end"],
             &format!("{long}\n[cacheon: 3 more bytes were not kept]\n"),
             &format!("{}end", &long[..TAIL_BYTES - 3]),

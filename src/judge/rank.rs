@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::floor::Floors;
 use super::order::{Contender, Contest, finalists, order};
-use super::repeats::{NO_ANSWER, is_void, uncounted};
+use super::repeats::{NO_ANSWER, is_of_the_server, is_void, uncounted};
 use super::score::ScorePolicy;
 use super::speeds::Speeds;
 use super::split::RankPolicy;
@@ -313,7 +313,13 @@ impl<'a> Indexed<'a> {
         if let Some(read) = reads.iter().find(own) {
             // A machine that hangs is silent too: it is the submission only where the baseline beside it was heard.
             let is_silent = read.reason.as_deref() == Some(NO_ANSWER);
-            if is_silent && !self.has_sound_neighbours(read) {
+            // And one that is broken ends every server.
+            let is_machine = read.reason.as_deref().is_some_and(is_of_the_server)
+                && self.neighbours(read).any(|beside| {
+                    beside.status != ReadStatus::Measured
+                        && beside.reason.as_deref().is_some_and(is_of_the_server)
+                });
+            if is_machine || (is_silent && !self.has_sound_neighbours(read)) {
                 return Some(Judgement { fault: Some(Fault::Unknown), ..from(Standing::Held, read) });
             }
             return Some(from(Standing::Failed, read));
@@ -349,17 +355,20 @@ impl<'a> Indexed<'a> {
         Some(Judgement::new(Standing::Failed, Some(Fault::Submission), "void-twice", detail))
     }
 
-    /// Whether the nearest baseline reads before and after a read were measured, and there is one.
-    fn has_sound_neighbours(&self, read: &ReadRow) -> bool {
+    /// The nearest baseline reads before and after a read.
+    fn neighbours(&self, read: &ReadRow) -> impl Iterator<Item = &ReadRow> {
         let of_sequence = self.standings.reads.iter().filter(|other| other.sequence == read.sequence);
         let baselines: Vec<&ReadRow> = of_sequence.filter(|other| other.hotkey.is_none()).collect();
         let before = baselines.iter().filter(|other| other.position < read.position);
         let after = baselines.iter().filter(|other| other.position > read.position);
-        let mut beside = before
-            .max_by_key(|other| (other.position, other.attempt))
-            .into_iter()
-            .chain(after.min_by_key(|other| (other.position, u32::MAX - other.attempt)))
-            .peekable();
+        let before = before.max_by_key(|other| (other.position, other.attempt)).copied();
+        let after = after.min_by_key(|other| (other.position, u32::MAX - other.attempt)).copied();
+        before.into_iter().chain(after)
+    }
+
+    /// Whether they were measured, and there is one.
+    fn has_sound_neighbours(&self, read: &ReadRow) -> bool {
+        let mut beside = self.neighbours(read).peekable();
         beside.peek().is_some() && beside.all(|other| other.status == ReadStatus::Measured)
     }
 
@@ -696,6 +705,33 @@ mod tests {
         for (before, after) in [(Failed, Measured), (Measured, Failed), (Failed, Failed)] {
             assert_eq!(silent_beside(before, after), (Standing::Held, Some(Fault::Unknown)));
         }
+    }
+
+    #[test]
+    fn a_machine_on_which_the_baseline_fails_too_is_why_a_submission_failed() {
+        let beside = |code: &str, baseline: Option<&str>| {
+            let mut round = Round::default().measured("a", 1, 0.5);
+            round.submissions.push(submission("b", 2));
+            let failed = ReadRow { reason: Some(code.to_owned()), ..failed_read("b", Fault::Submission) };
+            round.reads.push(ReadRow { position: 1, ..failed });
+            let row = match baseline {
+                None => measured_read(""),
+                Some(code) => ReadRow { reason: Some(code.to_owned()), ..failed_read("", Fault::Infra) },
+            };
+            round.reads.push(ReadRow { hotkey: None, arm: Arm::Baseline, position: 2, ..row });
+            let rows = round.leaderboard(Split::WinnerTakesAll);
+            let row = rows.iter().find(|row| row.hotkey == "b").expect("a row");
+            assert_eq!(row.reason, code);
+            (row.standing, row.fault)
+        };
+        let own = (Standing::Failed, Some(Fault::Submission));
+        let machine = (Standing::Held, Some(Fault::Unknown));
+        assert_eq!(beside("server-exited-before-ready", None), own);
+        assert_eq!(beside("server-exited-before-ready", Some("server-exited-before-ready")), machine);
+        assert_eq!(beside("server-exited", Some("baseline-failed")), machine);
+        // What the machine lost says nothing of how it is, and an image is bad on every machine.
+        assert_eq!(beside("server-exited", Some("machine-not-idle")), own);
+        assert_eq!(beside("image-invalid", Some("server-exited")), own);
     }
 
     /// A round in which one was committed first, and a copy of it later under another name; both were measured.

@@ -11,6 +11,22 @@ use crate::model::{Arm, Fault, ReadRow, ReadSpec, ReadStatus, Reason};
 /// Reason code of a read in which not one byte came from the server.
 pub const NO_ANSWER: &str = "no-answer";
 
+/// Reason codes of what a server did or did not when it was run, by which a machine that is broken shows itself too. A submission's
+/// failure by one of them is its own only where no baseline beside it failed so.
+const OF_THE_SERVER: [&str; 6] = [
+    "server-exited-before-ready",
+    "server-exited",
+    "not-ready-in-time",
+    "warm-up-failed",
+    "baseline-failed",
+    NO_ANSWER,
+];
+
+/// Whether what ended a read with this code may be the machine's doing.
+pub(super) fn is_of_the_server(code: &str) -> bool {
+    OF_THE_SERVER.contains(&code)
+}
+
 /// A planned read and how it ended.
 #[derive(Debug, Clone, Copy)]
 pub struct EndedRead<'a> {
@@ -37,9 +53,11 @@ pub fn to_repeat<'a>(reads: &[EndedRead<'a>], max_drift: f64) -> Vec<&'a ReadSpe
             if read.is_measured {
                 return !has_baselines || read.drift.is_some_and(|drift| drift > max_drift);
             }
-            // A machine that hangs is silent too: it is the submission only where the baselines beside it were heard.
             let is_own = read.reason.is_some_and(|reason| {
-                reason.fault == Fault::Submission && (reason.code != NO_ANSWER || has_baselines)
+                let is_machine = is_of_the_server(&reason.code) && has_failed_baseline(read.spec, reads);
+                // A machine that hangs is silent too: it is the submission only where the baselines beside it were heard.
+                let is_heard = reason.code != NO_ANSWER || has_baselines;
+                reason.fault == Fault::Submission && is_heard && !is_machine
             });
             !is_own
         })
@@ -49,12 +67,21 @@ pub fn to_repeat<'a>(reads: &[EndedRead<'a>], max_drift: f64) -> Vec<&'a ReadSpe
     lost
 }
 
-/// Whether all baselines that were to be asked the prompts of a read were measured.
-fn has_baselines(spec: &ReadSpec, reads: &[EndedRead<'_>]) -> bool {
-    let is_beside = |read: &&EndedRead<'_>| {
+/// The baselines that were to be asked the prompts of a read.
+fn baselines<'r>(spec: &ReadSpec, reads: &'r [EndedRead<'r>]) -> impl Iterator<Item = &'r EndedRead<'r>> {
+    reads.iter().filter(|read| {
         read.spec.arm == Arm::Baseline && read.spec.brackets.iter().any(|own| spec.brackets.contains(own))
-    };
-    reads.iter().filter(is_beside).all(|read| read.is_measured)
+    })
+}
+
+/// Whether all of them were measured.
+fn has_baselines(spec: &ReadSpec, reads: &[EndedRead<'_>]) -> bool {
+    baselines(spec, reads).all(|read| read.is_measured)
+}
+
+/// Whether one of them failed as a server does.
+fn has_failed_baseline(spec: &ReadSpec, reads: &[EndedRead<'_>]) -> bool {
+    baselines(spec, reads).any(|read| read.reason.is_some_and(|reason| is_of_the_server(&reason.code)))
 }
 
 /// The keys of the reads that do not count: of a read and its repeat one.
@@ -70,10 +97,10 @@ pub fn uncounted(reads: &[ReadRow]) -> BTreeSet<&str> {
         .filter_map(|repeat| Some((*by_key.get(repeat.repeats.as_deref()?)?, repeat)))
         .filter_map(|(first, repeat)| {
             let has_no_data = is_measured(first) && !is_measured(repeat);
-            // A silent one has a repeat only where its baselines were silent too.
-            let is_silent = first.reason.as_deref() == Some(NO_ANSWER);
+            // One that may be the machine's doing has a repeat only where a baseline failed so too.
+            let is_machine = first.reason.as_deref().is_some_and(is_of_the_server);
             let (read, counts) =
-                if has_no_data { (repeat, is_own(repeat)) } else { (first, is_own(first) && !is_silent) };
+                if has_no_data { (repeat, is_own(repeat)) } else { (first, is_own(first) && !is_machine) };
             (!counts).then_some(read.read_key.as_str())
         })
         .collect()
@@ -151,6 +178,10 @@ mod tests {
         // What is its own fault stays so, but silence beside a silent baseline.
         assert_eq!(after(&[(1, Fault::Submission, "server-exited")]), none);
         assert_eq!(after(&[(1, Fault::Submission, "server-exited"), (0, Fault::Infra, "cut")]), none);
+        // But not beside a baseline that failed so too: it may be the machine.
+        let broken = (0, Fault::Infra, "server-exited-before-ready");
+        assert_eq!(after(&[(1, Fault::Submission, "server-exited"), broken]), ["1"]);
+        assert_eq!(after(&[(1, Fault::Submission, "image-invalid"), broken]), none);
         assert_eq!(after(&[(1, Fault::Submission, NO_ANSWER)]), none);
         assert_eq!(after(&[(1, Fault::Submission, NO_ANSWER), (0, Fault::Submission, NO_ANSWER)]), ["1"]);
     }

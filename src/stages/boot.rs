@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::load::what_failed;
+use super::symptoms::words_of;
 use super::{CHAT_PATH, JobContext, STOP_GRACE, StageError};
-use crate::adapters::log::last_words;
 use crate::artifact::{JournalEvent, LegAttempt};
 use crate::client::{AskError, Deadline, Limits, LoadPlan, Reply, Request, Target, ask, run_single_stream};
 use crate::measure::{AnswerBounds, End, RequestShape, ResponseBounds, observe, request_body};
@@ -57,7 +57,7 @@ pub enum BootError {
         after: Duration,
         /// Path of the health check.
         health_path: String,
-        /// Last line of the server's log.
+        /// Last line of the server's log, and what in it is known.
         last_words: String,
     },
     /// The server was healthy, and had not answered when the deadline had passed.
@@ -69,7 +69,7 @@ pub enum BootError {
         health_path: String,
         /// What became of the last request.
         last: String,
-        /// Last line of the server's log.
+        /// Last line of the server's log, and what in it is known.
         last_words: String,
     },
     /// The server was not healthy when the deadline had passed.
@@ -81,7 +81,7 @@ pub enum BootError {
         health_path: String,
         /// What the last look at the health check saw.
         last: String,
-        /// Last line of the server's log.
+        /// Last line of the server's log, and what in it is known.
         last_words: String,
     },
 }
@@ -208,7 +208,7 @@ async fn wait_until_ready(
             Err(_) => None,
         },
     };
-    let last_words = last_words(&server.log_tail());
+    let last_words = words_of(&server.log_tail());
     Err(match outcome {
         Some(exit) => BootError::Exited { exit, after: started.elapsed(), health_path, last_words },
         None if is_healthy => BootError::NotAnswering { deadline, health_path, last, last_words },

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::symptoms::words_of;
 use super::{JobContext, StageError};
-use crate::adapters::log::last_words;
 use crate::model::Fault;
 use crate::ports::Exit;
 
@@ -20,7 +20,7 @@ pub enum Ending {
     Exited {
         /// How.
         exit: Exit,
-        /// Last line of its log.
+        /// Last line of its log, and what in it is known.
         last_words: String,
     },
     /// Its engine failed meanwhile, as it says here: what became of the server says nothing of the server.
@@ -59,7 +59,7 @@ pub(super) async fn ending(context: &mut JobContext<'_>) -> Option<Ending> {
     if let Some(why) = server.engine_failure().await {
         return Some(Ending::EngineFailed(why));
     }
-    let last_words = last_words(&server.log_tail());
+    let last_words = words_of(&server.log_tail());
     exit.map(|exit| Ending::Exited { exit, last_words })
 }
 

@@ -24,6 +24,7 @@ mod ranking;
 mod scoring;
 mod set_weights;
 mod suspects;
+mod symptoms;
 mod verify_logprobs;
 mod warm_up;
 

@@ -128,7 +128,7 @@ async fn a_manifest_puts_port_and_model_where_a_program_wants_them() {
 }
 
 #[tokio::test]
-async fn a_flood_of_log_is_cut_and_never_blocks_the_server() {
+async fn a_flood_of_log_is_cut_and_its_end_known() {
     let workspace = Workspace::new();
     let mut server = workspace.start("head -c 5000000 /dev/zero | tr '\\0' x; echo; echo end", 1000).await;
     assert_eq!(server.exited().await.code, Some(0));

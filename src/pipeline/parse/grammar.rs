@@ -142,6 +142,16 @@ const KEYS: &[(&str, &str, Fate)] = &[
         "limits",
         Effect("src/adapters/docker/tests.rs", "a_container_is_created_with_everything_closed"),
     ),
+    (
+        "runner",
+        "runtime",
+        Effect("src/adapters/docker/tests.rs", "gpus_runtime_and_processors_are_asked_for_by_name"),
+    ),
+    (
+        "runner",
+        "gpus",
+        Effect("src/adapters/docker/tests.rs", "gpus_runtime_and_processors_are_asked_for_by_name"),
+    ),
     ("runner", "capacity", Effect(SCHEDULED, "every_round_ends_within_its_limits")),
     ("runner", "images", Effect("tests/e2e/demo.rs", "the_demo_round_ends_as_described_and_again_the_same")),
     ("runner", "floor", Effect("src/stages/benchmark.rs", "a_read_keeps_the_floor_of_its_runner")),
@@ -158,6 +168,11 @@ const KEYS: &[(&str, &str, Fate)] = &[
         "limits",
         "cpus",
         Effect("src/adapters/docker/tests.rs", "a_container_is_created_with_everything_closed"),
+    ),
+    (
+        "limits",
+        "cpuset",
+        Effect("src/adapters/docker/tests.rs", "gpus_runtime_and_processors_are_asked_for_by_name"),
     ),
     (
         "limits",
@@ -189,11 +204,7 @@ const KEYS: &[(&str, &str, Fate)] = &[
         "kept-images",
         Effect("src/adapters/docker/tests.rs", "the_images_that_were_not_used_for_longest_go_first"),
     ),
-    (
-        "limits",
-        "log-kib",
-        Effect("tests/integration/process.rs", "a_flood_of_log_is_cut_and_never_blocks_the_server"),
-    ),
+    ("limits", "log-kib", Effect("tests/integration/process.rs", "a_flood_of_log_is_cut_and_its_end_known")),
 ];
 
 /// Texts of files that together show every mapping of the grammar.
