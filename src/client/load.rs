@@ -3,6 +3,7 @@
 //! Single stream so far: one request at a time, the next when the last has ended. It runs on a thread and a
 //! runtime of its own, so that no other work of the program stands between a byte and its stamp.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -78,7 +79,7 @@ pub async fn run_single_stream(
 async fn single_stream(plan: &LoadPlan, captures: Sender<Capture>, cancel: &CancellationToken) -> LoadResult {
     let origin = Instant::now();
     let cpu_before = thread_cpu();
-    let mut lags = Vec::new();
+    let mut lags = Lags::default();
     let (mut first_send, mut last_end) = (None, 0);
     {
         let work = async {
@@ -105,22 +106,47 @@ async fn single_stream(plan: &LoadPlan, captures: Sender<Capture>, cancel: &Canc
             () = heartbeat(&mut lags) => {}
         }
     }
-    lags.sort_unstable();
-    let at = |share: f64| {
-        lags.get(((lags.len() as f64 * share) as usize).min(lags.len().saturating_sub(1))).copied()
-    };
-    let health =
-        ClientHealth { lag_p50: at(0.5), lag_p99: at(0.99), cpu: thread_cpu().saturating_sub(cpu_before) };
+    let cpu = thread_cpu().saturating_sub(cpu_before);
+    let health = ClientHealth { lag_p50: lags.quantile(0.5), lag_p99: lags.quantile(0.99), cpu };
     let first_send = first_send.unwrap_or(last_end);
     LoadResult { health, duration: Duration::from_nanos(last_end.saturating_sub(first_send)) }
 }
 
 /// Beats for ever and notes how late each beat came.
-async fn heartbeat(lags: &mut Vec<Duration>) {
+async fn heartbeat(lags: &mut Lags) {
     loop {
         let due = Instant::now() + HEARTBEAT;
         tokio::time::sleep_until(due.into()).await;
-        lags.push(due.elapsed());
+        lags.take(due.elapsed());
+    }
+}
+
+/// How late the beats came, as counts: a server that makes a read last for hours must not cost memory by it.
+#[derive(Debug, Default)]
+struct Lags {
+    beats: u64,
+    counts: BTreeMap<Duration, u64>,
+}
+
+impl Lags {
+    /// Counts a beat, its lateness rounded up to 10 us, and to 1 ms from 100 ms on.
+    fn take(&mut self, lag: Duration) {
+        let step = if lag < Duration::from_millis(100) { 10 } else { 1000 };
+        let micros = u64::try_from(lag.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+        let rounded = Duration::from_micros(micros.div_ceil(step).saturating_mul(step));
+        *self.counts.entry(rounded).or_default() += 1;
+        self.beats += 1;
+    }
+
+    /// The lateness that this share of the beats did not exceed; none before the first beat.
+    fn quantile(&self, share: f64) -> Option<Duration> {
+        let rank = ((self.beats as f64 * share) as u64).min(self.beats.saturating_sub(1));
+        let mut before = 0;
+        let mut reached = self.counts.iter().skip_while(|(_, count)| {
+            before += **count;
+            before <= rank
+        });
+        reached.next().map(|(lag, _)| *lag)
     }
 }
 
@@ -128,4 +154,23 @@ fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lateness_is_counted_and_not_kept() {
+        let mut lags = Lags::default();
+        assert_eq!(lags.quantile(0.5), None);
+        for micros in (1..=1_000_u64).rev() {
+            lags.take(Duration::from_micros(micros));
+        }
+        assert_eq!(lags.counts.len(), 100);
+        let at = |share: f64| lags.quantile(share).expect("beats").as_micros();
+        assert_eq!([at(0.0), at(0.5), at(0.99), at(1.0)], [10, 510, 1_000, 1_000]);
+        lags.take(Duration::from_nanos(250_000_001));
+        assert_eq!(lags.quantile(1.0), Some(Duration::from_millis(251)));
+    }
 }
