@@ -22,6 +22,13 @@ pub(super) async fn conduct(
     session: &Session,
 ) -> Result<ExitCode, Error> {
     let round_id = settings.round_id.clone();
+    let end = watched(settings, session).await?;
+    report(is_json, session, &round_id, end)
+}
+
+/// Runs a round, or what is left of it, and shows how it goes.
+pub(super) async fn watched(settings: RoundSettings, session: &Session) -> Result<RoundEnd, Error> {
+    let round_id = settings.round_id.clone();
     let control = Control::default();
     let mut helpers = JoinSet::new();
     helpers.spawn(signals::listen(control.clone())?);
@@ -32,8 +39,7 @@ pub(super) async fn conduct(
     let outcome = run_round(settings, control, view).await;
     // The round dropped its end of the channel: the watcher ends by itself.
     let _ = watching.join_next().await;
-    let end = outcome.map_err(|error| with_remedy(error, &round_id, session))?;
-    report(is_json, session, &round_id, end)
+    outcome.map_err(|error| with_remedy(error, &round_id, session))
 }
 
 /// Says what to do about a disk that stopped the round, and how the round goes on then.

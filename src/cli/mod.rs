@@ -6,6 +6,7 @@
 mod audit;
 mod cancel;
 mod carry;
+mod check;
 mod conduct;
 mod doctor;
 mod engines;
@@ -77,6 +78,8 @@ enum Command {
     Resume(resume::Arguments),
     /// Does a round again from some point on, or some of its legs, as a new round that shares the rest.
     Rerun(rerun::Arguments),
+    /// Says of an image, before it is committed, what a validator would say: pulls, boots, measures and judges it here.
+    Check(check::Arguments),
     /// Recomputes a published round from its files and compares: exit code 6 where it is not what it says.
     Audit(audit::Arguments),
     /// Writes a sealed round into one file, to carry it elsewhere.
@@ -180,6 +183,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Run(arguments) => run::run(arguments, &session).await,
         Command::Resume(arguments) => resume::run(arguments, &session).await,
         Command::Rerun(arguments) => rerun::run(arguments, &session).await,
+        Command::Check(arguments) => check::run(arguments, &session).await,
         Command::Audit(arguments) => audit::run(arguments, &session).await,
         Command::Export(arguments) => export::run(arguments, &session).await,
         Command::Import(arguments) => import::run(arguments, &session).await,

@@ -54,29 +54,54 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     let pipeline = parse_pipeline(&Source::new(&called.to_string_lossy(), &text.text), session)?;
     let runners = load_runners(&arguments.runners, session)?;
     let inputs = bind(&pipeline, &arguments.inputs)?;
-    let random = random_bytes()?;
-    let seed =
-        arguments.seed.as_deref().map_or_else(|| Seed::from_text(&hex::encode(random)), Seed::from_text);
-    let now = jiff::Timestamp::now;
-    let round_id = match arguments.round.clone() {
-        Some(round_id) => round_id,
-        None => default_round_id(&pipeline.name, now(), &random)?,
-    };
+    let drawn = Drawn::new(&pipeline, arguments.seed.as_deref(), arguments.round.clone())?;
+    let settings = new_round(pipeline, inputs, (runners, drawn), session)?;
+    conduct(RoundSettings { tick: arguments.tick, ..settings }, arguments.json, session).await
+}
+
+/// What of a new round is drawn where nobody says it.
+pub(super) struct Drawn {
+    pub(super) round_id: RoundId,
+    seed: Seed,
+}
+
+impl Drawn {
+    pub(super) fn new(
+        pipeline: &Pipeline,
+        seed: Option<&str>,
+        round_id: Option<RoundId>,
+    ) -> Result<Self, Error> {
+        let random = random_bytes()?;
+        let seed = seed.map_or_else(|| Seed::from_text(&hex::encode(random)), Seed::from_text);
+        let round_id = match round_id {
+            Some(round_id) => round_id,
+            None => default_round_id(&pipeline.name, jiff::Timestamp::now(), &random)?,
+        };
+        Ok(Self { round_id, seed })
+    }
+}
+
+/// A new round on runners of this machine.
+pub(super) fn new_round(
+    pipeline: Pipeline,
+    inputs: Map<String, Value>,
+    (runners, Drawn { round_id, seed }): (Vec<(RunnerSpec, Source)>, Drawn),
+    session: &Session,
+) -> Result<RoundSettings, Error> {
     let program = this_program()?;
-    let settings = RoundSettings {
+    Ok(RoundSettings {
         beginning: Beginning::New,
         pipeline: Arc::new(pipeline),
         inputs,
-        tick: arguments.tick.clone(),
+        tick: None,
         runners: runners.into_iter().map(|(spec, source)| round_runner(spec, source, &program)).collect(),
         controller: Arc::new(engines::controller(&program)),
         data_dir: session.absolute_data()?,
-        round_id: round_id.clone(),
+        round_id,
         seed,
         program,
-        now,
-    };
-    conduct(settings, arguments.json, session).await
+        now: jiff::Timestamp::now,
+    })
 }
 
 /// A runner of this machine: each of its jobs is a process of its own.

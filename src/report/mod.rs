@@ -7,6 +7,7 @@
 
 mod audit;
 mod carried;
+mod check;
 pub mod doctor;
 mod leaderboard;
 pub mod metrics;
@@ -19,6 +20,7 @@ mod ticks;
 
 pub use audit::{AuditReport, Difference, audit_json, audit_text};
 pub use carried::{Carried, export_json, import_json};
+pub use check::{CheckInput, CheckReport, ServerLog, check_json, check_text, server_log};
 pub use leaderboard::leaderboard_table;
 pub use query_output::QueryResult;
 pub use removal::{

@@ -3,6 +3,7 @@
 //! They measure, so they run one after the other, and nothing else of the suite beside them.
 
 mod audit;
+mod check;
 mod deaths;
 mod demo;
 mod interrupt;

@@ -334,3 +334,54 @@ fn what_is_shipped_has_no_findings() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
 }
+
+/// A pipeline that takes a commitment and a runner, and two runners, one for each engine.
+fn place_to_check() -> Place {
+    let pipeline = "on: { dispatch: { inputs: { commitments: { type: string }, runner: { type: string, default: desk } } } }\njobs: { a: { runs-on: '${{ inputs.runner }}', steps: [{ run: 'true' }] } }\n";
+    let place = Place::new().with("pipelines/check.yml", pipeline).with("images/a.json", "{}");
+    let place = place.with("own.yml", "jobs: { a: { runs-on: controller, steps: [{ run: 'true' }] } }\n");
+    place.with("runners/desk.yml", "name: desk\nengine: process\nimages: images\n")
+}
+
+#[test]
+fn a_check_that_cannot_run_says_why_before_anything_does() {
+    let place = place_to_check();
+    let pinned = format!("m/a@sha256:{}", "0".repeat(64));
+    let check = |args: &[&str], expected: &str| {
+        let said = place.check(&[&["check"], args].concat(), 2);
+        assert!(said.contains(expected), "{args:?}: {said}");
+    };
+    check(&[], "--image <NAME@DIGEST>");
+    check(&["--image", "m/a:v1"], "docker buildx imagetools inspect m/a:v1");
+    check(&["--image", "m/a@sha256:12"], "is not a digest");
+    check(&["--image", &pinned, "--command", "a"], "cannot be used with");
+    check(&["--command", "a"], "add `--engine process`");
+    check(&["--engine", "process", "--command", " "], "it is empty");
+    check(&["--engine", "process", "--command", "a", "-i", "prompts=4"], "prompts");
+    check(&["--image", &pinned], "no runner in `runners` has `engine: docker`");
+    check(&["--engine", "process", "--command", "a", "--runner", "desq"], "there are: desk");
+    check(&["--engine", "process", "--command", "a", "--pipeline", "own.yml"], "no input `commitments`");
+
+    let place = place.with("runners/shelf.yml", "name: shelf\nengine: process\nimages: images\n");
+    let place = place.with("runners/box.yml", "name: box\nengine: docker\n");
+    let place = place.with("runners/crate.yml", "name: crate\nengine: docker\n");
+    let said = place.check(&["check", "--image", &pinned], 2);
+    assert!(said.contains("box, crate") && said.contains("--runner"), "{said}");
+}
+
+#[test]
+fn a_check_whose_pipeline_judges_nothing_comes_to_no_verdict() {
+    let place = place_to_check();
+    let output = place.run(&["check", "--engine", "process", "--command", "a", "--round", "r"]);
+    let (said, shown) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(shown.contains("The validator would say nothing yet"), "{shown}");
+    let handed =
+        std::fs::read_to_string(place.0.path().join("data/checks/r/commitments.json")).expect("file");
+    let handed: serde_json::Value = serde_json::from_str(&handed).expect("JSON");
+    assert_eq!(handed["commitments"][0]["image"], "check/command");
+    // A second one of that name would share its files.
+    let again = place.run(&["check", "--engine", "process", "--command", "a", "--round", "r"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("--round"));
+}

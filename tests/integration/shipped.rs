@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cacheon::adapters::process::ProcessEngine;
+use cacheon::pipeline::{Pipeline, Source};
 use cacheon::ports::ContainerEngine as _;
 
 fn root() -> &'static Path {
@@ -42,4 +43,26 @@ async fn every_digest_is_that_of_its_manifest() {
         }
         assert_eq!(count, images, "images that {name} names with a digest");
     }
+}
+
+/// The images that `check.yml` names by the defaults of its inputs, `<role>-image` and `<role>-digest`.
+#[tokio::test]
+async fn every_digest_that_an_input_names_is_that_of_its_manifest() {
+    let text = std::fs::read_to_string(root().join("pipelines/check.yml")).expect("is shipped");
+    let pipeline = Pipeline::parse(&Source::new("check.yml", &text)).expect("is valid").value;
+    let default = |name: &str| {
+        let input = pipeline.inputs.iter().find(|input| input.name == name).expect("an input");
+        let default = input.default.as_ref().and_then(|value| value.as_str().map(str::to_owned));
+        default.expect("a default that is text")
+    };
+    let engine = ProcessEngine::new(root().join("data/demo/images"), PathBuf::from("cacheon"));
+    let mut count = 0;
+    for role in pipeline.inputs.iter().filter_map(|input| input.name.strip_suffix("-image")) {
+        count += 1;
+        let image = default(&format!("{role}-image")).parse().expect("image");
+        let digest = default(&format!("{role}-digest")).parse().expect("digest");
+        let pulled = engine.pull(&image, &digest, &|_, _| ()).await;
+        assert!(pulled.is_ok(), "{image} is not {digest}");
+    }
+    assert_eq!(count, 2, "baseline and scorer");
 }
