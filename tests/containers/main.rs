@@ -5,6 +5,7 @@
 //! are in namespaces of their own then, and the tests enter them.
 
 mod bench;
+mod check;
 mod image;
 mod left;
 mod pulls;
@@ -35,7 +36,8 @@ fn main() -> ExitCode {
     // They share a machine's memory and time.
     arguments.test_threads = Some(1);
     let is_there = bench::Addresses::from_env().is_some();
-    let tests = servers::TESTS.iter().chain(pulls::TESTS).chain(rounds::TESTS).chain(left::TESTS);
+    let tests =
+        servers::TESTS.iter().chain(pulls::TESTS).chain(rounds::TESTS).chain(check::TESTS).chain(left::TESTS);
     let trials = tests.map(|(name, test)| {
         let trial = Trial::test(*name, || {
             test(bench::bench());

@@ -362,6 +362,19 @@ fn a_check_that_cannot_run_says_why_before_anything_does() {
     check(&["--engine", "process", "--command", "a", "--runner", "desq"], "there are: desk");
     check(&["--engine", "process", "--command", "a", "--pipeline", "own.yml"], "no input `commitments`");
 
+    let other = "on: { dispatch: { inputs: { commitments: { type: string }, baseline-image: { type: string, default: a/b }, baseline-digest: { type: string, default: '' } } } }\njobs: { a: { runs-on: desk, steps: [{ run: 'true' }] } }\n";
+    let place = place.with("other.yml", other);
+    let check = |args: &[&str], expected: &str| {
+        let said = place.check(&[&["check", "--image", &pinned], args].concat(), 2);
+        assert!(said.contains(expected), "{args:?}: {said}");
+    };
+    check(&["--pipeline", "other.yml"], "say which by `--baseline NAME@sha256:..`");
+    check(&["--pipeline", "other.yml", "--baseline", "m/b"], "imagetools inspect m/b");
+    check(
+        &["--pipeline", "other.yml", "--baseline", &pinned, "--scorer", &pinned],
+        "no input `scorer-image`",
+    );
+
     let place = place.with("runners/shelf.yml", "name: shelf\nengine: process\nimages: images\n");
     let place = place.with("runners/box.yml", "name: box\nengine: docker\n");
     let place = place.with("runners/crate.yml", "name: crate\nengine: docker\n");

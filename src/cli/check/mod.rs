@@ -50,7 +50,16 @@ CACHEON_MODEL_DIR and CACHEON_MODEL_NAME, PATH, and nothing else of your environ
 
   cacheon check --engine process --command \"cacheon reference serve --prefill block\"
 
-Another pipeline takes the one commitment by its input `commitments`, and `--runner` by its input `runner`.
+An image is pulled from its registry by its digest, as a validator does: push it first. All servers are containers then, so
+say which are baseline and scorer, with the digests that they have:
+
+  cacheon check --image NAME@sha256:.. --baseline NAME@sha256:..
+
+The baseline has to serve the model of the runner's `model-dir` honestly, with vLLM's `prompt_logprobs` if it is the scorer
+too. A runner in `runners` says `engine: docker`; the daemon is that of DOCKER_HOST, and reaching its containers needs root.
+
+Another pipeline takes the one commitment by its input `commitments`, `--runner` by its input `runner`, and
+baseline and scorer by `baseline-image`, `baseline-digest`, `scorer-image` and `scorer-digest`.
 
 Exit codes of this verb:
   0    the validator would score it: correct, and proven faster than the baseline
@@ -68,6 +77,12 @@ pub(super) struct Arguments {
     /// A command instead of an image, for `--engine process`: parted into words as a shell does, nothing is expanded.
     #[arg(long, value_name = "WORDS")]
     command: Option<String>,
+    /// The image of the server that it is compared with, where it is another than the pipeline's.
+    #[arg(long, value_name = "NAME@DIGEST")]
+    baseline: Option<String>,
+    /// The image of the server that says how probable each token is; the baseline's where only that is given.
+    #[arg(long, value_name = "NAME@DIGEST")]
+    scorer: Option<String>,
     /// The pipeline that measures and judges.
     #[arg(long, value_name = "PATH", default_value = "pipelines/check.yml")]
     pipeline: PathBuf,
@@ -138,6 +153,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     let drawn = Drawn::new(&pipeline, arguments.seed.as_deref(), arguments.round.clone())?;
     let folder = session.absolute_data()?.join(CHECKS_DIR).join(drawn.round_id.as_str());
     let mut given = arguments.inputs.clone();
+    given.extend(servers(&arguments, &pipeline)?);
     given.extend(chosen.iter().map(|name| format!("{RUNNER}={name}")));
     given.push(format!("{COMMITMENTS}={}", folder.join("commitments.json").display()));
     let inputs = bind(&pipeline, &given)?;
@@ -196,6 +212,39 @@ fn pinned(text: &str) -> Result<(String, String), Error> {
     let name: crate::model::ImageReference = name.parse().map_err(usage)?;
     let digest: crate::model::Digest = digest.parse().map_err(usage)?;
     Ok((name.to_string(), digest.to_string()))
+}
+
+/// The inputs that say which images are baseline and scorer.
+fn servers(arguments: &Arguments, pipeline: &Pipeline) -> Result<Vec<String>, Error> {
+    let takes = |role: &str| pipeline.inputs.iter().any(|input| input.name == format!("{role}-image"));
+    let is_given = |role: &str| {
+        let input = format!("{role}-image=");
+        arguments.inputs.iter().any(|given| given.starts_with(&input))
+    };
+    let own = arguments.scorer.as_ref().or(arguments.baseline.as_ref().filter(|_| takes("scorer")));
+    let mut inputs = Vec::new();
+    for (role, image) in [("baseline", arguments.baseline.as_ref()), ("scorer", own)] {
+        match image {
+            Some(image) if takes(role) => {
+                let (image, digest) = pinned(image)?;
+                inputs.extend([format!("{role}-image={image}"), format!("{role}-digest={digest}")]);
+            }
+            Some(_) => {
+                return Err(Error::Usage(format!(
+                    "`{}` has no input `{role}-image`: it says itself which image that is",
+                    arguments.pipeline.display()
+                )));
+            }
+            // What stands there by default are images of the process engine.
+            None if arguments.engine == Engine::Docker && takes(role) && !is_given(role) => {
+                return Err(Error::Usage(format!(
+                    "with `--engine docker` the {role} is an image too: say which by `--{role} NAME@sha256:..`"
+                )));
+            }
+            None => {}
+        }
+    }
+    Ok(inputs)
 }
 
 /// The runner that the servers are booted on; none where the pipeline says so itself.
