@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 pub use job::{InvalidOrder, JobCommand, JobMessage, JobNews, JobOrder, JobRunner, JobStop};
 
 use crate::artifact::LegAttempt;
-use crate::model::{Digest, Fault, ImageReference, Reason, RoundId};
+use crate::model::{Digest, Fault, GpuState, ImageReference, MachineLook, Reason, RoundId};
 
 /// The path that answers 200 once a server is ready, where nobody says another.
 pub const HEALTH_PATH: &str = "/health";
@@ -112,6 +112,9 @@ impl Connector for SocketAddr {
     }
 }
 
+/// Whether a process that runs is a stranger's; one that has ended is not. It blocks for as long as `/proc` takes.
+pub type IsStranger = Arc<dyn Fn(u32) -> bool + Send + Sync>;
+
 /// A started server. Dropping it kills it.
 pub trait Server: Send + Sync {
     /// The way to it, once it listens.
@@ -141,6 +144,9 @@ pub trait Server: Send + Sync {
     fn engine_failure(&self) -> BoxFuture<'_, Option<String>> {
         std::future::ready(None).boxed()
     }
+
+    /// Tells which processes of this machine are not the server's, nor started by it.
+    fn strangers(&self) -> IsStranger;
 
     /// Stops the server and all it started: asks, waits for `grace`, then kills. Returns when all are gone.
     fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()>;
@@ -391,15 +397,13 @@ impl ChainError {
     }
 }
 
-/// The machine a leg runs on, as it was found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MachineFacts {
-    /// Model name of the processor, as the kernel reports it.
-    pub cpu: Option<String>,
-    /// Number of logical processors.
-    pub cpus: Option<u32>,
-    /// Main memory in bytes.
-    pub memory_bytes: Option<i64>,
+/// The machine that a leg runs on. Both calls block: a driver takes milliseconds, and seconds where it has to be woken.
+pub trait Machine: Send + Sync {
+    /// What it is and how it is; what cannot be known is absent.
+    fn look(&self) -> MachineLook;
+
+    /// How its GPUs are, in the driver's order; none where nothing is known of any.
+    fn gpus(&self) -> Vec<GpuState>;
 }
 
 /// What a machine does at the most.

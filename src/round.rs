@@ -297,7 +297,9 @@ fn derive(
         ..origin.file.clone()
     };
     let attempt = |taken: &TakenLeg| layout::attempt_path(&taken.at.job, &taken.at.leg, taken.at.attempt);
-    let mut shared = vec![layout::TOKENIZER_DIR.to_owned(), layout::CORPUS_DIR.to_owned()];
+    // What is measured anew is compared with what is taken over, so that the machines have to be the same.
+    let mut shared: Vec<String> =
+        [layout::TOKENIZER_DIR, layout::CORPUS_DIR, layout::MACHINE_DIR].map(str::to_owned).into();
     shared.extend(origin.taken.iter().map(attempt));
     let taken = origin.taken.iter().cloned().map(JournalEvent::LegTakenOver);
     let derivation = Derivation {

@@ -60,7 +60,8 @@ use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
 use crate::pipeline::runner::{CpuList, Gpus, Limits};
 use crate::ports::{
-    Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, Launch, LaunchId, PullProgress, Server,
+    Connector, ContainerEngine, EngineError, Exit, HEALTH_PATH, IsStranger, Launch, LaunchId, PullProgress,
+    Server,
 };
 use crate::report::text::{error_chain, excerpt};
 
@@ -724,6 +725,14 @@ impl Server for DockerServer {
 
     fn cpu_time(&self) -> BoxFuture<'_, Option<Duration>> {
         self.container.cpu_time().boxed()
+    }
+
+    fn strangers(&self) -> IsStranger {
+        let id = self.container.id.clone();
+        // Its control group has the container's id in its name, as this machine sees it (cgroups(7)).
+        Arc::new(move |pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| !groups.contains(&id))
+        })
     }
 
     fn exited(&mut self) -> BoxFuture<'_, Exit> {

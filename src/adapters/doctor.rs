@@ -12,11 +12,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::guard::MARK;
+use super::machine::ThisMachine;
 use super::store::{self, RoundDirectory};
 use crate::artifact::layout::PARTIAL_PREFIX;
+use crate::judge::machine::{not_as_stated, not_clean};
+use crate::model::{MachineLook, MachineSpec};
 use crate::pipeline::diagnostic::Color;
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
+use crate::ports::Machine as _;
 use crate::report::doctor::checks::{
     ClockFacts, ContainerFacts, DataFacts, DataState, DiskFacts, EngineFailure, LeftoverFacts, ModelFacts,
     ProcessFacts, RunnerFacts, RunnerFound,
@@ -90,6 +94,11 @@ pub fn leftovers(data_dir: &Path, now: Timestamp) -> Result<Vec<LeftoverFacts>, 
         .collect())
 }
 
+/// What this machine is, and how it is.
+pub fn machine() -> MachineLook {
+    ThisMachine::default().look()
+}
+
 /// The runners of a folder, by path; none if there is no such folder.
 pub async fn runners(folder: &Path, program: &Path) -> Vec<RunnerFacts> {
     let mut paths: Vec<PathBuf> =
@@ -97,13 +106,18 @@ pub async fn runners(folder: &Path, program: &Path) -> Vec<RunnerFacts> {
     paths.retain(|path| path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml"));
     paths.sort();
     let mut facts = Vec::new();
+    let look = machine();
     for path in paths {
         let (labels, found) = match parse(&path) {
             Ok(spec) => {
                 let model = spec.model_dir.as_deref().map(model);
                 let engine = engine(&spec, program).await;
                 let has_containers = spec.engine == EngineKind::Docker && engine.is_ok();
-                (spec.labels, Ok(RunnerFound { model, engine, has_containers }))
+                let other_machine = not_as_stated(&spec.machine, &look.facts);
+                let has_gpus = spec.gpus.is_some() || spec.machine != MachineSpec::default();
+                let unclean = not_clean(&look.state).filter(|_| has_gpus && other_machine.is_none());
+                let found = RunnerFound { model, engine, has_containers, other_machine, unclean };
+                (spec.labels, Ok(found))
             }
             Err(why) => (Vec::new(), Err(why)),
         };

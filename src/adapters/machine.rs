@@ -1,11 +1,19 @@
-//! What machine this is: read from `/proc`, believed as far as that goes.
+//! What machine this is: read from `/proc`, `/sys` and the GPUs' driver, believed as far as that goes.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::ports::MachineFacts;
+use crate::model::{GpuState, GpusFound, MachineFacts, MachineLook, MachineState};
+use crate::ports::Machine;
+
+mod kernel_log;
+mod nvml;
 
 /// Clock ticks per second of what the kernel tells user space: 100 on x86-64 and AArch64 (`asm-generic/param.h`).
 pub(super) const USER_HZ: u64 = 100;
@@ -108,21 +116,85 @@ pub fn own_cpu_time() -> Duration {
     )
 }
 
-/// Reads the facts of this machine; what cannot be read is absent.
-pub fn facts() -> MachineFacts {
+/// This machine.
+pub struct ThisMachine {
+    /// The library of the GPUs' driver.
+    library: OsString,
+    /// The library once it is loaded; one that could not be is tried again.
+    driver: Mutex<Option<nvml::Driver>>,
+}
+
+impl Default for ThisMachine {
+    fn default() -> Self {
+        Self { library: nvml::LIBRARY.into(), driver: Mutex::default() }
+    }
+}
+
+impl ThisMachine {
+    /// This machine, with the library of its GPUs' driver at a path.
+    pub fn with_driver(library: &Path) -> Self {
+        Self { library: library.into(), driver: Mutex::default() }
+    }
+
+    /// What the driver tells, or why it tells nothing.
+    fn ask<T>(&self, question: impl FnOnce(&nvml::Driver) -> T) -> Result<T, String> {
+        let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        if driver.is_none() {
+            *driver = Some(nvml::Driver::load(&self.library)?);
+        }
+        driver.as_ref().map(question).ok_or_else(|| "nobody looked".to_owned())
+    }
+}
+
+impl Machine for ThisMachine {
+    fn look(&self) -> MachineLook {
+        let gpus = self.ask(nvml::Driver::facts).unwrap_or_else(GpusFound::Unknown);
+        let state = MachineState { xids: kernel_log::xids(), gpus: self.gpus() };
+        MachineLook { facts: MachineFacts { gpus, ..facts() }, state }
+    }
+
+    fn gpus(&self) -> Vec<GpuState> {
+        self.ask(nvml::Driver::states).unwrap_or_default()
+    }
+}
+
+/// The facts of this machine but for its GPUs; what cannot be read is absent.
+fn facts() -> MachineFacts {
     let field = |text: &str, key: &str| {
         let line = text.lines().find(|line| line.starts_with(key))?;
         line.split_once(':').map(|(_, value)| value.trim().to_owned())
     };
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
     MachineFacts {
         cpu: field(&cpuinfo, "model name"),
         cpus: std::thread::available_parallelism().ok().and_then(|count| u32::try_from(count.get()).ok()),
         memory_bytes: field(&meminfo, "MemTotal")
-            .and_then(|text| text.split(' ').next()?.parse::<i64>().ok())
-            .map(|kib| kib * 1024),
+            .and_then(|text| text.split(' ').next()?.parse::<u64>().ok())
+            .map(|kib| kib.saturating_mul(1024)),
+        kernel: line("/proc/sys/kernel/osrelease"),
+        cpu_governor: governors(Path::new("/sys/devices/system/cpu")),
+        clock_source: line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        gpus: GpusFound::default(),
     }
+}
+
+/// What sets the frequency of the processors whose folders lie in this one; none where nothing does.
+fn governors(processors: &Path) -> Option<String> {
+    let folders = std::fs::read_dir(processors).ok()?.filter_map(Result::ok);
+    let governor = |folder: std::fs::DirEntry| {
+        let found = std::fs::read_to_string(folder.path().join("cpufreq/scaling_governor")).ok()?;
+        Some(found.trim().to_owned())
+    };
+    let found: BTreeSet<String> = folders.filter_map(governor).collect();
+    (!found.is_empty()).then(|| found.into_iter().collect::<Vec<_>>().join(","))
+}
+
+/// Bytes that are free for this user on the file system of a path; none where the kernel does not say.
+pub fn free_disk(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]

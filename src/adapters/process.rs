@@ -28,9 +28,9 @@ use tokio::task::JoinSet;
 
 use super::log::{LogFile, LogTail};
 use super::manifest::{Manifest, Values};
-use super::tree::cpu_time;
+use super::tree::{cpu_time, is_stranger};
 use crate::model::{Digest, ImageReference};
-use crate::ports::{Connector, ContainerEngine, EngineError, Exit, Launch, PullProgress, Server};
+use crate::ports::{Connector, ContainerEngine, EngineError, Exit, IsStranger, Launch, PullProgress, Server};
 
 /// A manifest larger than this is no manifest.
 const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
@@ -237,6 +237,11 @@ impl Server for ProcessServer {
 
     fn cpu_time(&self) -> BoxFuture<'_, Option<Duration>> {
         async move { cpu_time(self.pid?).ok() }.boxed()
+    }
+
+    fn strangers(&self) -> IsStranger {
+        let root = self.pid;
+        Arc::new(move |pid| is_stranger(pid, root))
     }
 
     fn exited(&mut self) -> BoxFuture<'_, Exit> {

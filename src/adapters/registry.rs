@@ -388,12 +388,6 @@ fn judge_layers(
     Ok(())
 }
 
-/// Bytes that a disk has free for this program; none where that cannot be asked.
-pub(super) fn free_bytes(path: &Path) -> Option<u64> {
-    let found = rustix::fs::statvfs(path).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
 /// Says which part of an image it is that is not there.
 fn part_of(part: &str, error: RegistryError) -> RegistryError {
     match error {

@@ -33,6 +33,14 @@ pub(super) fn cpu_time(root: Pid) -> io::Result<Duration> {
     Ok(members.iter().map(|member| member.cpu).sum())
 }
 
+/// Whether a process runs that is neither `root` nor below it. What cannot be listed is none.
+pub(super) fn is_stranger(pid: u32, root: Option<Pid>) -> bool {
+    let found = root.map(members).transpose().map(Option::unwrap_or_default);
+    found.is_ok_and(|members| {
+        members.iter().all(|member| member.pid.as_raw_nonzero().get().cast_unsigned() != pid)
+    }) && std::path::Path::new("/proc").join(pid.to_string()).exists()
+}
+
 /// From now on, a process below this one whose parent ends becomes a child of this one.
 ///
 /// # Errors
@@ -161,6 +169,17 @@ mod tests {
         for line in ["", "5", "5 (a", "5 (a) S", "5 (a) S 1 x 1", "5 (a) S 1 1 1 0 -1 0 0 0 0 0 1 1 1"] {
             assert!(Listed::parse(line).is_none(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_process_beside_the_tree_is_a_stranger() {
+        let own = getpid();
+        let number = own.as_raw_nonzero().get().cast_unsigned();
+        assert!(!is_stranger(number, Some(own)));
+        assert!(is_stranger(1, Some(own)));
+        assert!(is_stranger(number, None));
+        // Larger than any that the kernel gives (proc_sys_kernel(5), `pid_max`).
+        assert!(!is_stranger(u32::MAX, Some(own)));
     }
 
     #[test]

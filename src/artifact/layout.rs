@@ -23,6 +23,8 @@ pub const SUMMARY_FILE: &str = "summary.md";
 pub const TOKENIZER_DIR: &str = "tokenizers";
 /// The directory of the corpora from which the round's prompts were drawn.
 pub const CORPUS_DIR: &str = "corpora";
+/// The directory of what the round's machines are.
+pub const MACHINE_DIR: &str = "machines";
 /// Start of the name of a file that is still being written.
 pub const PARTIAL_PREFIX: &str = ".part-";
 /// Start of the name of a round's directory that is being removed: what has it is no round any more.
@@ -78,6 +80,16 @@ pub fn table_path(table: &str) -> String {
 /// Path of a tokenizer by its digest.
 pub fn tokenizer_path(digest: &Digest) -> String {
     format!("{TOKENIZER_DIR}/{}.json", digest.as_str().trim_start_matches("sha256:"))
+}
+
+/// Path of what the machine of a runner is.
+pub fn machine_path(runner: &str) -> String {
+    format!("{MACHINE_DIR}/{}.json", file_name(runner))
+}
+
+/// Path of the samples of the machine's GPUs that a read left in the directory of its attempt.
+pub fn gpu_samples_path(attempt: &str) -> String {
+    format!("{attempt}/gpu_samples.parquet")
 }
 
 /// Path of a corpus by its digest; what kind of file it is, its first bytes say.

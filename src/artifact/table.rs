@@ -19,8 +19,8 @@ use super::footer::{TableFooter, read_footer};
 use super::parquet_file::rewrite_as;
 use super::{ArtifactError, FormatVersion, Table, TableContext, encode};
 use crate::model::{
-    AccountRow, Column, CommitmentRow, DecisionRow, ExchangeRow, HeadToHeadRow, LeaderboardRow, ReadRow,
-    RequestRow, RequestTimes, RoundId, StepAttemptRow, StreamRow, SubmissionRow, TickRow, TokenRow,
+    AccountRow, Column, CommitmentRow, DecisionRow, ExchangeRow, GpuSampleRow, HeadToHeadRow, LeaderboardRow,
+    ReadRow, RequestRow, RequestTimes, RoundId, StepAttemptRow, StreamRow, SubmissionRow, TickRow, TokenRow,
     VerdictRow, WeightRow,
 };
 
@@ -55,8 +55,15 @@ pub struct ColumnInfo {
 }
 
 /// Endings of column names, and the unit they stand for.
-const UNITS: [(&str, &str); 4] =
-    [("_at_us", "instant, UTC"), ("_ns", "ns"), ("_bytes", "byte"), ("_logprob", "nat")];
+const UNITS: [(&str, &str); 7] = [
+    ("_at_us", "instant, UTC"),
+    ("_ns", "ns"),
+    ("_bytes", "byte"),
+    ("_logprob", "nat"),
+    ("_mhz", "MHz"),
+    ("_mw", "mW"),
+    ("_joules", "J"),
+];
 
 impl TableInfo {
     fn of<T: Table>() -> Self {
@@ -253,6 +260,17 @@ drawn! {
     StreamRow { round_id, read_key, prompt_index, sequence, at_ns, bytes }
 }
 
+table! {
+    GpuSampleRow = "gpu_samples" v 1 by (read_key, at_ns, gpu) {
+        round_id, read_key, at_ns, gpu, used_bytes, power_mw, sm_mhz, memory_mhz, celsius, throttle, foreign,
+    }
+}
+drawn! {
+    GpuSampleRow {
+        round_id, read_key, at_ns, gpu, used_bytes, power_mw, sm_mhz, memory_mhz, celsius, throttle, foreign,
+    }
+}
+
 // What lies beside the rounds.
 table! {
     TickRow = "ticks" v 1 beside the rounds by (nominal_at_us, pipeline, cron, timezone) {
@@ -360,7 +378,9 @@ tables! {
         round_id, read_key, arm, hotkey, image, digest, position, sequence, attempt, runner, boot_id, boot_ns,
         warm_up_ns, benchmark_ns, started_at_us, status, fault, reason, detail, requests, failed_requests,
         client_lag_p50_ns, client_lag_p99_ns, client_cpu_ns, machine_cpu, machine_cpus, machine_memory_bytes,
-    } + { tokenizer_digest } + { ttft_trend, is_cold, content_digest, foreign_cpu, floor_pass_ns, floor_token_ns, floor_step_tokens } + { repeats, memory_stall, io_stall }
+    } + { tokenizer_digest } + { ttft_trend, is_cold, content_digest, foreign_cpu, floor_pass_ns, floor_token_ns, floor_step_tokens } + { repeats, memory_stall, io_stall } + {
+        machine_fingerprint, machine_difference, machine_unknown, machine_kernel, cpu_governor, clock_source, disk_free_bytes, gpus, gpu_model, gpu_memory_bytes, gpu_driver, gpu_topology, gpu_used_before_bytes, gpu_celsius_before, gpu_celsius_max, gpu_min_mhz, gpu_mean_mhz, gpu_throttle, gpu_energy_joules, gpu_energy_unknown, gpu_foreign, gpu_uncorrected, gpu_xids_before, gpu_xids, gpu_failure,
+    }
     RequestRow = "requests" v 1 by (read_key, prompt_index) long (text) {
         round_id, read_key, prompt_index, prompt_sha256, status, flags, http_status, send_offset_ns, sent_ns,
         headers_ns, first_byte_ns, first_event_ns, ttft_ns, e2e_ns, finish_ns, done_ns, end_ns, tpot_ns, mdt_ns,

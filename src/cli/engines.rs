@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "docker")]
 use crate::adapters::docker::{DockerEngine, DockerSettings, daemon_address};
+use crate::adapters::machine::ThisMachine;
 use crate::adapters::process::ProcessEngine;
 use crate::adapters::shell::Shell;
 use crate::adapters::store::Group;
@@ -52,6 +53,9 @@ pub(super) fn runner(spec: &RunnerSpec, program: &Path, data_dir: &Path) -> Runn
         model_dir: spec.model_dir.as_deref().map(absolute).unwrap_or_default(),
         max_log_bytes: spec.limits.log_kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024)),
         floor: spec.floor.clone(),
+        machine: Arc::new(ThisMachine::default()),
+        stated: spec.machine.clone(),
+        has_gpus: spec.gpus.is_some(),
     }
 }
 

@@ -16,6 +16,7 @@ mod conduct;
 mod finding;
 pub mod floor;
 mod launches;
+pub mod machine;
 mod margin;
 pub mod order;
 pub mod pool;

@@ -115,7 +115,9 @@ pub(super) fn is_void(read: &ReadRow) -> bool {
 }
 
 /// Reason codes of such reads.
-const VOID_CODES: [&str; 2] = ["client-lag", "machine-not-idle"];
+const VOID_CODES: [&str; 3] = ["client-lag", "machine-not-idle", GPU_FAILED];
+/// Reason code of a read in which a GPU, or its driver, failed: by itself, or by what a server did on it.
+pub const GPU_FAILED: &str = "gpu-failed";
 
 #[cfg(test)]
 mod tests {

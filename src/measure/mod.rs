@@ -19,6 +19,7 @@ pub mod observe;
 pub mod prefix;
 pub mod sse;
 pub mod streams;
+pub mod telemetry;
 pub mod tokenizer;
 pub mod workload;
 
@@ -31,6 +32,7 @@ pub use metrics::{Record, RecordContext, record};
 pub use observe::{Observation, ResponseBounds, observe};
 pub use prefix::new_prompt_tokens;
 pub use streams::{InvalidStreams, StreamContext, derive_records, keep, measured, pieces};
+pub use telemetry::Telemetry;
 pub use tokenizer::PinnedTokenizer;
 pub use workload::draw::{Draw, DrawError, Drawn, Share};
 pub use workload::index::CorpusIndex;

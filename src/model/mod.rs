@@ -14,6 +14,7 @@ mod exchange;
 mod fault;
 mod identity;
 mod leg;
+mod machine;
 mod outcome;
 mod published;
 mod read;
@@ -34,6 +35,10 @@ pub use exchange::{ExchangeEnd, ExchangeRow, StreamRow};
 pub use fault::{Fault, Reason};
 pub use identity::{Digest, Hotkey, ImageReference, InvalidIdentity, RoundId};
 pub use leg::LegSummary;
+pub use machine::{
+    GpuFacts, GpuSampleRow, GpuState, GpusFound, MachineFacts, MachineLook, MachineSpec, MachineState,
+    Throttle, Xid,
+};
 pub use outcome::{Conclusion, StepAttemptRow};
 pub use published::PublishedTable;
 pub use read::{

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Fault, Hotkey, ImageReference, row, words};
+use super::{Digest, Fault, Hotkey, ImageReference, RoundId, row, words};
 
 words! {
     /// Which side of a comparison a read belongs to.
@@ -157,5 +157,127 @@ row! {
         pub memory_stall: Option<f64>,
         /// The same for a disk.
         pub io_stall: Option<f64>,
+        /// Digest of what the machine is: its processors, memory, kernel, clock and GPUs. The round keeps it in `machines/`;
+        /// none in files before 1.4, as all that follows.
+        pub machine_fingerprint: Option<String>,
+        /// The first thing in which the machine was another, after the read, than at the round's first launch on it.
+        pub machine_difference: Option<String>,
+        /// What could not be known of the machine, in alphabetical order: the checks that need it were not made.
+        pub machine_unknown: Option<String>,
+        /// Release of the machine's kernel.
+        pub machine_kernel: Option<String>,
+        /// What sets the processors' frequency; none where the kernel sets none.
+        pub cpu_governor: Option<String>,
+        /// What the kernel tells the time by.
+        pub clock_source: Option<String>,
+        /// What was free on the disk of the round before the launch.
+        pub disk_free_bytes: Option<i64>,
+        /// Number of GPUs of the machine; none where nothing is known of any, as all that follows.
+        pub gpus: Option<u32>,
+        /// Model of the GPUs, more than one in the order of the alphabet.
+        pub gpu_model: Option<String>,
+        /// Size of the smallest GPU's memory.
+        pub gpu_memory_bytes: Option<i64>,
+        /// Version of the GPUs' driver.
+        pub gpu_driver: Option<String>,
+        /// What the GPUs are connected to, and by what: `0: switch: 18 NVLinks; 1: switch: 18 NVLinks`.
+        pub gpu_topology: Option<String>,
+        /// Largest memory in use of a GPU before the launch, without what the driver reserves.
+        pub gpu_used_before_bytes: Option<i64>,
+        /// Highest temperature of a GPU before the launch, in degrees Celsius.
+        pub gpu_celsius_before: Option<u32>,
+        /// Highest temperature of a GPU while it was measured, in degrees Celsius.
+        pub gpu_celsius_max: Option<u32>,
+        /// Lowest frequency of a GPU's processors while it was measured.
+        pub gpu_min_mhz: Option<u32>,
+        /// Mean frequency of the GPUs' processors while it was measured.
+        pub gpu_mean_mhz: Option<f64>,
+        /// Reasons why a GPU's frequency was not higher while it was measured, in NVML's order.
+        pub gpu_throttle: Option<String>,
+        /// Energy that all GPUs used while it was measured, by trapezoids between samples of one a second; none where it is not known.
+        pub gpu_energy_joules: Option<f64>,
+        /// Why the energy is not known: `gap`, where no sample was taken for more than 3 s, `no-power` or `no-window`.
+        pub gpu_energy_unknown: Option<String>,
+        /// Most processes that computed on a GPU at an instant of the benchmark and were not the server's.
+        pub gpu_foreign: Option<u32>,
+        /// Errors of the GPUs' memories that could not be corrected, from before the launch to after the benchmark.
+        pub gpu_uncorrected: Option<i64>,
+        /// Number of faults (Xid) of GPUs in the kernel's log before the launch, since the machine started.
+        pub gpu_xids_before: Option<u32>,
+        /// Numbers of the faults (Xid) that came from before the launch to after the benchmark, with commas between them.
+        pub gpu_xids: Option<String>,
+        /// What broke on a GPU, or in its driver, from before the launch to after the benchmark.
+        pub gpu_failure: Option<String>,
+    }
+}
+
+impl ReadRow {
+    /// The row of a read of which nothing is known but its plan: failed, without a reason.
+    pub fn planned(round_id: &RoundId, spec: &ReadSpec) -> Self {
+        Self {
+            round_id: round_id.to_string(),
+            read_key: spec.key.clone(),
+            arm: spec.arm,
+            hotkey: spec.hotkey.as_ref().map(ToString::to_string),
+            image: spec.image.to_string(),
+            digest: spec.digest.to_string(),
+            position: spec.position,
+            sequence: spec.sequence.clone(),
+            repeats: spec.repeats.clone(),
+            attempt: 0,
+            runner: String::new(),
+            started_at_us: 0,
+            status: ReadStatus::Failed,
+            requests: 0,
+            failed_requests: 0,
+            boot_id: None,
+            boot_ns: None,
+            warm_up_ns: None,
+            benchmark_ns: None,
+            fault: None,
+            reason: None,
+            detail: None,
+            client_lag_p50_ns: None,
+            client_lag_p99_ns: None,
+            client_cpu_ns: None,
+            machine_cpu: None,
+            machine_cpus: None,
+            machine_memory_bytes: None,
+            tokenizer_digest: None,
+            ttft_trend: None,
+            is_cold: None,
+            content_digest: None,
+            foreign_cpu: None,
+            floor_pass_ns: None,
+            floor_token_ns: None,
+            floor_step_tokens: None,
+            memory_stall: None,
+            io_stall: None,
+            machine_fingerprint: None,
+            machine_difference: None,
+            machine_unknown: None,
+            machine_kernel: None,
+            cpu_governor: None,
+            clock_source: None,
+            disk_free_bytes: None,
+            gpus: None,
+            gpu_model: None,
+            gpu_memory_bytes: None,
+            gpu_driver: None,
+            gpu_topology: None,
+            gpu_used_before_bytes: None,
+            gpu_celsius_before: None,
+            gpu_celsius_max: None,
+            gpu_min_mhz: None,
+            gpu_mean_mhz: None,
+            gpu_throttle: None,
+            gpu_energy_joules: None,
+            gpu_energy_unknown: None,
+            gpu_foreign: None,
+            gpu_uncorrected: None,
+            gpu_xids_before: None,
+            gpu_xids: None,
+            gpu_failure: None,
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::floor::{FloorSource, floor};
 use super::parse::decoder::{Decoder, Fields, Slot};
 use super::source::{Source, Span};
 use super::yaml;
+use crate::model::MachineSpec;
 
 mod machine_parts;
 
@@ -22,7 +23,7 @@ pub struct RunnerSpec {
     pub place: RunnerPlace,
     /// The engine that boots servers.
     pub engine: EngineKind,
-    /// What the machine must be; checked before every read.
+    /// What the machine must be; checked before every launch and after every read.
     pub machine: MachineSpec,
     /// The model's directory on that machine.
     pub model_dir: Option<String>,
@@ -64,17 +65,6 @@ pub enum EngineKind {
     Process,
     /// A container of the Docker daemon.
     Docker,
-}
-
-/// What a machine must be.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
-pub struct MachineSpec {
-    /// Number of GPUs.
-    pub gpus: u32,
-    /// Model of the GPUs: a part of the name the driver reports.
-    pub gpu_model: Option<String>,
-    /// The least memory of each GPU, in GiB.
-    pub gpu_memory_gib: Option<u32>,
 }
 
 /// What one server may use; `None` is no limit.
@@ -159,11 +149,7 @@ pub(super) fn runner(decoder: &mut Decoder<'_>, node: &yaml::Node) -> Option<Run
                 .help("the only place is `local`"),
         );
     }
-    let why = "nothing checks what the machine is";
-    let machine = fields
-        .take_planned("machine", why, decoder)
-        .and_then(|slot| machine(decoder, slot))
-        .unwrap_or_default();
+    let machine = fields.take("machine").and_then(|slot| machine(decoder, slot)).unwrap_or_default();
     let model_dir = fields.take("model-dir").and_then(|slot| decoder.string(slot));
     let limits = fields.take("limits").and_then(|slot| limits(decoder, slot, kind)).unwrap_or_default();
     let capacity = fields.take("capacity").and_then(|slot| decoder.integer(slot, 1)).unwrap_or(1);
@@ -215,7 +201,7 @@ fn strings(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Vec<String> {
 fn machine(decoder: &mut Decoder<'_>, slot: Slot<'_>) -> Option<MachineSpec> {
     let mut fields = decoder.fields(slot.node, "`machine`", slot.key.span)?;
     let machine = MachineSpec {
-        gpus: number(decoder, &mut fields, "gpus").unwrap_or(0),
+        gpus: fields.require("gpus", decoder).and_then(|slot| decoder.integer(slot, 1)).unwrap_or_default(),
         gpu_model: fields.take("gpu-model").and_then(|slot| decoder.string(slot)),
         gpu_memory_gib: number(decoder, &mut fields, "gpu-memory-gib"),
     };

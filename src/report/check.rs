@@ -370,6 +370,9 @@ fn advice(code: &str) -> &'static str {
         "impossible-time" => {
             "stream tokens when they are computed: an answer faster than the model can be run is held"
         }
+        "machine-differs" | "gpu-failed" | "gpu-slowed" => {
+            "see what became of the machine by `nvidia-smi` and `cacheon doctor`, and check again"
+        }
         "no-decision" | "read-missing" | "read-void" | "machine-not-idle" | "client-lag" => {
             "let the machine do nothing else, and check again; docs/miners.md says what else there is"
         }

@@ -13,8 +13,12 @@ use super::ended;
 use super::idle::{Idle, Others, Watch};
 use super::kept_streams::{Answered, KeptStreams, Measured};
 use super::load::run_load;
+use super::preflight::GpuWatch;
 use super::prompts::{Asked, keep_corpora};
-use super::{CHAT_PATH, JobContext, StageError, handle, read_kept, write_file, write_rows, write_table};
+use super::{
+    CHAT_PATH, JobContext, StageError, data_dir, handle, nanos, preflight, read_kept, read_table, write_file,
+    write_rows, write_table,
+};
 use crate::adapters::store::StoreError;
 use crate::adapters::{machine_speed, model_size};
 use crate::artifact::digest::sha256;
@@ -25,7 +29,7 @@ use crate::measure::{
     AnswerBounds, PinnedTokenizer, Prompt, RequestShape, derive_records, new_prompt_tokens, request_body,
 };
 use crate::model::{
-    Arm, Digest, ExchangeRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, StreamRow, TokenRow,
+    Arm, Digest, ExchangeRow, GpuSampleRow, MAX_PROMPTS, ReadRow, ReadSpec, ReadStatus, StreamRow, TokenRow,
 };
 use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::TimeSpan;
@@ -109,6 +113,7 @@ async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Resul
         write_file(context, ASKED_FILE, asked.to_string().as_bytes())?;
     }
     let watch = Watch::begin(context).await?;
+    let gpu_watch = GpuWatch::begin(context)?;
     let result = run_load(plan, "benchmark", context, |capture| kept.take(capture)).await?;
     let others = match watch {
         Some(watch) => watch.others(context).await?,
@@ -131,13 +136,19 @@ async fn measure(parameters: &Parameters, context: &mut JobContext<'_>) -> Resul
         let seen = format!("{failed} of {planned} requests failed");
         return Err(StageError::Ended { ending, seen });
     }
+    let after = preflight::after_read(gpu_watch, context).await?;
+    let floor = floor(context).await?;
     let mut read = read_row(&parameters.read, &result, &answered, context);
+    let samples = preflight::keep(after, &mut read, context);
+    if !samples.is_empty() {
+        write_table(context, &samples)?;
+    }
     read.tokenizer_digest = Some(tokenizer_digest.to_string());
     read.foreign_cpu = others.map(|others| others.cpu);
     read.memory_stall = others.and_then(|others| others.memory_stall);
     read.io_stall = others.and_then(|others| others.io_stall);
     (read.ttft_trend, read.is_cold) = warming(&answered);
-    if let Some(floor) = floor(context).await? {
+    if let Some(floor) = floor {
         keep_floor(&mut read, floor);
     }
     requests.finish()?;
@@ -212,6 +223,7 @@ fn leave(
         idle(parameters).check(share, "during the read")?;
     }
     check_stalls(parameters.read.arm, read, idle(parameters))?;
+    preflight::check(parameters.read.arm, read)?;
     let (requests, failed) = (answered.requests, answered.failed);
     if let Some(first) = answered.first_failed.clone().filter(|_| parameters.read.arm == Arm::Baseline) {
         return Err(StageError::BaselineFailed {
@@ -270,7 +282,7 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
         answers.extend(record.tokens);
     }
     let (ttft_trend, is_cold) = warming(&answered);
-    let read = ReadRow {
+    let mut read = ReadRow {
         ttft_trend,
         is_cold,
         requests: answered.requests,
@@ -281,6 +293,11 @@ pub(super) fn again(parameters: &Parameters, context: &JobContext<'_>) -> Result
         started_at_us: context.started_at_us,
         ..of_spec(&parameters.read, read)
     };
+    let samples = layout::gpu_samples_path(&data_dir(context));
+    if context.round.kept.path().join(&samples).is_file() {
+        let samples: Vec<GpuSampleRow> = read_table(context, &samples)?;
+        preflight::keep_telemetry(&samples, &mut read);
+    }
     write_rows(context, "answers.parquet", &answers)?;
     write_table(context, &requests)?;
     leave(parameters, (&read, &answered), context)
@@ -340,22 +357,8 @@ fn warming(answered: &Answered) -> (Option<f64>, Option<bool>) {
     (trend.map(|trend| trend.tau), trend.map(|trend| trend.z < COLD))
 }
 
-/// Nanoseconds as the tables have them.
-fn nanos(span: Duration) -> i64 {
-    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
-}
-
 fn read_row(read: &ReadSpec, result: &LoadResult, answered: &Answered, context: &JobContext<'_>) -> ReadRow {
-    let machine = crate::adapters::machine::facts();
     ReadRow {
-        round_id: context.round.round_id.to_string(),
-        read_key: read.key.clone(),
-        arm: read.arm,
-        hotkey: read.hotkey.as_ref().map(ToString::to_string),
-        image: read.image.to_string(),
-        digest: read.digest.to_string(),
-        position: read.position,
-        sequence: read.sequence.clone(),
         attempt: context.attempt,
         runner: context.runner.name.clone(),
         boot_id: context.notes.boot.as_ref().map(|(id, _)| id.clone()),
@@ -364,28 +367,13 @@ fn read_row(read: &ReadSpec, result: &LoadResult, answered: &Answered, context: 
         benchmark_ns: Some(nanos(result.duration)),
         started_at_us: context.started_at_us,
         status: ReadStatus::Measured,
-        fault: None,
-        reason: None,
-        detail: None,
         requests: answered.requests,
         failed_requests: answered.failed,
         client_lag_p50_ns: result.health.lag_p50.map(nanos),
         client_lag_p99_ns: result.health.lag_p99.map(nanos),
         client_cpu_ns: Some(nanos(result.health.cpu)),
-        machine_cpu: machine.cpu,
-        machine_cpus: machine.cpus,
-        machine_memory_bytes: machine.memory_bytes,
-        tokenizer_digest: None,
-        ttft_trend: None,
-        is_cold: None,
-        repeats: read.repeats.clone(),
         content_digest: context.notes.content.as_ref().map(ToString::to_string),
-        foreign_cpu: None,
-        memory_stall: None,
-        io_stall: None,
-        floor_pass_ns: None,
-        floor_token_ns: None,
-        floor_step_tokens: None,
+        ..ReadRow::planned(&context.round.round_id, read)
     }
 }
 

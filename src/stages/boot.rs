@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::load::what_failed;
 use super::symptoms::words_of;
-use super::{CHAT_PATH, JobContext, STOP_GRACE, StageError};
+use super::{CHAT_PATH, JobContext, STOP_GRACE, StageError, preflight};
 use crate::artifact::{JournalEvent, LegAttempt};
 use crate::client::{AskError, Deadline, Limits, LoadPlan, Reply, Request, Target, ask, run_single_stream};
 use crate::measure::{AnswerBounds, End, RequestShape, ResponseBounds, observe, request_body};
@@ -147,6 +147,7 @@ async fn launch(
         max_log_bytes: parameters.max_log_bytes.min(context.runner.max_log_bytes),
         scratch_dir: context.scratch_dir.join(name("server")),
     };
+    preflight::before_launch(context).await?;
     let started = Instant::now();
     let server = context.engine()?.launch(&launch).await?;
     context.notes.model_dir = Some(model_dir);

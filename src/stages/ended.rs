@@ -6,7 +6,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::symptoms::words_of;
-use super::{JobContext, StageError};
+use super::{JobContext, StageError, preflight};
+use crate::judge::repeats::GPU_FAILED;
 use crate::model::Fault;
 use crate::ports::Exit;
 
@@ -25,6 +26,8 @@ pub enum Ending {
     },
     /// Its engine failed meanwhile, as it says here: what became of the server says nothing of the server.
     EngineFailed(String),
+    /// A GPU of the machine failed meanwhile, or its driver, as it says here.
+    GpuFailed(String),
 }
 
 impl Ending {
@@ -32,6 +35,7 @@ impl Ending {
     pub(super) fn fault(&self) -> (Fault, &'static str) {
         match self {
             Self::EngineFailed(_) => (Fault::Infra, "container-engine"),
+            Self::GpuFailed(_) => (Fault::Infra, GPU_FAILED),
             // Gone without a trace: the container or its daemon was lost, and nobody saw it exit.
             Self::Exited { exit: Exit { code: None, signal: None, .. }, .. } => {
                 (Fault::Unknown, "server-lost")
@@ -48,6 +52,7 @@ impl fmt::Display for Ending {
                 write!(f, "the server ended with {exit}; its last words: {last_words}")
             }
             Self::EngineFailed(why) => write!(f, "the container engine failed meanwhile: {why}"),
+            Self::GpuFailed(why) => write!(f, "the machine failed meanwhile: {why}"),
         }
     }
 }
@@ -59,6 +64,10 @@ pub(super) async fn ending(context: &mut JobContext<'_>) -> Option<Ending> {
     if let Some(why) = server.engine_failure().await {
         return Some(Ending::EngineFailed(why));
     }
+    if let Some(why) = preflight::broken_since_launch(context).await {
+        return Some(Ending::GpuFailed(why));
+    }
+    let server = &mut context.server.as_mut()?.server;
     let last_words = words_of(&server.log_tail());
     exit.map(|exit| Ending::Exited { exit, last_words })
 }

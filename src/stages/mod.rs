@@ -16,6 +16,7 @@ mod load;
 mod plan_confirm;
 mod plan_reads;
 mod plan_repeats;
+mod preflight;
 mod prompts;
 mod publish;
 mod pull;
@@ -40,16 +41,19 @@ use tokio_util::sync::CancellationToken;
 pub use again::again;
 pub use boot::{BootError, BootedServer};
 pub use ended::Ending;
+pub use preflight::Before;
 
+use crate::adapters::machine::ThisMachine;
 use crate::adapters::shell::ExecError;
 use crate::adapters::store::{RoundDirectory, StoreError};
 use crate::artifact::{ArtifactError, CorpusError, Projection, Table, TableContext, layout};
 use crate::judge::NO_ANSWER;
+use crate::judge::repeats::GPU_FAILED;
 use crate::measure::{DrawError, InvalidStreams};
-use crate::model::{Digest, Fault, Reason, Role, RoundId, Seed};
+use crate::model::{Digest, Fault, MachineSpec, Reason, Role, RoundId, Seed, Throttle};
 use crate::pipeline::floor::FloorSource;
 use crate::pipeline::stage::{Handle, HandleError, LeavesData, StageCall, StageOutput};
-use crate::ports::{ChainError, Connector, ContainerEngine, EngineError, Exit, JobNews, Progress};
+use crate::ports::{ChainError, Connector, ContainerEngine, EngineError, Exit, JobNews, Machine, Progress};
 use crate::report::text::error_chain;
 
 /// What all jobs of a round share.
@@ -78,6 +82,12 @@ pub struct RunnerContext {
     pub max_log_bytes: u64,
     /// The least time of an answer there follows from this; none where the runner states no facts.
     pub floor: Option<FloorSource>,
+    /// The machine itself.
+    pub machine: Arc<dyn Machine>,
+    /// What the runner's file says that the machine is.
+    pub stated: MachineSpec,
+    /// Whether its servers get GPUs.
+    pub has_gpus: bool,
 }
 
 impl RunnerContext {
@@ -89,6 +99,9 @@ impl RunnerContext {
             model_dir: PathBuf::new(),
             max_log_bytes: 0,
             floor: None,
+            machine: Arc::new(ThisMachine::default()),
+            stated: MachineSpec::default(),
+            has_gpus: false,
         }
     }
 }
@@ -136,6 +149,8 @@ pub struct Notes {
     pub model_dir: Option<PathBuf>,
     /// How long the warm-up took.
     pub warm_up: Option<Duration>,
+    /// What was seen of the machine before the last launch.
+    pub before: Option<Before>,
 }
 
 impl JobContext<'_> {
@@ -379,6 +394,34 @@ pub enum StageError {
         /// When it was.
         when: &'static str,
     },
+    /// The machine is not the one that it has to be.
+    #[error("this machine cannot be compared: {0}")]
+    OtherMachine(String),
+    /// Somebody else uses the machine's GPUs, or they are not well.
+    #[error("this machine's GPUs are not clean after {:.0} s: {why}; `nvidia-smi` shows more", waited.as_secs_f64())]
+    NotClean {
+        /// What was seen of them.
+        why: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// Others than the server computed on the machine's GPUs.
+    #[error(
+        "others than the server computed on a GPU of this machine during the read: {processes} processes"
+    )]
+    GpuShared {
+        /// How many at an instant, at most.
+        processes: u32,
+    },
+    /// A GPU was slowed down by heat, or for want of power.
+    #[error("a GPU of this machine was slowed down during the read: {reasons}")]
+    GpuSlowed {
+        /// Why.
+        reasons: Throttle,
+    },
+    /// A GPU failed, or its driver.
+    #[error("the machine failed during the read: {0}")]
+    GpuFailed(String),
     /// An earlier attempt sent the prompts, and they are sent once.
     #[error(
         "attempt {attempt} had sent its prompts when it was cut, and a submission is not asked twice: `plan-repeats` has it measured with fresh ones"
@@ -484,9 +527,14 @@ impl StageError {
             Self::Weights { .. } => (Fault::Operator, "weights"),
             Self::Corpus { .. } | Self::OtherCorpus { .. } | Self::Draw(_) => (Fault::Operator, "corpus"),
             Self::ClientLag { .. } => (Fault::Infra, "client-lag"),
-            Self::NotIdle { .. } | Self::Stalled { .. } | Self::LowMemory { .. } => {
-                (Fault::Infra, "machine-not-idle")
-            }
+            Self::NotIdle { .. }
+            | Self::Stalled { .. }
+            | Self::LowMemory { .. }
+            | Self::NotClean { .. }
+            | Self::GpuShared { .. } => (Fault::Infra, "machine-not-idle"),
+            Self::OtherMachine(_) => (Fault::Infra, "machine-differs"),
+            Self::GpuSlowed { .. } => (Fault::Infra, "gpu-slowed"),
+            Self::GpuFailed(_) => (Fault::Infra, GPU_FAILED),
             Self::AskedBefore { .. } => (Fault::Infra, "asked-before"),
             Self::Final(error) => return Reason { is_final: true, ..error.reason() },
             Self::BaselineFailed { .. } => (Fault::Infra, "baseline-failed"),
@@ -557,6 +605,11 @@ fn read_table<T: Table>(context: &JobContext<'_>, relative: &str) -> Result<Vec<
         row.set_round(context.round.round_id.as_str());
     }
     Ok(rows)
+}
+
+/// Nanoseconds as the tables have them.
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// The handle to what this attempt leaves: the output `data`.

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{JobContext, StageError, load, load_columns};
 use crate::judge::{Floors, ScorePolicy, TimedRead, uncounted};
-use crate::model::{
-    CommitmentRow, Fault, ReadRow, ReadStatus, Reason, RequestTimes, SubmissionRow, VerdictRow,
-};
+use crate::model::{CommitmentRow, Fault, ReadRow, Reason, RequestTimes, SubmissionRow, VerdictRow};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::{Handle, fetch_commitments, verify_logprobs};
 
@@ -79,48 +77,16 @@ fn read_rows_of(legs: &[MeasuredLeg], context: &JobContext<'_>) -> Result<Vec<Re
             rows.extend(load::<ReadRow, _>(context, data, "read.parquet")?);
             continue;
         }
-        let spec = leg.matrix.read.clone();
         let unexplained = || Reason::new(Fault::Unknown, "not-measured", "the read ended without a reason");
         let reason = leg.reason.clone().unwrap_or_else(unexplained);
         rows.push(ReadRow {
-            round_id: context.round.round_id.to_string(),
-            read_key: spec.key,
-            arm: spec.arm,
-            hotkey: spec.hotkey.map(String::from),
-            image: spec.image.into(),
-            digest: spec.digest.into(),
-            position: spec.position,
-            sequence: spec.sequence,
             attempt: leg.attempt,
             runner: leg.runner.clone(),
-            boot_id: None,
-            boot_ns: None,
-            warm_up_ns: None,
-            benchmark_ns: None,
             started_at_us: leg.started_at_us,
-            status: ReadStatus::Failed,
             fault: Some(reason.fault),
             reason: Some(reason.code),
             detail: Some(reason.message),
-            requests: 0,
-            failed_requests: 0,
-            client_lag_p50_ns: None,
-            client_lag_p99_ns: None,
-            client_cpu_ns: None,
-            machine_cpu: None,
-            machine_cpus: None,
-            machine_memory_bytes: None,
-            tokenizer_digest: None,
-            ttft_trend: None,
-            is_cold: None,
-            repeats: spec.repeats,
-            content_digest: None,
-            foreign_cpu: None,
-            memory_stall: None,
-            io_stall: None,
-            floor_pass_ns: None,
-            floor_token_ns: None,
-            floor_step_tokens: None,
+            ..ReadRow::planned(&context.round.round_id, &leg.matrix.read)
         });
     }
     Ok(rows)

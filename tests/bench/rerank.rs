@@ -189,45 +189,23 @@ fn submission(round_id: &str, hotkey: &str) -> SubmissionRow {
 
 fn read(round_id: &str, position: u32, hotkey: Option<&String>) -> ReadRow {
     let arm = if hotkey.is_some() { Arm::Candidate } else { Arm::Baseline };
-    ReadRow {
-        round_id: round_id.to_owned(),
-        read_key: format!("{position:04}-{arm}"),
+    let spec = ReadSpec {
+        key: format!("{position:04}-{arm}"),
         arm,
-        hotkey: hotkey.cloned(),
-        image: "miner/image".to_owned(),
-        digest: format!("sha256:{}", "1".repeat(64)),
+        hotkey: hotkey.map(|hotkey| hotkey.parse().expect("a hotkey")),
+        image: "miner/image".parse().expect("an image"),
+        digest: format!("sha256:{}", "1".repeat(64)).parse().expect("a digest"),
         position,
         sequence: "0".to_owned(),
+        brackets: vec![0],
+        repeats: None,
+    };
+    ReadRow {
         attempt: 1,
         runner: "machine".to_owned(),
-        boot_id: None,
-        boot_ns: None,
-        warm_up_ns: None,
-        benchmark_ns: None,
-        started_at_us: 0,
         status: ReadStatus::Measured,
-        fault: None,
-        reason: None,
-        detail: None,
         requests: PROMPTS,
-        failed_requests: 0,
-        client_lag_p50_ns: None,
-        client_lag_p99_ns: None,
-        client_cpu_ns: None,
-        machine_cpu: None,
-        machine_cpus: None,
-        machine_memory_bytes: None,
-        tokenizer_digest: None,
-        ttft_trend: None,
-        is_cold: None,
-        content_digest: None,
-        repeats: None,
-        foreign_cpu: None,
-        memory_stall: None,
-        io_stall: None,
-        floor_pass_ns: None,
-        floor_token_ns: None,
-        floor_step_tokens: None,
+        ..ReadRow::planned(&round_id.parse().expect("a round id"), &spec)
     }
 }
 

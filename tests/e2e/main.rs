@@ -6,7 +6,10 @@ mod audit;
 mod check;
 mod deaths;
 mod demo;
+mod gpus;
 mod interrupt;
+#[path = "../fixtures/nvml/mod.rs"]
+mod nvml;
 mod resume;
 mod round;
 mod schedule;

@@ -71,6 +71,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tar", &["adapters/store/archive/entry.rs", "adapters/registry/layer.rs"]),
     ("zstd", &["adapters/store/archive/frame.rs", "adapters/registry/layer.rs"]),
     ("flate2", &["adapters/registry/layer.rs"]),
+    ("nvml_wrapper", &["adapters/machine/nvml.rs"]),
     ("sd_notify", &["cli/schedule/metrics.rs"]),
     ("indicatif", &["cli/watch.rs", "cli/carry.rs"]),
     ("comfy_table", &["report/"]),

@@ -10,7 +10,10 @@ mod golden;
 mod groups;
 mod job;
 mod layers;
+mod machine;
 mod metrics;
+#[path = "../fixtures/nvml/mod.rs"]
+mod nvml;
 mod process;
 #[cfg(feature = "reference")]
 mod reference;

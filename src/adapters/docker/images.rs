@@ -16,6 +16,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt as _;
 
 use super::{MAX_WORDS, daemon, words};
+use crate::adapters::machine::free_disk;
 use crate::adapters::registry::{self, Needs};
 use crate::artifact::digest::sha256;
 use crate::model::{Digest, ImageReference};
@@ -266,7 +267,7 @@ pub(super) async fn make_room(docker: &Docker, own: &str, needed: u64) -> Result
     let Some(folder) = info.docker_root_dir.map(PathBuf::from) else { return Ok(()) };
     loop {
         // One that is not seen from here cannot be measured.
-        let Some(free) = registry::free_bytes(Path::new(&folder)) else { return Ok(()) };
+        let Some(free) = free_disk(Path::new(&folder)) else { return Ok(()) };
         if free >= needed {
             return Ok(());
         }

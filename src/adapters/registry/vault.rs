@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::RegistryError;
 use super::manifest::Blob;
+use crate::adapters::machine::free_disk;
 use crate::model::Digest;
 
 /// How often is looked whether another pull has ended.
@@ -100,7 +101,7 @@ impl Vault {
             blob.size.saturating_sub(there)
         });
         let needed = missing.fold(super::SPARE_BYTES, u64::saturating_add);
-        match super::free_bytes(&self.dir) {
+        match free_disk(&self.dir) {
             Some(free) if free < needed => {
                 Err(RegistryError::NoRoom { path: self.dir.clone(), needed, free })
             }

@@ -316,20 +316,6 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(key, node)| Slot { key, node })
     }
 
-    /// Takes the entry of a key that is planned and has no effect yet: refused by name. What stands below it is still
-    /// read, so that its own mistakes are found.
-    pub(crate) fn take_planned(
-        &mut self,
-        name: &'static str,
-        why: &str,
-        decoder: &mut Decoder<'_>,
-    ) -> Option<Slot<'n>> {
-        let slot = self.take(name)?;
-        let message = format!("`{name}` in {} is not supported yet: {why}", self.what);
-        decoder.report(Diagnostic::error(Code::Unsupported, slot.key.span, message).help("delete the key"));
-        Some(slot)
-    }
-
     /// Takes the entry of this key; its absence is a finding.
     pub(crate) fn require(&mut self, name: &'static str, decoder: &mut Decoder<'_>) -> Option<Slot<'n>> {
         let slot = self.take(name);

@@ -25,6 +25,7 @@ const SCHEDULED: &str = "src/schedule/tests.rs";
 const TICKS: &str = "src/schedule/timetable/tests.rs";
 const GROUPS: &str = "tests/integration/groups.rs";
 const FLOOR: &str = "src/pipeline/floor.rs";
+const MACHINE: &str = "src/judge/machine.rs";
 const STEPS: &str = "src/job/tests.rs";
 
 const KEYS: &[(&str, &str, Fate)] = &[
@@ -131,7 +132,11 @@ const KEYS: &[(&str, &str, Fate)] = &[
     ("runner", "labels", Effect("src/schedule/placement.rs", "labels_must_all_match")),
     ("runner", "place", Refused("name: r\nengine: docker\nplace: ssh\n")),
     ("runner", "engine", Effect("tests/e2e/demo.rs", "the_demo_round_ends_as_described_and_again_the_same")),
-    ("runner", "machine", Refused("name: r\nengine: docker\nmachine: {gpus: 4}\n")),
+    (
+        "runner",
+        "machine",
+        Effect("tests/e2e/gpus.rs", "a_read_is_void_where_its_gpus_are_not_what_they_were"),
+    ),
     (
         "runner",
         "model-dir",
@@ -204,6 +209,9 @@ const KEYS: &[(&str, &str, Fate)] = &[
         "kept-images",
         Effect("src/adapters/docker/tests.rs", "the_images_that_were_not_used_for_longest_go_first"),
     ),
+    ("machine", "gpus", Effect(MACHINE, "a_machine_is_what_its_file_says")),
+    ("machine", "gpu-model", Effect(MACHINE, "a_machine_is_what_its_file_says")),
+    ("machine", "gpu-memory-gib", Effect(MACHINE, "a_machine_is_what_its_file_says")),
     ("limits", "log-kib", Effect("tests/integration/process.rs", "a_flood_of_log_is_cut_and_its_end_known")),
 ];
 
@@ -224,11 +232,6 @@ pub(super) fn kind(what: &str) -> String {
     }
 }
 
-/// Keys below a key that is refused: their effect comes with it.
-fn is_below_refused(mapping: &str) -> bool {
-    mapping == "machine"
-}
-
 #[test]
 fn every_key_has_an_effect_or_is_refused() {
     let mut asked = BTreeSet::new();
@@ -243,11 +246,7 @@ fn every_key_has_an_effect_or_is_refused() {
     assert!(runner::runner(&mut decoder, &yaml::parse(&source).unwrap()).is_some());
     asked.append(&mut decoder.asked);
 
-    let asked: Vec<(&str, &str)> = asked
-        .iter()
-        .map(|(mapping, key)| (mapping.as_str(), *key))
-        .filter(|(m, _)| !is_below_refused(m))
-        .collect();
+    let asked: Vec<(&str, &str)> = asked.iter().map(|(mapping, key)| (mapping.as_str(), *key)).collect();
     let mut known: Vec<(&str, &str)> = KEYS.iter().map(|(mapping, key, _)| (*mapping, *key)).collect();
     known.sort_unstable();
     assert_eq!(asked, known, "a key of the grammar stands in `KEYS`, with its effect or its refusal");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{Finding, Severity, shell_word};
+use crate::model::{GpusFound, MachineLook, Xid};
 use crate::report::text::bytes;
 
 /// Below this much free disk a round of the demo does not fit any more.
@@ -163,6 +164,10 @@ pub struct RunnerFound {
     pub engine: Result<String, EngineFailure>,
     /// Whether that is a daemon, which may have containers.
     pub has_containers: bool,
+    /// In what this machine is not what the file says.
+    pub other_machine: Option<String>,
+    /// What keeps a server from being launched now, and may pass.
+    pub unclean: Option<String>,
 }
 
 /// A model's directory.
@@ -200,6 +205,18 @@ pub fn check_runner(facts: &RunnerFacts) -> Vec<Finding> {
         Ok(engine) => finding(Severity::Ok, engine.clone()),
         Err(failure) => finding(Severity::Problem, failure.why.clone()).mend(failure.mend.clone()),
     }];
+    if let Some(why) = &found.other_machine {
+        let other = finding(Severity::Problem, format!("states another machine than this: {why}"));
+        findings.push(
+            other.mend(format!("look by `nvidia-smi`, and change `machine` in {path} where that is right")),
+        );
+    }
+    if let Some(why) = &found.unclean {
+        findings.push(
+            finding(Severity::Warning, format!("cannot launch a server now: {why}"))
+                .mend("end what uses the GPUs: `nvidia-smi` shows it"),
+        );
+    }
     if let Some(ModelFacts { path: model, is_there, has_tokenizer }) = &found.model {
         if !is_there {
             let absent =
@@ -210,6 +227,56 @@ pub fn check_runner(facts: &RunnerFacts) -> Vec<Finding> {
                 finding(Severity::Warning, format!("names the model `{model}`, which has no tokenizer.json"));
             findings.push(absent.mend(format!("put the model's tokenizer.json into {model}")));
         }
+    }
+    findings
+}
+
+/// Checks what the machine is.
+pub fn check_machine(look: &MachineLook) -> Vec<Finding> {
+    let MachineLook { facts, state } = look;
+    let of = |severity, found: String| Finding::new("machine", severity, found);
+    let processors = facts.cpus.map_or_else(
+        || "processors that nobody counted".to_owned(),
+        |count| format!("{count} processors ({})", facts.cpu.as_deref().unwrap_or("of unknown model")),
+    );
+    let memory = facts.memory_bytes.map_or_else(|| "unknown".to_owned(), bytes);
+    let kernel = facts.kernel.as_deref().unwrap_or("unknown");
+    let mut findings = vec![of(Severity::Ok, format!("{processors}, memory {memory}, kernel {kernel}"))];
+    match &facts.gpus {
+        GpusFound::Unknown(why) => {
+            findings.push(of(Severity::Note, format!("nothing is known of GPUs: {why}")));
+        }
+        GpusFound::Known { driver, list, .. } => {
+            let mut models: BTreeMap<&str, usize> = BTreeMap::new();
+            for gpu in list {
+                *models.entry(gpu.name.as_deref().unwrap_or("GPU without a name")).or_default() += 1;
+            }
+            let models: Vec<String> =
+                models.iter().map(|(name, count)| format!("{count} x {name}")).collect();
+            let models = if models.is_empty() { "no GPU".to_owned() } else { models.join(", ") };
+            findings.push(of(Severity::Ok, format!("{models}, driver {driver}")));
+            for (number, links) in list.iter().map(|gpu| gpu.links.join(", ")).enumerate() {
+                if !links.is_empty() {
+                    findings.push(of(Severity::Note, format!("GPU {number} is connected: {links}")));
+                }
+            }
+        }
+    }
+    let faults = state.xids.iter().flatten().filter(|xid| Xid::is_of_the_machine(xid.code));
+    for Xid { pci, code } in faults.take(NAMED) {
+        let found = format!("the driver reported Xid {code} of the GPU at {pci} since the machine started");
+        findings.push(of(Severity::Warning, found).mend("see what NVIDIA's catalogue of Xid errors says of it; restart the machine where it asks for that"));
+    }
+    if let Some(governor) = facts.cpu_governor.as_deref().filter(|governor| *governor != "performance") {
+        let found =
+            format!("the processors' frequency is set by `{governor}`: two reads may get different ones");
+        findings.push(of(Severity::Warning, found).mend("cpupower frequency-set -g performance"));
+    }
+    if let Some(source) =
+        facts.clock_source.as_deref().filter(|source| ["hpet", "acpi_pm", "jiffies"].contains(source))
+    {
+        let found = format!("the kernel tells the time by `{source}`, which is slow to ask");
+        findings.push(of(Severity::Warning, found).mend("see by `dmesg` why the kernel does not use tsc"));
     }
     findings
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cacheon::judge::{Policies, questions};
-use cacheon::model::{Arm, ExchangeEnd, Fault, ReadRow, ReadStatus};
+use cacheon::model::{Arm, ExchangeEnd, Fault, ReadRow, ReadSpec, ReadStatus};
 use serde_json::{Value, json};
 
 use super::{Case, ScoredAnswer, Setup, Stream, tokenizer};
@@ -290,15 +290,20 @@ fn read(position: u32, launch: &Launch) -> ReadRow {
     let fault = if let Conduct::Absent(fault) = launch.conduct { Some(fault) } else { None };
     let words = fault.map(reason);
     let is_measured = fault.is_none();
-    ReadRow {
-        round_id: "golden".to_owned(),
-        read_key: format!("{position:04}-{}", owner.as_deref().map_or("baseline", |hotkey| &hotkey[..8])),
+    let image = launch.miner.map_or("baseline/vllm".to_owned(), |miner| format!("miner/image-{miner}"));
+    let image_digest = launch.miner.map_or(format!("sha256:{}", "0".repeat(64)), digest);
+    let spec = ReadSpec {
+        key: format!("{position:04}-{}", owner.as_deref().map_or("baseline", |hotkey| &hotkey[..8])),
         arm: if owner.is_some() { Arm::Candidate } else { Arm::Baseline },
-        hotkey: owner,
-        image: launch.miner.map_or("baseline/vllm".to_owned(), |miner| format!("miner/image-{miner}")),
-        digest: launch.miner.map_or(format!("sha256:{}", "0".repeat(64)), digest),
+        hotkey: owner.map(|hotkey| hotkey.parse().expect("a hotkey")),
+        image: image.parse().expect("an image"),
+        digest: image_digest.parse().expect("a digest"),
         position,
         sequence: "0".to_owned(),
+        brackets: vec![0],
+        repeats: None,
+    };
+    ReadRow {
         attempt: 1,
         runner: "machine-1".to_owned(),
         boot_id: is_measured.then(|| format!("boot-{position}")),
@@ -315,20 +320,7 @@ fn read(position: u32, launch: &Launch) -> ReadRow {
         client_lag_p50_ns: is_measured.then_some(40_000),
         client_lag_p99_ns: is_measured.then_some(900_000),
         client_cpu_ns: is_measured.then_some(50_000_000),
-        machine_cpu: None,
-        machine_cpus: None,
-        machine_memory_bytes: None,
-        tokenizer_digest: None,
-        ttft_trend: None,
-        is_cold: None,
-        content_digest: None,
-        repeats: None,
-        foreign_cpu: None,
-        memory_stall: None,
-        io_stall: None,
-        floor_pass_ns: None,
-        floor_token_ns: None,
-        floor_step_tokens: None,
+        ..ReadRow::planned(&"golden".parse().expect("a round id"), &spec)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A table of facts and words for each check.
 
 use super::*;
+use crate::model::{GpuFacts, MachineFacts, MachineState};
 use crate::report::TextStyle;
 use crate::report::doctor::findings_text;
 
@@ -57,7 +58,16 @@ fn runners() {
     let check = |found| {
         text(check_runner(&RunnerFacts { path: "runners/r.yml".to_owned(), labels: Vec::new(), found }))
     };
-    let found = |model, engine| Ok(RunnerFound { model, engine, has_containers: false });
+    let found = |model, engine| {
+        Ok(RunnerFound { model, engine, has_containers: false, other_machine: None, unclean: None })
+    };
+    let on_another = || RunnerFound {
+        model: None,
+        engine: Ok("starts processes".to_owned()),
+        has_containers: false,
+        other_machine: Some("it has 3 GPUs, and `machine.gpus` says 4".to_owned()),
+        unclean: Some("process 7 computes on GPU 0".to_owned()),
+    };
     let silent = EngineFailure { why: "cannot reach Docker".to_owned(), mend: "start it".to_owned() };
     insta::assert_snapshot!(
         [
@@ -66,9 +76,35 @@ fn runners() {
             check(found(Some(model(false, false)), Err(silent))),
             check(found(Some(model(true, false)), Ok("starts processes".to_owned()))),
             check(found(Some(model(true, true)), Ok("starts processes".to_owned()))),
+            check(Ok(on_another())),
         ]
         .join("\n")
     );
+}
+
+#[test]
+fn machines() {
+    let gpu = |name: &str| GpuFacts {
+        name: Some(name.to_owned()),
+        links: vec!["switch: 18 NVLinks".to_owned()],
+        ..GpuFacts::default()
+    };
+    let gpus =
+        GpusFound::Known { driver: "570.1".to_owned(), cuda: None, list: vec![gpu("H200"), gpu("H200")] };
+    let facts = MachineFacts {
+        cpu: Some("a processor".to_owned()),
+        cpus: Some(64),
+        memory_bytes: Some(1 << 40),
+        kernel: Some("6.8".to_owned()),
+        cpu_governor: Some("powersave".to_owned()),
+        clock_source: Some("hpet".to_owned()),
+        gpus,
+    };
+    let xid = |code| Xid { pci: "0000:41:00".to_owned(), code };
+    let state = MachineState { xids: Some(vec![xid(31), xid(79)]), gpus: Vec::new() };
+    let plain = check_machine(&MachineLook::default());
+    let all = check_machine(&MachineLook { facts, state });
+    insta::assert_snapshot!([text(plain), text(all)].join("\n"));
 }
 
 #[test]
