@@ -81,6 +81,8 @@ pub struct Launch {
     pub model_dir: PathBuf,
     /// Name the server must serve the model under.
     pub model_name: String,
+    /// Arguments in the place of those that the image has by default; none leaves them as they are.
+    pub args: Vec<String>,
     /// File that receives stdout and stderr.
     pub log_path: PathBuf,
     /// Bytes of log kept; the rest is counted and dropped.

@@ -244,6 +244,7 @@ impl DockerEngine {
                 // An image says `all`, and a daemon whose own runtime is NVIDIA's would listen to it.
                 format!("NVIDIA_VISIBLE_DEVICES={}", self.nvidia_devices()),
             ]),
+            cmd: Some(launch.args.clone()).filter(|args| !args.is_empty()),
             user: Some(USER.to_owned()),
             // An image's own health check would run code on a timer during the benchmark.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),

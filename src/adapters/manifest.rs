@@ -18,8 +18,10 @@ use crate::ports::HEALTH_PATH;
 /// A checked manifest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Manifest {
-    /// The program and its arguments; never empty.
+    /// The program and its first arguments; never empty.
     pub(super) command: Vec<Pattern>,
+    /// The arguments behind these where whoever starts it has no others.
+    pub(super) args: Vec<Pattern>,
     /// The environment, besides what every server is told.
     pub(super) env: BTreeMap<String, Pattern>,
     /// The path that answers 200 once the server is ready.
@@ -101,12 +103,11 @@ impl Manifest {
         if !read.health_path.starts_with('/') {
             return Err(InvalidManifest::HealthPath { file: owned(), path: read.health_path });
         }
-        let mut command = Vec::new();
-        for (field, words) in [("command", &read.command), ("args", &read.args)] {
-            for (place, word) in words.iter().enumerate() {
-                command.push(Pattern::parse(word, file, &format!("{field}[{place}]"))?);
-            }
-        }
+        let patterns = |field: &str, words: &[String]| -> Result<Vec<Pattern>, InvalidManifest> {
+            let words = words.iter().enumerate();
+            words.map(|(place, word)| Pattern::parse(word, file, &format!("{field}[{place}]"))).collect()
+        };
+        let (command, args) = (patterns("command", &read.command)?, patterns("args", &read.args)?);
         let mut env = BTreeMap::new();
         for (name, value) in &read.env {
             env.insert(name.clone(), Pattern::parse(value, file, &format!("env.{name}"))?);
@@ -114,7 +115,7 @@ impl Manifest {
         let words: Vec<&String> = read.command.iter().chain(&read.args).collect();
         let effect = serde_json::json!([words, read.env, read.health_path]);
         let content = sha256(effect.to_string().as_bytes());
-        Ok(Self { command, env, health_path: read.health_path, content })
+        Ok(Self { command, args, env, health_path: read.health_path, content })
     }
 }
 

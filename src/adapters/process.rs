@@ -88,6 +88,11 @@ impl ProcessEngine {
             None => &mut command,
         };
         command.args(words);
+        if launch.args.is_empty() {
+            command.args(manifest.args.iter().map(|word| word.fill(&values)));
+        } else {
+            command.args(&launch.args);
+        }
         command.env_clear().envs(manifest.env.iter().map(|(name, value)| (name, value.fill(&values))));
         for (name, value) in launch_environment(launch, port) {
             command.env(name, value);

@@ -42,6 +42,10 @@ impl BootedServer {
     }
 }
 
+/// Most arguments of a server.
+const MAX_ARGS: usize = 256;
+/// Most bytes of a server's arguments together.
+const MAX_ARGS_BYTES: usize = 16 * 1024;
 /// Most bytes of what a server says of its health.
 const MAX_HEALTH_BYTES: usize = 1 << 20;
 
@@ -95,6 +99,16 @@ pub(super) async fn run(parameters: Parameters, context: &mut JobContext<'_>) ->
     if let Some(path) = parameters.health_path.as_deref().filter(|path| !path.starts_with('/')) {
         return Err(StageError::Parameter(format!("`health-path` is `{path}`, and a path begins with `/`")));
     }
+    let bytes = parameters.args.iter().map(String::len).sum::<usize>();
+    if parameters.args.len() > MAX_ARGS || bytes > MAX_ARGS_BYTES {
+        return Err(StageError::Parameter(format!(
+            "`args` has {} words of {bytes} bytes, want at most {MAX_ARGS} of {MAX_ARGS_BYTES}",
+            parameters.args.len()
+        )));
+    }
+    if parameters.args.iter().any(|word| word.contains('\0')) {
+        return Err(StageError::Parameter("`args` has a word with a NUL in it".to_owned()));
+    }
     launch(parameters, None, context).await
 }
 
@@ -143,6 +157,7 @@ async fn launch(
         digest: parameters.digest.clone(),
         model_dir: model_dir.clone(),
         model_name: parameters.model_name.clone(),
+        args: parameters.args.clone(),
         log_path: context.attempt_dir.join(format!("{}.log", name("server"))),
         max_log_bytes: parameters.max_log_bytes.min(context.runner.max_log_bytes),
         scratch_dir: context.scratch_dir.join(name("server")),

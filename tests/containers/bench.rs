@@ -116,6 +116,16 @@ impl Bench {
 
     /// Pulls an image and starts it; `Err` where the engine would not start it.
     pub(crate) fn launch(&'static self, image: &Pushed, limits: Limits) -> Result<Running, EngineError> {
+        self.launch_with(&[], image, limits)
+    }
+
+    /// The same with these arguments.
+    pub(crate) fn launch_with(
+        &'static self,
+        args: &[&str],
+        image: &Pushed,
+        limits: Limits,
+    ) -> Result<Running, EngineError> {
         self.pull(image)?;
         let dir = tempfile::tempdir().expect("a folder");
         let number = self.launches.fetch_add(1, Ordering::Relaxed);
@@ -126,6 +136,7 @@ impl Bench {
             digest: image.digest.clone(),
             model_dir: root().join("data/reference"),
             model_name: "model".to_owned(),
+            args: args.iter().map(ToString::to_string).collect(),
             log_path: dir.path().join("server.log"),
             max_log_bytes: LOG_BYTES,
             scratch_dir: dir.path().join("scratch"),

@@ -14,6 +14,7 @@ use super::bench::{Bench, LOG_BYTES, Test};
 pub(crate) const TESTS: &[Test] = &[
     ("servers::an_honest_server_answers_and_is_gone_when_stopped", an_honest_server_answers),
     ("servers::an_exit_code_arrives_with_the_last_words", exit_codes),
+    ("servers::arguments_take_the_place_of_the_image_s_own", arguments),
     ("servers::a_program_that_cannot_run_is_the_submissions_fault", programs_that_cannot_run),
     ("servers::more_memory_than_allowed_is_the_end", memory),
     ("servers::who_ignores_sigterm_is_killed", sigterm),
@@ -64,6 +65,19 @@ fn exit_codes(bench: &'static Bench) {
         running.stop(Duration::from_secs(1));
         assert!(running.is_gone());
     }
+}
+
+fn arguments(bench: &'static Bench) {
+    let image =
+        bench.configured("arguments", &json!({"Entrypoint": ["/bin/opponent"], "Cmd": ["exit", "1"]}));
+    let exit = |args: &[&str]| {
+        let mut running = bench.launch_with(args, &image, Limits::default()).expect("starts");
+        let exit = running.exit(SOON);
+        running.stop(Duration::from_secs(1));
+        exit
+    };
+    assert_eq!(exit(&[]), ended(1));
+    assert_eq!(exit(&["exit", "3"]), ended(3));
 }
 
 fn programs_that_cannot_run(bench: &'static Bench) {

@@ -29,6 +29,15 @@ impl Workspace {
     }
 
     async fn start_manifest(&self, manifest: &serde_json::Value, max_log_bytes: u64) -> Box<dyn Server> {
+        self.start_with(&[], manifest, max_log_bytes).await
+    }
+
+    async fn start_with(
+        &self,
+        args: &[&str],
+        manifest: &serde_json::Value,
+        max_log_bytes: u64,
+    ) -> Box<dyn Server> {
         let manifest = manifest.to_string();
         std::fs::write(self.dir.path().join("images/x.json"), &manifest).expect("manifest");
         let digest = format!("sha256:{}", hex::encode(sha2::Sha256::digest(manifest.as_bytes())));
@@ -39,6 +48,7 @@ impl Workspace {
             digest: digest.parse::<Digest>().expect("digest"),
             model_dir: PathBuf::from("/nowhere"),
             model_name: "m".to_owned(),
+            args: args.iter().map(ToString::to_string).collect(),
             log_path: self.dir.path().join("server.log"),
             max_log_bytes,
             scratch_dir: self.dir.path().join("scratch"),
@@ -125,6 +135,12 @@ async fn a_manifest_puts_port_and_model_where_a_program_wants_them() {
     server.exited().await;
     server.stop(Duration::ZERO).await;
     assert_eq!(workspace.log(), format!("--port={port} -m /nowhere/m.gguf {{}} tcp://[::]:{port}\n"));
+    // Others take the place of the manifest's, as they are.
+    let mut server = workspace.start_with(&["bash", "-m", "{port}"], &manifest, 1000).await;
+    let port = server.connector().address().port();
+    server.exited().await;
+    server.stop(Duration::ZERO).await;
+    assert_eq!(workspace.log(), format!("-m {{port}} tcp://[::]:{port}\n"));
 }
 
 #[tokio::test]

@@ -342,6 +342,7 @@ impl Bench {
             digest: digest(1),
             model_dir: "/srv/model".into(),
             model_name: "reference".to_owned(),
+            args: Vec::new(),
             log_path: self.dir.path().join("server.log"),
             max_log_bytes: 1024,
             scratch_dir: "/tmp/scratch-1/server".into(),

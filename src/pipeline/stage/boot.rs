@@ -19,6 +19,9 @@ parameters! {
         "role" role: Role = Role::Candidate,
         /// the name under which the model is served
         "model-name" model_name: String = "reference".to_owned(),
+        /// arguments of the server, in the place of those that its image has by default (`CMD`):
+        /// for a baseline or a scorer that knows nothing of `CACHEON_MODEL_NAME`
+        "args" args: Vec<String> = Vec::new(),
         /// the model's directory, its tokenizer included; the runner's by default
         "model-dir" model_dir: Option<PathBuf>,
         /// how long the server may take to become healthy and give its first answer
