@@ -57,7 +57,7 @@ fn with_remedy(error: Error, round_id: &RoundId, session: &Session) -> Error {
 }
 
 /// What the data directory adds to a command line.
-fn data_argument(session: &Session) -> String {
+pub(super) fn data_argument(session: &Session) -> String {
     if session.data == Path::new("data") {
         String::new()
     } else {
