@@ -98,16 +98,16 @@ pub async fn runners(folder: &Path, program: &Path) -> Vec<RunnerFacts> {
     paths.sort();
     let mut facts = Vec::new();
     for path in paths {
-        let (labels, found) = match parse(&path) {
+        let ((name, labels), found) = match parse(&path) {
             Ok(spec) => {
                 let model = spec.model_dir.as_deref().map(model);
                 let engine = engine(&spec, program).await;
                 let has_containers = spec.engine == EngineKind::Docker && engine.is_ok();
-                (spec.labels, Ok(RunnerFound { model, engine, has_containers }))
+                ((spec.name, spec.labels), Ok(RunnerFound { model, engine, has_containers }))
             }
-            Err(why) => (Vec::new(), Err(why)),
+            Err(why) => (Default::default(), Err(why)),
         };
-        facts.push(RunnerFacts { path: path.display().to_string(), labels, found });
+        facts.push(RunnerFacts { path: path.display().to_string(), name, labels, found });
     }
     facts
 }

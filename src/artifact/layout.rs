@@ -41,6 +41,8 @@ pub const GROUPS_DIR: &str = "groups";
 /// Directory of what is known of runners from round to round, beside that of the rounds: a file for each that was ever out of
 /// service.
 pub const QUARANTINE_DIR: &str = "quarantine";
+/// Directory of what checks hand to their rounds, beside that of the rounds: a folder each, of a few KiB.
+pub const CHECKS_DIR: &str = "checks";
 /// Where the queues of a machine's engines lie, as concurrency groups do in a data directory; gone when the machine is booted.
 pub const MACHINE_LOCKS: &str = "/run/lock/cacheon";
 /// Longest name that is written out, in bytes; longer ones are cut and told apart by a digest.

@@ -6,10 +6,11 @@ use clap::Args;
 
 use super::{Session, print, say, this_program};
 use crate::adapters::doctor;
+use crate::adapters::store::list_runners;
 use crate::error::{Error, ExitCode};
 use crate::report::doctor::checks::{
     RunnerFacts, check_clock, check_containers, check_data, check_disk, check_leftovers, check_processes,
-    check_runner,
+    check_runner, check_service,
 };
 use crate::report::doctor::rounds::check_rounds;
 use crate::report::doctor::{Finding, Severity, findings_json, findings_text, shell_word, worst};
@@ -17,8 +18,8 @@ use crate::report::text::error_chain;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks at the data directory, the room on its disk, all rounds, the runners and
-their engines, processes that a dead round left, and the clock. Changes nothing.
+Looks at the data directory, the room on its disk, all rounds, the runners, their
+engines and whether they are in service, processes that a dead round left, and the clock. Changes nothing.
 A `problem` means that something does not work, and ends with code 3; a `warning`
 that it works and may not for long, or not for all. Each says what mends it.
 
@@ -78,6 +79,8 @@ async fn examine(folder: &Path, session: &Session) -> Result<Vec<Finding>, Error
         findings.push(Finding::new("runners", Severity::Note, found).mend("name their folder by --runners"));
     }
     findings.extend(runners.iter().flat_map(check_runner));
+    let states = list_runners(data_dir).map_err(|error| error_chain(&error));
+    findings.extend(check_service(&states, &data));
     let has_containers = |runner: &RunnerFacts| runner.found.as_ref().is_ok_and(|found| found.has_containers);
     if runners.iter().any(has_containers) {
         findings.extend(check_containers(&doctor::containers().await));

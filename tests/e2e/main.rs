@@ -9,5 +9,6 @@ mod demo;
 mod interrupt;
 mod resume;
 mod round;
+mod runner;
 mod schedule;
 mod workload;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{Finding, Severity, shell_word};
+use crate::artifact::RunnerState;
+use crate::report::quarantine_sentence;
 use crate::report::text::bytes;
 
 /// Below this much free disk a round of the demo does not fit any more.
@@ -148,6 +150,8 @@ pub fn check_leftovers(facts: &[LeftoverFacts], data: &str) -> Vec<Finding> {
 pub struct RunnerFacts {
     /// Path of the file.
     pub path: String,
+    /// The runner's name; empty where it is no runner.
+    pub name: String,
     /// The runner's labels; none where it is no runner.
     pub labels: Vec<String>,
     /// What was found; the reason where it is no runner.
@@ -183,6 +187,25 @@ pub struct EngineFailure {
     pub why: String,
     /// What mends it.
     pub mend: String,
+}
+
+/// Checks whether runners are in service, by what is known of them from round to round, or why that cannot be read; `data` as in
+/// [`super::rounds::check_rounds`].
+pub fn check_service(states: &Result<Vec<RunnerState>, String>, data: &str) -> Vec<Finding> {
+    let finding = |found| Finding::new("runners", Severity::Problem, found);
+    let states = match states {
+        Ok(states) => states,
+        Err(why) => {
+            let found = format!("whether a runner is in service is not known: {why}");
+            return vec![finding(found).mend("mend the file by hand; without it the runner is in service")];
+        }
+    };
+    let out = states.iter().filter_map(|state| Some((&state.runner, state.quarantine.as_ref()?)));
+    out.map(|(runner, quarantine)| {
+        let lift = format!("look at its machine, then: cacheon runner lift {}{data}", shell_word(runner));
+        finding(quarantine_sentence(runner, quarantine)).mend(lift)
+    })
+    .collect()
 }
 
 /// Checks a runner. A model that is missing is a warning, for a step may name another.
