@@ -104,6 +104,16 @@ pub enum Error {
         /// What to do about it, and how the round goes on then.
         next: String,
     },
+    /// A job can only run on a runner that is out of service.
+    #[error("{found}; look at its machine, then {next}")]
+    OutOfService {
+        /// Since when and why, and which job it is.
+        found: String,
+        /// Name of the runner.
+        runner: String,
+        /// What puts it back into service, and how the round goes on then.
+        next: String,
+    },
     /// A table or journal is damaged.
     #[error(transparent)]
     Artifact(#[from] crate::artifact::ArtifactError),
@@ -131,9 +141,11 @@ impl Error {
             Self::Usage(_) => ExitCode::Usage,
             Self::Invalid(_) | Self::Unreadable { .. } | Self::Query(_) => ExitCode::Invalid,
             Self::Archive(error) => Self::archive_code(error),
-            Self::Store(_) | Self::Stopped { .. } | Self::Artifact(_) | Self::Machine { .. } => {
-                ExitCode::Incomplete
-            }
+            Self::Store(_)
+            | Self::Stopped { .. }
+            | Self::OutOfService { .. }
+            | Self::Artifact(_)
+            | Self::Machine { .. } => ExitCode::Incomplete,
             #[cfg(feature = "reference")]
             Self::Reference(_) => ExitCode::Bug,
         }

@@ -36,6 +36,8 @@
 //!   any other is refused with its table, column and row.
 //! - All randomness of a round comes from one [`model::Seed`]; clocks are arguments.
 //! - The journal has one writer, files appear whole, and a sealed round does not change.
+//! - A machine on which the baseline failed, and was not measured any more, takes no job until a person has looked at it; no
+//!   submission's read enters that decision.
 //! - A job is an order and a report, plain data both, whether it runs in this process or in one of its own.
 //! - No server outlives its job, whatever ends the job; if the program is killed, the kernel ends jobs and servers,
 //!   and a guard ends scripts.

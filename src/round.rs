@@ -9,8 +9,9 @@
 //! many small steps share their waits, and a single event waits for nobody.
 
 mod group;
+mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -19,11 +20,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub use service::{held_up, slot};
+
 use crate::adapters::model_files::{file_digest, model_digest};
 use crate::adapters::store::{Derivation, Group, JournalWriter, RoundDirectory};
 use crate::artifact::{
-    JournalEvent, JournalLine, ParentRound, Publication, RoundFile, RoundStart, RoundState, RunnerFile,
-    TakenLeg, digest, journal, layout,
+    JournalEvent, JournalLine, ParentRound, Publication, Quarantine, RoundFile, RoundStart, RoundState,
+    RunnerFile, TakenLeg, digest, journal, layout,
 };
 use crate::error::{Error, ExitCode};
 use crate::model::{Conclusion, Digest, Fault, Reason, RoundId, RoundTick, Seed};
@@ -52,6 +55,8 @@ pub struct RoundSettings {
     pub tick: Option<RoundTick>,
     /// The runners there are.
     pub runners: Vec<RoundRunner>,
+    /// What becomes of a runner whose machine is broken.
+    pub machines: Machines,
     /// Runs the jobs that are on no runner.
     pub controller: Arc<dyn JobRunner>,
     /// Directory of all rounds, absolute.
@@ -64,6 +69,15 @@ pub struct RoundSettings {
     pub program: PathBuf,
     /// The wall clock.
     pub now: fn() -> jiff::Timestamp,
+}
+
+/// What becomes of a runner whose machine is broken, as the round's baselines say when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machines {
+    /// It is put out of service.
+    Judged,
+    /// Nothing: the round is somebody's check of their own image, or is made from another one.
+    Left,
 }
 
 /// A runner of a round.
@@ -80,8 +94,7 @@ pub struct RoundRunner {
 
 impl RoundRunner {
     fn slot(&self) -> RunnerSlot {
-        let RunnerSpec { name, labels, capacity, .. } = &self.spec;
-        RunnerSlot { name: name.clone(), labels: labels.clone(), capacity: *capacity }
+        service::slot(&self.spec)
     }
 }
 
@@ -114,6 +127,8 @@ pub struct RoundEnd {
     pub reason: Option<Reason>,
     /// The round's directory.
     pub directory: PathBuf,
+    /// The runners that it put out of service, and why.
+    pub put_out: Vec<(String, Quarantine)>,
 }
 
 /// What ended inside the loop's tasks.
@@ -145,6 +160,8 @@ pub struct Origin {
     pub parent: ParentRound,
     /// The legs that stand.
     pub taken: Vec<TakenLeg>,
+    /// Ids of the jobs of which something runs again.
+    pub renewed: BTreeSet<String>,
     /// Whether servers are booted again: with other models than the other round's, nothing could be compared.
     pub is_measuring: bool,
 }
@@ -152,7 +169,8 @@ pub struct Origin {
 /// Runs a round, or what is left of it, to its end and leaves its directory whole.
 ///
 /// # Errors
-/// Where the round's directory cannot be made or written; of a round that goes on also where another process holds
+/// Where the round's directory cannot be made or written, or something of it can only run on a runner that is out of service; of a
+/// round that goes on also where another process holds
 /// it, it is sealed, or a model is not what it was. Everything started is stopped first.
 pub async fn run_round(
     settings: RoundSettings,
@@ -164,7 +182,7 @@ pub async fn run_round(
 
 /// Runs a round whose journal's writer is `journal_of` the one of its directory.
 async fn drive(
-    settings: RoundSettings,
+    mut settings: RoundSettings,
     control: Control,
     view: UnboundedSender<View>,
     journal_of: impl FnOnce(JournalWriter) -> JournalWriter,
@@ -172,6 +190,11 @@ async fn drive(
     let contexts = contexts_of(&settings)?;
     let run_name = settings.pipeline.run_name(&contexts).map_err(|error| unstartable(&settings, &error))?;
     let group = settings.pipeline.group(&contexts).map_err(|error| unstartable(&settings, &error))?;
+    match &settings.beginning {
+        Beginning::New => service::leave_out(&mut settings, &contexts)?,
+        Beginning::Derived(_) => service::check(&settings, &contexts, &RoundState::default())?,
+        Beginning::Resumed => {}
+    }
     let start = |pipeline_digest: Digest| {
         JournalEvent::RoundStarted(RoundStart {
             schema: journal::SCHEMA,
@@ -196,10 +219,13 @@ async fn drive(
     }
     let (journal_file, replay) = directory.open_journal()?;
     let state = RoundState::of(&replay.lines);
+    if matches!(settings.beginning, Beginning::Resumed) {
+        service::check(&settings, &contexts, &state)?;
+    }
     let path = directory.path().to_owned();
     let (news, heard) = unbounded_channel();
     let mut event_loop = EventLoop {
-        scheduler: Scheduler::new(scheduler_settings(&settings, contexts, state.clone())),
+        scheduler: Scheduler::new(scheduler_settings(&settings, contexts.clone(), state.clone())),
         journal_file: Arc::new(Mutex::new(journal_of(journal_file))),
         lines: Vec::new(),
         decided: Vec::new(),
@@ -225,7 +251,7 @@ async fn drive(
     let turn = event_loop.take_turn(group.as_deref()).await?;
     let outcome = match turn.stopped() {
         Some(end) => Ok(end),
-        None => event_loop.run().await,
+        None => event_loop.run(&contexts).await,
     };
     // Whatever went wrong, nothing that was started outlives the round.
     event_loop.control.stop.cancel.cancel();
@@ -234,9 +260,11 @@ async fn drive(
     if exit_code == ExitCode::Interrupted {
         reason = turn.displacement().or(reason);
     }
+    // Before the end is written: a round that is cut short here comes by once more.
+    let put_out = event_loop.judge_machines(exit_code)?;
     event_loop.finish(exit_code).await?;
     drop((turn, lock));
-    Ok(RoundEnd { exit_code, reason, directory: path })
+    Ok(RoundEnd { exit_code, reason, directory: path, put_out })
 }
 
 fn round_file(settings: &RoundSettings) -> RoundFile {
@@ -328,12 +356,22 @@ fn check_models(began: &RoundFile, now: &RoundFile) -> Result<(), Error> {
 
 /// The contexts that stay the same for the whole round.
 pub(crate) fn contexts_of(settings: &RoundSettings) -> Result<KnownContexts, Error> {
-    let trigger = if settings.tick.is_some() { "schedule" } else { "dispatch" };
-    let run = Object::new().with("id", settings.round_id.as_str()).with("trigger", trigger);
+    let made = contexts((&settings.pipeline, &settings.inputs), settings.tick.as_ref(), &settings.round_id);
+    made.map_err(|error| unstartable(settings, &error))
+}
+
+/// The contexts of a round of a pipeline with these inputs.
+fn contexts(
+    (pipeline, inputs): (&Pipeline, &Map<String, Json>),
+    tick: Option<&RoundTick>,
+    round_id: &RoundId,
+) -> Result<KnownContexts, ExprError> {
+    let trigger = if tick.is_some() { "schedule" } else { "dispatch" };
+    let run = Object::new().with("id", round_id.as_str()).with("trigger", trigger);
     let mut known = KnownContexts::default()
-        .with(ContextName::Inputs, Value::from(Json::Object(settings.inputs.clone())))
+        .with(ContextName::Inputs, Value::from(Json::Object(inputs.clone())))
         .with(ContextName::Run, run);
-    if let Some(RoundTick { tick, scheduled }) = &settings.tick {
+    if let Some(RoundTick { tick, scheduled }) = tick {
         let context = Object::new()
             .with("cron", tick.schedule.cron.as_str())
             .with("timezone", tick.schedule.timezone.as_str())
@@ -341,7 +379,7 @@ pub(crate) fn contexts_of(settings: &RoundSettings) -> Result<KnownContexts, Err
             .with("scheduled", scheduled.to_string());
         known = known.with(ContextName::Tick, context);
     }
-    let env = settings.pipeline.env(&known).map_err(|error| unstartable(settings, &error))?;
+    let env = pipeline.env(&known)?;
     Ok(known.with(ContextName::Env, env))
 }
 
@@ -388,8 +426,13 @@ struct EventLoop<'a> {
 }
 
 impl EventLoop<'_> {
-    async fn run(&mut self) -> Result<(ExitCode, Option<Reason>), Error> {
+    async fn run(&mut self, known: &KnownContexts) -> Result<(ExitCode, Option<Reason>), Error> {
         let mut is_cancelled = false;
+        // While the round waited for its turn, another one may have found a machine broken.
+        if let Err(error) = service::check(self.settings, known, &self.state) {
+            self.write().await?;
+            return Err(error);
+        }
         self.on_event(Event::Started);
         while !self.act().await? {
             tokio::select! {

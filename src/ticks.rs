@@ -9,18 +9,22 @@ mod hooks;
 mod pipelines;
 mod rounds;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::adapters::doctor;
-use crate::adapters::store::{TickJournal, read_ticks};
+use crate::adapters::store::{TickJournal, read_runner, read_ticks};
 use crate::artifact::{JournalLine, TickEvent};
 use crate::error::Error;
 use crate::report::doctor::Severity;
 use crate::report::doctor::checks::{RunnerFacts, check_data, check_disk, check_runner};
+use crate::report::quarantine_sentence;
 use crate::report::text::error_chain;
+use crate::round::held_up;
 use crate::schedule::timetable::{Lane, Scheduled, Sight, Timetable};
+use crate::schedule::{Choice, RunnerSlot, Service};
 
 use hooks::Hooks;
 use pipelines::Pipelines;
@@ -128,8 +132,8 @@ impl Keeper {
             let starts = |event: &TickEvent| {
                 matches!(event, TickEvent::TickFired { .. } | TickEvent::RoundTakenUp { .. })
             };
-            if events.iter().any(starts) {
-                sight.machine = unfit(&self.settings, pipeline).await;
+            if let Some(start) = events.iter().find(|event| starts(event)) {
+                sight.machine = unfit(&self.settings, pipeline, start).await;
                 if sight.machine.is_some() {
                     events = timetable.decide(now, &scheduled, &sight);
                 }
@@ -219,16 +223,39 @@ fn is_gone(name: &str, lane: &Lane, pipelines: &Pipelines, scope: &Scope) -> boo
     !is_here && has_something && scope.contains(&lane.path) && !pipelines.is_broken(&lane.path)
 }
 
-/// What is wrong with this machine, if no round of the pipeline should start on it now.
-async fn unfit(settings: &KeeperSettings, pipeline: &ScheduledPipeline) -> Option<String> {
+/// What is wrong with this machine, if the round that this line starts, or takes up, should not run on it now.
+async fn unfit(settings: &KeeperSettings, pipeline: &ScheduledPipeline, start: &TickEvent) -> Option<String> {
     let mut findings = check_data(&doctor::data(&settings.data_dir));
     findings.extend(doctor::disk(&settings.data_dir).into_iter().flat_map(|disk| check_disk(disk, "")));
+    let runners = doctor::runners(&settings.runners, &settings.program).await;
+    let mut out = BTreeMap::new();
+    for RunnerFacts { name, .. } in runners.iter().filter(|runner| runner.found.is_ok()) {
+        match read_runner(&settings.data_dir, name) {
+            Ok(state) => out.extend(state.quarantine.map(|quarantine| (name.clone(), quarantine))),
+            Err(error) => return Some(error_chain(&error)),
+        }
+    }
     let is_asked_for = |runner: &&RunnerFacts| {
         let has = |label: &String| runner.labels.contains(label);
-        pipeline.labels.iter().any(|labels| labels.iter().all(has))
+        !out.contains_key(&runner.name) && pipeline.labels.iter().any(|labels| labels.iter().all(has))
     };
-    let runners = doctor::runners(&settings.runners, &settings.program).await;
-    findings.extend(runners.iter().filter(is_asked_for).flat_map(check_runner));
-    let problem = findings.into_iter().find(|finding| finding.severity == Severity::Problem)?;
-    Some(problem.found)
+    findings.extend(runners.iter().filter(is_asked_for).flat_map(|runner| check_runner(runner, true)));
+    if let Some(problem) = findings.into_iter().find(|finding| finding.severity == Severity::Problem) {
+        return Some(problem.found);
+    }
+    // One that cannot be read has not begun, and begins now, or whoever takes it up says what is wrong.
+    if let TickEvent::RoundTakenUp { round_id, .. } = start
+        && let Ok(held_up) = held_up(&settings.data_dir, round_id)
+    {
+        return held_up.map(|error| error_chain(&error));
+    }
+    let slots: Vec<RunnerSlot> = runners
+        .iter()
+        .map(|runner| RunnerSlot { name: runner.name.clone(), labels: runner.labels.clone(), capacity: 1 })
+        .collect();
+    let is_out = |name: &str| out.contains_key(name);
+    let service = Service { runners: &slots, is_out: &is_out, choice: Choice::Any };
+    let runner = pipeline.labels.iter().find_map(|labels| service.blocks(labels))?;
+    let sentence = quarantine_sentence(runner, out.get(runner)?);
+    Some(format!("{sentence}; look at its machine, then `cacheon runner lift {runner}`"))
 }

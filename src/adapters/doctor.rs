@@ -108,7 +108,7 @@ pub async fn runners(folder: &Path, program: &Path) -> Vec<RunnerFacts> {
     let mut facts = Vec::new();
     let look = machine();
     for path in paths {
-        let (labels, found) = match parse(&path) {
+        let ((name, labels), found) = match parse(&path) {
             Ok(spec) => {
                 let model = spec.model_dir.as_deref().map(model);
                 let engine = engine(&spec, program).await;
@@ -117,11 +117,11 @@ pub async fn runners(folder: &Path, program: &Path) -> Vec<RunnerFacts> {
                 let has_gpus = spec.gpus.is_some() || spec.machine != MachineSpec::default();
                 let unclean = not_clean(&look.state).filter(|_| has_gpus && other_machine.is_none());
                 let found = RunnerFound { model, engine, has_containers, other_machine, unclean };
-                (spec.labels, Ok(found))
+                ((spec.name, spec.labels), Ok(found))
             }
-            Err(why) => (Vec::new(), Err(why)),
+            Err(why) => (Default::default(), Err(why)),
         };
-        facts.push(RunnerFacts { path: path.display().to_string(), labels, found });
+        facts.push(RunnerFacts { path: path.display().to_string(), name, labels, found });
     }
     facts
 }

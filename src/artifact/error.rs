@@ -187,6 +187,23 @@ pub enum ArtifactError {
         /// Version that this program reads.
         expected: FormatVersion,
     },
+    /// What is known of a runner is not of its form.
+    #[error("the file is not of the form of what is known of a runner")]
+    RunnerState(#[source] serde_json::Error),
+    /// What is known of a runner is of a version that this program does not know.
+    #[error("the file has schema {found}, this program reads {expected} and older: use a newer one")]
+    RunnerStateVersion {
+        /// Version that the file says.
+        found: FormatVersion,
+        /// Version that this program reads.
+        expected: FormatVersion,
+    },
+    /// The file is named after another runner than the one it speaks of.
+    #[error("the file speaks of the runner `{found:.100}`, after which it is not named")]
+    OtherRunner {
+        /// Name of the runner that it speaks of.
+        found: String,
+    },
     /// `SEAL` is not what it should be.
     #[error("line {line} of SEAL is not a seal: {why}")]
     Seal {

@@ -40,6 +40,11 @@ pub const ROUNDS_DIR: &str = "rounds";
 pub const TICKS_DIR: &str = "ticks";
 /// Directory of the concurrency groups, beside that of the rounds: one directory each, a file for each place in its queue.
 pub const GROUPS_DIR: &str = "groups";
+/// Directory of what is known of runners from round to round, beside that of the rounds: a file for each that was ever out of
+/// service.
+pub const QUARANTINE_DIR: &str = "quarantine";
+/// Directory of what checks hand to their rounds, beside that of the rounds: a folder each, of a few KiB.
+pub const CHECKS_DIR: &str = "checks";
 /// Where the queues of a machine's engines lie, as concurrency groups do in a data directory; gone when the machine is booted.
 pub const MACHINE_LOCKS: &str = "/run/lock/cacheon";
 /// Longest name that is written out, in bytes; longer ones are cut and told apart by a digest.
@@ -70,6 +75,11 @@ pub fn is_raw_streams(path: &str) -> bool {
     let names: Vec<&str> = path.split('/').collect();
     matches!(names[..], ["jobs", _, _, attempt, name]
         if attempt.starts_with("attempt-") && RAW_STREAMS.contains(&name))
+}
+
+/// Name of the file that says whether a runner is in service, in [`QUARANTINE_DIR`].
+pub fn runner_state_file(runner: &str) -> String {
+    format!("{}.json", file_name(runner))
 }
 
 /// Path of a published table's file.
@@ -162,6 +172,8 @@ mod tests {
         assert_eq!(removed.as_deref(), Some(".part-removed-demo-1"));
         assert_eq!(round_of_removed_dir(".part-removed-../x"), None);
         assert_eq!(round_of_removed_dir(".part-x"), None);
+        assert_eq!(runner_state_file("h200x4"), "h200x4.json");
+        assert_eq!(runner_state_file("../../etc/passwd"), "%2E.%2F..%2Fetc%2Fpasswd.json");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Tables are Parquet ([`encode`], [`decode`]), the journal is JSON lines that notice damage
 //! ([`journal`]) and come to a [`RoundState`], `round.json` says what the round was made of ([`RoundFile`]), `SEAL` lists what all of
-//! it hashes to ([`seal`]), [`layout`] says which file is where, and an operator's file of texts is read by [`read_corpus`]. Nothing here opens a file: reading
+//! it hashes to ([`seal`]), a [`RunnerState`] says of a runner whether it is in service, [`layout`] says which file is where, and an operator's file of texts is read by [`read_corpus`]. Nothing here opens a file: reading
 //! and writing is `adapters::store`'s business, and what the rows mean is `model`'s.
 #![deny(clippy::disallowed_methods)]
 
@@ -21,6 +21,7 @@ mod retention;
 mod round_file;
 mod round_state;
 mod row;
+mod runner_state;
 pub mod seal;
 mod table;
 mod table_writer;
@@ -43,6 +44,7 @@ pub use round_state::{
     StepEnding, StepState,
 };
 pub use row::{Projection, Table};
+pub use runner_state::{FailedRead, PastQuarantine, Quarantine, QuarantineCause, RunnerState};
 pub use seal::{Seal, SealDifference, SealEntry};
 pub use table::{
     ColumnInfo, TABLE_NAMES, TABLES_BESIDE, TableInfo, difference, encode_empty, inspect, rewrite, tables,

@@ -12,7 +12,7 @@ use crate::adapters::store::{RoundDirectory, round_detail};
 use crate::artifact::layout;
 use crate::error::{Error, ExitCode};
 use crate::model::{Fault, RoundId};
-use crate::report::leaderboard_table;
+use crate::report::{leaderboard_table, quarantine_sentence};
 use crate::round::{Control, RoundEnd, RoundSettings, run_round};
 
 /// Runs a round, or what is left of it, shows how it goes and what came out.
@@ -42,22 +42,31 @@ pub(super) async fn watched(settings: RoundSettings, session: &Session) -> Resul
     outcome.map_err(|error| with_remedy(error, &round_id, session))
 }
 
-/// Says what to do about a disk that stopped the round, and how the round goes on then.
+/// Says what to do about a disk that stopped the round, or a runner that is out of service, and how the round goes on then.
 fn with_remedy(error: Error, round_id: &RoundId, session: &Session) -> Error {
-    let Error::Store(cause) = error else { return error };
-    let Some(remedy) = cause.remedy() else { return Error::Store(cause) };
+    let data = data_argument(session);
     let has_begun = RoundDirectory::open(&session.data, round_id)
         .is_ok_and(|directory| directory.path().join(layout::ROUND_FILE).exists());
-    let again = if has_begun {
-        format!("`cacheon resume {round_id}{}`", data_argument(session))
-    } else {
-        "start the round again".to_owned()
-    };
-    Error::Stopped { cause: Box::new(cause), next: format!("{remedy}, then {again}") }
+    let resume = has_begun.then(|| format!("`cacheon resume {round_id}{data}`"));
+    match error {
+        Error::OutOfService { found, runner, .. } => {
+            let lift = format!("`cacheon runner lift {runner}{data}`");
+            let next = resume.map_or(lift.clone(), |resume| format!("{lift} and {resume}"));
+            Error::OutOfService { found, runner, next }
+        }
+        Error::Store(cause) => match cause.remedy() {
+            None => Error::Store(cause),
+            Some(remedy) => {
+                let again = resume.unwrap_or_else(|| "start the round again".to_owned());
+                Error::Stopped { cause: Box::new(cause), next: format!("{remedy}, then {again}") }
+            }
+        },
+        error => error,
+    }
 }
 
 /// What the data directory adds to a command line.
-fn data_argument(session: &Session) -> String {
+pub(super) fn data_argument(session: &Session) -> String {
     if session.data == Path::new("data") {
         String::new()
     } else {
@@ -76,6 +85,7 @@ fn report(is_json: bool, session: &Session, round_id: &RoundId, end: RoundEnd) -
             "reason": end.reason,
             "leaderboard": detail.leaderboard,
             "is_leaderboard_published": detail.is_leaderboard_published,
+            "put_out_of_service": end.put_out.iter().map(|(runner, _)| runner).collect::<Vec<_>>(),
         });
         print(&format!("{result:#}\n"))?;
     } else if !detail.leaderboard.is_empty() {
@@ -96,6 +106,10 @@ fn report(is_json: bool, session: &Session, round_id: &RoundId, end: RoundEnd) -
                 say(&format!("next: cacheon resume {round_id}{data}"));
             }
         }
+    }
+    for (runner, quarantine) in &end.put_out {
+        let sentence = quarantine_sentence(runner, quarantine);
+        say(&format!("{sentence}\nnext: look at its machine, then cacheon runner lift {runner}{data}"));
     }
     Ok(end.exit_code)
 }

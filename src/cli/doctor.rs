@@ -6,10 +6,11 @@ use clap::Args;
 
 use super::{Session, print, say, this_program};
 use crate::adapters::doctor;
+use crate::adapters::store::list_runners;
 use crate::error::{Error, ExitCode};
 use crate::report::doctor::checks::{
     RunnerFacts, check_clock, check_containers, check_data, check_disk, check_leftovers, check_machine,
-    check_processes, check_runner,
+    check_processes, check_runner, check_service,
 };
 use crate::report::doctor::rounds::check_rounds;
 use crate::report::doctor::{Finding, Severity, findings_json, findings_text, shell_word, worst};
@@ -17,26 +18,31 @@ use crate::report::text::error_chain;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks at the data directory, the room on its disk, all rounds, the runners and
-their engines, the machine and its GPUs, processes that a dead round left, and the
-clock. Changes nothing.
+Looks at the data directory, the room on its disk, all rounds, the runners, their
+engines and whether they are in service, the machine and its GPUs, processes that
+a dead round left, and the clock. Changes nothing.
 A `problem` means that something does not work, and ends with code 3; a `warning`
-that it works and may not for long, or not for all. Each says what mends it.
+that it works and may not for long, or not for all. Each says what mends it. That a
+runner cannot be used here is a problem if no other can, or if --runner names it.
 
 Examples:
   cacheon doctor
+  cacheon doctor --runner h200x4
   cacheon doctor --json | jq '.findings[] | select(.severity == \"problem\")'")]
 pub(super) struct Arguments {
     /// Folder of runner files.
     #[arg(long, value_name = "DIR", default_value = "runners")]
     runners: PathBuf,
+    /// A runner that this machine is for; may be given more than once.
+    #[arg(long = "runner", value_name = "NAME")]
+    needed: Vec<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, Error> {
-    let findings = examine(&arguments.runners, session).await?;
+    let findings = examine(arguments, session).await?;
     if arguments.json {
         print(&findings_json(&findings))?;
     } else {
@@ -49,7 +55,8 @@ pub(super) async fn run(arguments: &Arguments, session: &Session) -> Result<Exit
     Ok(if worst(&findings) == Severity::Problem { ExitCode::Invalid } else { ExitCode::Done })
 }
 
-async fn examine(folder: &Path, session: &Session) -> Result<Vec<Finding>, Error> {
+async fn examine(arguments: &Arguments, session: &Session) -> Result<Vec<Finding>, Error> {
+    let Arguments { runners: folder, needed, .. } = arguments;
     let (data_dir, program, now) = (&session.data, this_program()?, jiff::Timestamp::now());
     // As a command needs it that is typed here.
     let data = if data_dir == Path::new("data") {
@@ -78,8 +85,18 @@ async fn examine(folder: &Path, session: &Session) -> Result<Vec<Finding>, Error
         let found = format!("no runner files in `{}`", folder.display());
         findings.push(Finding::new("runners", Severity::Note, found).mend("name their folder by --runners"));
     }
-    findings.extend(runners.iter().flat_map(check_runner));
+    if let Some(name) = needed.iter().find(|name| runners.iter().all(|runner| runner.name != **name)) {
+        return Err(Error::Usage(format!("no runner file in `{}` is named `{name}`", folder.display())));
+    }
+    // A folder has runners for several machines, and one that can be used is enough where nobody says which.
+    let has_usable = runners.iter().any(RunnerFacts::is_usable);
+    let is_needed = |runner: &RunnerFacts| {
+        if needed.is_empty() { !has_usable } else { needed.contains(&runner.name) }
+    };
+    findings.extend(runners.iter().flat_map(|runner| check_runner(runner, is_needed(runner))));
     findings.extend(check_machine(&doctor::machine()));
+    let states = list_runners(data_dir).map_err(|error| error_chain(&error));
+    findings.extend(check_service(&states, &data));
     let has_containers = |runner: &RunnerFacts| runner.found.as_ref().is_ok_and(|found| found.has_containers);
     if runners.iter().any(has_containers) {
         findings.extend(check_containers(&doctor::containers().await));

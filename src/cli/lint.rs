@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<ExitCode, 
 }
 
 /// The runners of a folder that can be read; none where there is no folder.
-fn runners_in(folder: &Path) -> Result<Vec<RunnerSpec>, Error> {
+pub(super) fn runners_in(folder: &Path) -> Result<Vec<RunnerSpec>, Error> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }

@@ -25,6 +25,7 @@ mod rerun;
 mod resume;
 mod rounds;
 mod run;
+mod runner;
 mod schedule;
 mod show;
 mod signals;
@@ -101,6 +102,9 @@ enum Command {
     Show(show::Arguments),
     /// Says what is wrong with this machine and its rounds, and the command that mends it.
     Doctor(doctor::Arguments),
+    /// Says which runners are in service, and puts them out of it or back.
+    #[command(subcommand)]
+    Runner(runner::Command),
     /// Frees disk: removes old rounds, or their raw streams alone.
     Gc(gc::Arguments),
     /// Says why each leg of a round did or did not run, and what is different from the round it was made from.
@@ -195,6 +199,7 @@ pub async fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Command::Rounds(arguments) => rounds::run(&arguments, &session),
         Command::Show(arguments) => show::run(&arguments, &session),
         Command::Doctor(arguments) => doctor::run(&arguments, &session).await,
+        Command::Runner(command) => runner::run(&command, &session),
         Command::Gc(arguments) => gc::run(&arguments, &session),
         Command::Explain(arguments) => explain::run(&arguments, &session),
         Command::Query(arguments) => query::run(&arguments, &session),

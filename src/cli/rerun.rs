@@ -111,7 +111,7 @@ fn settings(
         with,
         shared: Vec::new(),
     };
-    let origin = Origin { directory, file, parent, taken, is_measuring };
+    let origin = Origin { directory, file, parent, taken, renewed, is_measuring };
     Ok(RoundSettings { beginning: Beginning::Derived(Box::new(origin)), round_id, ..settings })
 }
 

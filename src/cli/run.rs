@@ -15,7 +15,7 @@ use crate::model::{RoundId, RoundTick, Seed};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::runner::{EngineKind, RunnerSpec};
 use crate::pipeline::source::Source;
-use crate::round::{Beginning, RoundRunner, RoundSettings};
+use crate::round::{Beginning, Machines, RoundRunner, RoundSettings};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -95,6 +95,7 @@ pub(super) fn new_round(
         inputs,
         tick: None,
         runners: runners.into_iter().map(|(spec, source)| round_runner(spec, source, &program)).collect(),
+        machines: Machines::Judged,
         controller: Arc::new(engines::controller(&program)),
         data_dir: session.absolute_data()?,
         round_id,

@@ -26,6 +26,7 @@ pub mod round;
 mod samples;
 pub mod score;
 pub mod scores;
+mod service;
 #[cfg(test)]
 mod simulate;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use round::{Policies, RoundEvidence, RoundOutcome, evaluate};
 pub use samples::{SampleNeed, sample_needs};
 pub use score::{BaselineNoise, ReadLogs, ReadTimes, ScorePolicy, SpeedComparison, decide};
 pub use scores::{AnswerScores, Question, TokenScore, fill_scores, kept_scores, questions};
+pub use service::{MachineRead, MachineSign, broken_machines, machine_sign};
 pub use speeds::{LookReads, LookRules, Speeds, TimedRead};
 pub use split::{RankPolicy, Split};
 pub use thresholds::VerifyPolicy;

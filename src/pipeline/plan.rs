@@ -67,6 +67,9 @@ pub struct PlannedJob {
     pub needs: Vec<String>,
     /// Labels of where the job runs, as written.
     pub runs_on: Vec<String>,
+    /// Why the job can run nowhere now, where the only runners with its labels are out of service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out_of_service: Option<String>,
     /// The legs of the job.
     pub legs: Legs,
     /// The steps of the job: for each the name of its stage, or its own.
@@ -160,6 +163,7 @@ impl Plan {
                 name: job.name.as_ref().map(|name| written(name, pipeline)),
                 needs: job.needs.iter().map(|need| need.job.clone()).collect(),
                 runs_on: job.runs_on.labels.iter().map(|label| written(label, pipeline)).collect(),
+                out_of_service: None,
                 legs,
                 steps: job.steps.iter().map(|step| step_name(step, pipeline)).collect(),
                 launches: job.steps.iter().flat_map(|step| PlannedLaunches::of(step, known)).collect(),
@@ -195,6 +199,9 @@ impl Plan {
                 let _ = write!(text, "  needs {}", job.needs.join(", "));
             }
             let _ = writeln!(text, "  on {}", job.runs_on.join(", "));
+            if let Some(why) = &job.out_of_service {
+                let _ = writeln!(text, "    {why}");
+            }
             match &job.legs {
                 Legs::Single => {}
                 Legs::Dynamic(contexts) => {

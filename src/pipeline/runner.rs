@@ -56,6 +56,17 @@ pub enum RunnerPlace {
     Slurm,
 }
 
+impl RunnerPlace {
+    /// The word of a runner's file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Ssh => "ssh",
+            Self::Slurm => "slurm",
+        }
+    }
+}
+
 /// An engine: what boots servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -65,6 +76,16 @@ pub enum EngineKind {
     Process,
     /// A container of the Docker daemon.
     Docker,
+}
+
+impl EngineKind {
+    /// The word of a runner's file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Docker => "docker",
+        }
+    }
 }
 
 /// What one server may use; `None` is no limit.

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod query_output;
 mod removal;
 mod rounds;
+mod runners;
 mod summary;
 pub mod text;
 mod ticks;
@@ -30,6 +31,9 @@ pub use removal::{
 pub use rounds::{
     RoundDetail, RoundPhase, RoundSummary, TableCount, Winner, round_json, rounds_json, rounds_table,
     show_round,
+};
+pub use runners::{
+    KnownRunner, RunnerWords, past_sentence, quarantine_sentence, runners_json, runners_table,
 };
 pub use summary::{SummaryInput, summary_markdown};
 pub use text::{Paint, TextStyle};

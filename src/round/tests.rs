@@ -71,6 +71,7 @@ fn settings(yaml: &str, data_dir: &Path, witness: &Path) -> RoundSettings {
         inputs: Map::new(),
         tick: None,
         runners: Vec::new(),
+        machines: Machines::Judged,
         controller: Arc::new(InProcess::new(RunnerContext::controller(), Shell::unguarded())),
         data_dir: data_dir.to_owned(),
         round_id: "r".parse().unwrap(),

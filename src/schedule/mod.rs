@@ -12,6 +12,7 @@ mod legs;
 mod placement;
 mod rerun;
 mod scheduler;
+mod service;
 #[cfg(test)]
 mod tests;
 pub mod timetable;
@@ -23,3 +24,4 @@ pub use placement::{Placement, PlacementError, RunnerSlot, placement_of};
 pub use rerun::{Again, AgainError};
 pub use scheduler::Scheduler;
 pub(crate) use scheduler::fault_of;
+pub use service::{Blocked, Choice, Service, still_to_run};

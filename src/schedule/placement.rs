@@ -1,5 +1,8 @@
 //! Which runner a job goes to, by its labels.
 
+use crate::pipeline::contexts::{KnownContexts, Site};
+use crate::pipeline::definition::Job;
+use crate::pipeline::expr::{ExprError, Status, Value};
 use crate::pipeline::runner::{has_labels, wants_controller};
 
 /// A runner as placement sees it.
@@ -40,16 +43,35 @@ pub enum PlacementError {
 /// # Errors
 /// Where no runner has all of them.
 pub fn placement_of(labels: &[String], runners: &[RunnerSlot]) -> Result<Placement, PlacementError> {
-    if wants_controller(labels) {
-        return Ok(Placement::Controller);
-    }
-    let answers =
-        |runner: &RunnerSlot| has_labels(std::iter::once(&runner.name).chain(&runner.labels), labels);
-    let found = runners.iter().position(answers);
-    found.map(Placement::Runner).ok_or_else(|| PlacementError::NoRunner {
+    let found = placements_of(labels, runners).into_iter().next();
+    found.ok_or_else(|| PlacementError::NoRunner {
         wanted: labels.join(", "),
         known: runners.iter().map(|runner| runner.name.as_str()).collect::<Vec<_>>().join(", "),
     })
+}
+
+/// All placements that a job could have, the first that it gets.
+pub(super) fn placements_of(labels: &[String], runners: &[RunnerSlot]) -> Vec<Placement> {
+    if wants_controller(labels) {
+        return vec![Placement::Controller];
+    }
+    let answers =
+        |runner: &RunnerSlot| has_labels(std::iter::once(&runner.name).chain(&runner.labels), labels);
+    let found = runners.iter().enumerate().filter(|(_, runner)| answers(runner));
+    found.map(|(index, _)| Placement::Runner(index)).collect()
+}
+
+/// The labels a job asks for; a label that evaluates to a list stands for its items.
+pub(super) fn labels_of(job: &Job, known: &KnownContexts) -> Result<Vec<String>, ExprError> {
+    let scope = known.at(Site::RunsOn, Status::Success);
+    let mut labels = Vec::new();
+    for template in &job.runs_on.labels {
+        match template.evaluate(&scope)? {
+            Value::Array(items) => labels.extend(items.iter().map(ToString::to_string)),
+            label => labels.push(label.to_string()),
+        }
+    }
+    Ok(labels)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::event::{Action, AttemptEnd, AttemptOrder, Event, JobOutcome, SchedulerSettings};
 use super::legs::{legs_of, reason};
-use super::placement::{Placement, placement_of};
+use super::placement::{Placement, labels_of, placement_of};
 use crate::artifact::{JournalEvent, LegAttempt, LegState, RoundState};
 use crate::model::{Conclusion, Fault, LegSummary, Reason};
 use crate::pipeline::contexts::{ContextName, KnownContexts, Site};
@@ -578,19 +578,6 @@ fn placement_index(placement: Placement) -> usize {
 /// The attempt of a leg, as the journal names it.
 fn attempt_of(job: &Job, leg: &LegSummary, attempt: u32) -> LegAttempt {
     LegAttempt { job: job.id.clone(), leg: leg.key.clone(), attempt }
-}
-
-/// The labels a job asks for; a label that evaluates to a list stands for its items.
-fn labels_of(job: &Job, known: &KnownContexts) -> Result<Vec<String>, ExprError> {
-    let scope = known.at(Site::RunsOn, Status::Success);
-    let mut labels = Vec::new();
-    for template in &job.runs_on.labels {
-        match template.evaluate(&scope)? {
-            Value::Array(items) => labels.extend(items.iter().map(ToString::to_string)),
-            label => labels.push(label.to_string()),
-        }
-    }
-    Ok(labels)
 }
 
 /// The fault that a retry rule names.

@@ -200,7 +200,7 @@ impl Timetable {
         let due = decision.due(scheduled);
         decision.give_up_waiting();
         for tick in due {
-            decision.take(tick);
+            decision.take(tick, sight);
             decision.fire(sight);
         }
         decision.fire(sight);
@@ -508,14 +508,17 @@ impl Decision {
     }
 
     /// Finds a due tick its place: it waits, or it is skipped.
-    fn take(&mut self, due: DueTick) {
+    fn take(&mut self, due: DueTick, sight: &Sight) {
         let open = self.lane.open.clone();
         let mut waiting = WaitingTick {
             tick: due.tick,
             scheduled: due.scheduled,
             deadline: due.deadline,
             reason: TickReason::StillRunning,
-            detail: open.as_ref().map(|open| open.round_id.to_string()),
+            detail: open.as_ref().map(|open| match &sight.machine {
+                Some(why) => format!("{}, which is taken up when the machine is well: {why}", open.round_id),
+                None => open.round_id.to_string(),
+            }),
             is_made_up: due.is_made_up,
         };
         let is_behind = self.lane.waiting.iter().any(|waiting| waiting.is_made_up);

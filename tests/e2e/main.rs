@@ -12,5 +12,6 @@ mod interrupt;
 mod nvml;
 mod resume;
 mod round;
+mod runner;
 mod schedule;
 mod workload;

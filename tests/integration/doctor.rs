@@ -149,6 +149,13 @@ fn runners() {
     place.check(3, ["runners", "problem", "`runners/bad.yml` is no runner", "cacheon lint runners/bad.yml"]);
     fs::remove_file(place.0.path().join("runners/bad.yml")).expect("removes");
     place.write("runners/box.yml", "name: box\nengine: docker\n");
+    // Another can be used; where this one is what the machine is for, it is a problem.
+    place.check(0, ["runners", "warning", "`runners/box.yml` starts containers", "ocker"]);
+    let code = |args: &[&str]| place.run(&[&["doctor"], args].concat()).status.code();
+    assert_eq!(code(&["--runner", "here"]), Some(0));
+    assert_eq!(code(&["--runner", "here", "--runner", "box"]), Some(3));
+    assert_eq!(code(&["--runner", "there"]), Some(2));
+    fs::remove_file(place.0.path().join("runners/here.yml")).expect("removes");
     place.check(3, ["runners", "problem", "`runners/box.yml` starts containers", "ocker"]);
     fs::remove_dir_all(place.0.path().join("runners")).expect("removes");
     place.check(0, ["runners", "note", "no runner files in `runners`", "--runners"]);

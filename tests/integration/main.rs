@@ -18,6 +18,7 @@ mod process;
 #[cfg(feature = "reference")]
 mod reference;
 mod rerun;
+mod runner;
 mod schedule;
 mod schedule_next;
 mod shipped;

@@ -66,3 +66,20 @@ async fn every_digest_that_an_input_names_is_that_of_its_manifest() {
     }
     assert_eq!(count, 2, "baseline and scorer");
 }
+
+/// What is planned of a pipeline's jobs: names, needs, runners and steps.
+fn planned_jobs(pipeline: &str) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cacheon"));
+    let output = command.current_dir(root()).args(["plan", pipeline]).output().expect("starts");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let jobs = text.find("\n  commitments (").expect("the first job");
+    text[jobs..].to_owned()
+}
+
+/// The demo shows the round of the contest: the same jobs, in the same order, of the same steps.
+#[test]
+fn the_round_goes_as_the_demo_does() {
+    let round = planned_jobs("pipelines/round.yml").replace("on h200x4", "on embedded");
+    assert_eq!(round, planned_jobs("pipelines/demo.yml"));
+}

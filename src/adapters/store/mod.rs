@@ -13,6 +13,7 @@ mod health;
 mod journal;
 mod removal;
 mod rounds;
+mod runners;
 mod seal;
 mod ticks;
 mod whole;
@@ -44,6 +45,7 @@ pub(super) use removal::leftovers;
 pub use removal::{plan_removal, remove};
 pub(super) use rounds::directories;
 pub use rounds::{list_rounds, round_detail};
+pub use runners::{change_runner, list_runners, read_runner};
 pub use ticks::{TickJournal, TickTurn, read_ticks};
 pub use whole::{Existing, PartialFile};
 

@@ -16,7 +16,7 @@ use super::conduct::watched;
 use super::run::{Drawn, bind, load_pipeline, load_runners, new_round};
 use super::{Session, print, say};
 use crate::adapters::store::{RoundDirectory, round_detail};
-use crate::artifact::RoundState;
+use crate::artifact::{RoundState, layout};
 use crate::error::{Error, ExitCode};
 use crate::model::{DecisionRow, RoundId, Standing, VerdictRow};
 use crate::pipeline::Pipeline;
@@ -24,12 +24,10 @@ use crate::pipeline::definition::Job;
 use crate::pipeline::runner::{EngineKind, RunnerSpec, wants_controller};
 use crate::pipeline::source::Source;
 use crate::report::{CheckInput, CheckReport, ServerLog, check_json, check_text, server_log};
-use crate::round::RoundEnd;
+use crate::round::{Machines, RoundEnd, RoundSettings};
 
 /// Stands for the hotkey that is not known before there is a commitment.
 const HOTKEY: &str = "5YourHotkeyStandsHereWhenYouCommitThisxxxxxxxxxx";
-/// Folder of what checks hand to their rounds, in the data directory: a folder each, of a few KiB.
-const CHECKS_DIR: &str = "checks";
 /// The input by which a pipeline takes the file of commitments.
 const COMMITMENTS: &str = "commitments";
 /// The input by which a pipeline is told where its servers are booted, where it can be.
@@ -151,7 +149,7 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     let runners = load_runners(&arguments.runners, session)?;
     let chosen = choose(&arguments, &pipeline, &runners)?;
     let drawn = Drawn::new(&pipeline, arguments.seed.as_deref(), arguments.round.clone())?;
-    let folder = session.absolute_data()?.join(CHECKS_DIR).join(drawn.round_id.as_str());
+    let folder = session.absolute_data()?.join(layout::CHECKS_DIR).join(drawn.round_id.as_str());
     let mut given = arguments.inputs.clone();
     given.extend(servers(&arguments, &pipeline)?);
     given.extend(chosen.iter().map(|name| format!("{RUNNER}={name}")));
@@ -175,6 +173,8 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     }
     let round_id = drawn.round_id.clone();
     let settings = new_round(pipeline, inputs, (used, drawn), session)?;
+    // Nobody's own machine is put out of service because their image, or their baseline, fails on it.
+    let settings = RoundSettings { machines: Machines::Left, ..settings };
     let end = watched(settings, session).await?;
     report((&arguments, &committed), (&round_id, &end), session)
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{Finding, Severity, shell_word};
+use crate::artifact::RunnerState;
 use crate::model::{GpusFound, MachineLook, Xid};
+use crate::report::quarantine_sentence;
 use crate::report::text::bytes;
 
 /// Below this much free disk a round of the demo does not fit any more.
@@ -149,6 +151,8 @@ pub fn check_leftovers(facts: &[LeftoverFacts], data: &str) -> Vec<Finding> {
 pub struct RunnerFacts {
     /// Path of the file.
     pub path: String,
+    /// The runner's name; empty where it is no runner.
+    pub name: String,
     /// The runner's labels; none where it is no runner.
     pub labels: Vec<String>,
     /// What was found; the reason where it is no runner.
@@ -168,6 +172,13 @@ pub struct RunnerFound {
     pub other_machine: Option<String>,
     /// What keeps a server from being launched now, and may pass.
     pub unclean: Option<String>,
+}
+
+impl RunnerFacts {
+    /// Whether jobs of this runner can run on this machine, as far as that is seen.
+    pub fn is_usable(&self) -> bool {
+        self.found.as_ref().is_ok_and(|found| found.engine.is_ok() && found.other_machine.is_none())
+    }
 }
 
 /// A model's directory.
@@ -190,8 +201,29 @@ pub struct EngineFailure {
     pub mend: String,
 }
 
-/// Checks a runner. A model that is missing is a warning, for a step may name another.
-pub fn check_runner(facts: &RunnerFacts) -> Vec<Finding> {
+/// Checks whether runners are in service, by what is known of them from round to round, or why that cannot be read; `data` as in
+/// [`super::rounds::check_rounds`].
+pub fn check_service(states: &Result<Vec<RunnerState>, String>, data: &str) -> Vec<Finding> {
+    let finding = |found| Finding::new("runners", Severity::Problem, found);
+    let states = match states {
+        Ok(states) => states,
+        Err(why) => {
+            let found = format!("whether a runner is in service is not known: {why}");
+            return vec![finding(found).mend("mend the file by hand; without it the runner is in service")];
+        }
+    };
+    let out = states.iter().filter_map(|state| Some((&state.runner, state.quarantine.as_ref()?)));
+    out.map(|(runner, quarantine)| {
+        let lift = format!("look at its machine, then: cacheon runner lift {}{data}", shell_word(runner));
+        finding(quarantine_sentence(runner, quarantine)).mend(lift)
+    })
+    .collect()
+}
+
+/// Checks a runner. A model that is missing is a warning, for a step may name another; what keeps every job off this machine
+/// is a problem where the runner is needed.
+pub fn check_runner(facts: &RunnerFacts, is_needed: bool) -> Vec<Finding> {
+    let unusable = if is_needed { Severity::Problem } else { Severity::Warning };
     let path = &facts.path;
     let finding = |severity, found: String| Finding::new("runners", severity, format!("`{path}` {found}"));
     let found = match &facts.found {
@@ -203,10 +235,10 @@ pub fn check_runner(facts: &RunnerFacts) -> Vec<Finding> {
     };
     let mut findings = vec![match &found.engine {
         Ok(engine) => finding(Severity::Ok, engine.clone()),
-        Err(failure) => finding(Severity::Problem, failure.why.clone()).mend(failure.mend.clone()),
+        Err(failure) => finding(unusable, failure.why.clone()).mend(failure.mend.clone()),
     }];
     if let Some(why) = &found.other_machine {
-        let other = finding(Severity::Problem, format!("states another machine than this: {why}"));
+        let other = finding(unusable, format!("states another machine than this: {why}"));
         findings.push(
             other.mend(format!("look by `nvidia-smi`, and change `machine` in {path} where that is right")),
         );

@@ -56,7 +56,8 @@ fn leftovers() {
 fn runners() {
     let model = |is_there, has_tokenizer| ModelFacts { path: "models/m".to_owned(), is_there, has_tokenizer };
     let check = |found| {
-        text(check_runner(&RunnerFacts { path: "runners/r.yml".to_owned(), labels: Vec::new(), found }))
+        let (path, name) = ("runners/r.yml".to_owned(), "r".to_owned());
+        text(check_runner(&RunnerFacts { path, name, labels: Vec::new(), found }, true))
     };
     let found = |model, engine| {
         Ok(RunnerFound { model, engine, has_containers: false, other_machine: None, unclean: None })
