@@ -20,6 +20,9 @@ seal can still be checked, for the file REMOVED says what went. Without
 them, so that a removal that is cut short has freed the most and lost the least;
 the same command goes on with it.
 
+What `cacheon check` handed to a round (a folder in `checks`) goes with the
+round, or later where the round is gone already; never with `--streams`.
+
 Never touched: a round without seal, a round that a process holds, a round that
 another one which stays was made from, and whatever is no round. What could not
 be removed is listed with the reason, and ends with code 4.

@@ -30,7 +30,7 @@ pub struct Staying {
     pub reason: StayReason,
 }
 
-/// What is left of a round whose removal was cut short; it goes too.
+/// What is left of a round whose removal was cut short, or what a check handed to one that is gone; it goes too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Leftover {
     /// Id of the round that it was.
@@ -57,6 +57,8 @@ pub struct RemovalPlan {
     pub stays: Vec<Staying>,
     /// What earlier removals left.
     pub leftovers: Vec<Leftover>,
+    /// What checks handed to rounds that go, or are gone.
+    pub checks: Vec<Leftover>,
 }
 
 /// What came of a plan.
@@ -90,23 +92,25 @@ const fn word(extent: Extent) -> &'static str {
 
 /// The list for people: a line a round, what goes first; empty where there is nothing.
 pub fn removal_table(plan: &RemovalPlan, removal: Removal<'_>, style: TextStyle) -> String {
-    if plan.goes.is_empty() && plan.stays.is_empty() && plan.leftovers.is_empty() {
+    let RemovalPlan { goes, stays, leftovers, checks } = plan;
+    if goes.is_empty() && stays.is_empty() && leftovers.is_empty() && checks.is_empty() {
         return String::new();
     }
     let mut out = table(style, RowLines::One);
     out.set_header([Cell::new("round"), Cell::new("goes"), right("files"), right("size"), Cell::new("why")]);
-    for leftover in &plan.leftovers {
-        let why =
-            removal.failure(&leftover.round_id).map_or("left by a removal that was cut short", |it| &it.why);
+    let rests = leftovers.iter().map(|rest| (rest, "rest", "left by a removal that was cut short"));
+    let handed = checks.iter().map(|rest| (rest, "check", "what a check handed to the round"));
+    for (rest, what, why) in rests.chain(handed) {
+        let why = removal.failure(&rest.round_id).map_or(why, |failure| &failure.why);
         out.add_row([
-            Cell::new(&leftover.round_id),
-            Cell::new("rest"),
+            Cell::new(&rest.round_id),
+            Cell::new(what),
             right("-"),
             right("-"),
             Cell::new(excerpt(why, 200)),
         ]);
     }
-    for going in &plan.goes {
+    for going in goes {
         let failure = removal.failure(&going.round_id);
         out.add_row([
             Cell::new(&going.round_id),
@@ -119,7 +123,7 @@ pub fn removal_table(plan: &RemovalPlan, removal: Removal<'_>, style: TextStyle)
             Cell::new(failure.map_or_else(String::new, |failure| excerpt(&failure.why, 200))),
         ]);
     }
-    for staying in &plan.stays {
+    for staying in stays {
         out.add_row([
             Cell::new(&staying.round_id),
             Cell::new("-"),
@@ -144,6 +148,7 @@ struct RemovalJson<'a> {
     goes: Vec<&'a Going>,
     stays: Vec<StayingJson<'a>>,
     leftovers: Vec<&'a Leftover>,
+    checks: Vec<&'a Leftover>,
     failed: &'a [RemovalFailure],
     files: u64,
     bytes: u64,
@@ -163,10 +168,15 @@ pub fn removal_json(plan: &RemovalPlan, removal: Removal<'_>) -> String {
         bytes: goes.iter().map(|going| going.bytes).sum(),
         goes,
         stays: stays.collect(),
-        leftovers: plan.leftovers.iter().filter(|rest| removal.failure(&rest.round_id).is_none()).collect(),
+        leftovers: rests(&plan.leftovers, removal),
+        checks: rests(&plan.checks, removal),
         failed: removal.failures(),
     };
     json(&value, JsonLayout::Pretty)
+}
+
+fn rests<'a>(rests: &'a [Leftover], removal: Removal<'_>) -> Vec<&'a Leftover> {
+    rests.iter().filter(|rest| removal.failure(&rest.round_id).is_none()).collect()
 }
 
 fn went<'a>(plan: &'a RemovalPlan, removal: Removal<'a>) -> impl Iterator<Item = &'a Going> {
@@ -181,8 +191,12 @@ pub fn removal_sentence(plan: &RemovalPlan, removal: Removal<'_>) -> String {
         (rounds, files, size) = (rounds + 1, files + going.files, size + going.bytes);
     }
     let plural = |count: u64| if count == 1 { "" } else { "s" };
+    let checks = match plan.checks.len() {
+        0 => String::new(),
+        count => format!(" and what {count} check{} handed over", plural(count as u64)),
+    };
     format!(
-        "{files} file{} of {rounds} round{} {verb}, {}; {} stay{}",
+        "{files} file{} of {rounds} round{}{checks} {verb}, {}; {} stay{}",
         plural(files),
         plural(rounds),
         bytes(size),
@@ -208,6 +222,7 @@ mod tests {
                 round_id: id("demo-0"),
                 path: "rounds/.part-removed-demo-0".to_owned(),
             }],
+            checks: vec![Leftover { round_id: id("demo-1"), path: "checks/demo-1".to_owned() }],
         }
     }
 

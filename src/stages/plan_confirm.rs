@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::plan_reads::check_brackets;
 use super::ranking::Ranking;
 use super::{JobContext, StageError};
-use crate::judge::{LookReads, LookRules, Speeds, Standings, finalists_of};
+use crate::judge::{LookReads, LookRules, Speeds, finalists_of};
 use crate::model::{Arm, Digest, Hotkey, ImageReference, ReadSpec, Seed, SubmissionRow};
 use crate::pipeline::stage::plan_confirm::{Output, Parameters};
 use crate::pipeline::stage::plan_reads::Baseline;
@@ -28,16 +28,7 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let measure =
         Speeds::of(score, (round_id, LookRules::screen(score)), &ranking.submissions, (&reads, None));
     let floors = ranking.floors(score);
-    let standings = Standings {
-        round_id,
-        submissions: &ranking.submissions,
-        commitments: &ranking.commitments,
-        reads: &ranking.reads,
-        verdicts: &ranking.verdicts,
-        floors: &floors,
-        measure: &measure,
-        confirm: None,
-    };
+    let standings = ranking.standings(round_id, (&floors, &measure), None);
     let names = finalists_of((score, rank), &standings);
     let rows: BTreeMap<&str, &SubmissionRow> =
         ranking.submissions.iter().map(|row| (row.hotkey.as_str(), row)).collect();

@@ -7,9 +7,7 @@ use std::collections::BTreeSet;
 
 use super::ranking::{Look, Ranking};
 use super::{JobContext, StageError, write_table};
-use crate::judge::{
-    Arrived, Confirm, LookReads, LookRules, Speeds, Standings, accounts, first_missing, leaderboard,
-};
+use crate::judge::{Arrived, Confirm, LookReads, LookRules, Speeds, accounts, first_missing, leaderboard};
 use crate::model::{AccountKind, AccountRow, Hotkey, ReadSpec, Standing, SubmissionRow};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::rank::{Output, Parameters};
@@ -36,16 +34,8 @@ pub(super) fn run(parameters: &Parameters, context: &JobContext<'_>) -> Result<O
     let rules = LookRules::confirm(score, finalists.len());
     let second = Speeds::of(score, (round_id, rules), &ranking.submissions, (&confirmed, Some(&measured)));
     let floors = ranking.floors(score);
-    let standings = Standings {
-        round_id,
-        submissions: &ranking.submissions,
-        commitments: &ranking.commitments,
-        reads: &ranking.reads,
-        verdicts: &ranking.verdicts,
-        floors: &floors,
-        measure: &measure,
-        confirm: again.map(|_| Confirm { finalists: &finalists, speeds: &second }),
-    };
+    let confirm = again.map(|_| Confirm { finalists: &finalists, speeds: &second });
+    let standings = ranking.standings(round_id, (&floors, &measure), confirm);
     let (rows, head_to_head) = leaderboard((score, policy), &standings);
     write_table(context, &ranking.reads)?;
     write_table(context, &[&measure.decisions[..], &second.decisions[..]].concat())?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{JobContext, StageError, load, load_columns};
-use crate::judge::{Floors, ScorePolicy, TimedRead, uncounted};
+use crate::judge::{Confirm, Floors, ScorePolicy, Speeds, Standings, TimedRead, uncounted};
 use crate::model::{CommitmentRow, Fault, ReadRow, Reason, RequestTimes, SubmissionRow, VerdictRow};
 use crate::pipeline::stage::benchmark::MeasuredLeg;
 use crate::pipeline::stage::{Handle, fetch_commitments, verify_logprobs};
@@ -55,6 +55,18 @@ impl Ranking {
     pub(super) fn floors(&self, policy: &ScorePolicy) -> Floors {
         let of_read = |key: &str| self.requests.get(key).map_or(&[][..], Vec::as_slice);
         Floors::of(policy.floor, &self.reads, of_read)
+    }
+
+    /// What everybody's place rests on: these rows, what the floors say of them, the speeds of the first look, and the second one
+    /// where the round has come so far.
+    pub(super) fn standings<'a>(
+        &'a self,
+        round_id: &'a str,
+        (floors, measure): (&'a Floors, &'a Speeds<'a>),
+        confirm: Option<Confirm<'a>>,
+    ) -> Standings<'a> {
+        let Self { commitments, submissions, verdicts, reads, .. } = self;
+        Standings { round_id, submissions, commitments, reads, verdicts, floors, measure, confirm }
     }
 
     /// The measured reads among these legs that count, with their times.

@@ -301,6 +301,7 @@ fn every_verb_has_a_help_text() {
     let place = Place::new();
     for verb in [
         "run",
+        "check",
         "resume",
         "rerun",
         "cancel",
@@ -313,6 +314,7 @@ fn every_verb_has_a_help_text() {
         "show",
         "query",
         "gc",
+        "runner",
         "export",
         "import",
         "doctor",
@@ -360,7 +362,15 @@ fn a_check_that_cannot_run_says_why_before_anything_does() {
     check(&["--engine", "process", "--command", "a", "-i", "prompts=4"], "prompts");
     check(&["--image", &pinned], "no runner in `runners` has `engine: docker`");
     check(&["--engine", "process", "--command", "a", "--runner", "desq"], "there are: desk");
+    check(&["--engine", "process", "--command", "a 'b"], "a quote has no other half");
     check(&["--engine", "process", "--command", "a", "--pipeline", "own.yml"], "no input `commitments`");
+    let earnest = "on: { dispatch: { inputs: { commitments: { type: string } } } }\njobs: { pay: { runs-on: controller, steps: [{ uses: set-weights, with: { leaderboard: [], netuid: 14, dry-run: false } }] } }\n";
+    let place = place.with("earnest.yml", earnest);
+    let check = |args: &[&str], expected: &str| {
+        let said = place.check(&[&["check", "--engine", "process", "--command", "a"], args].concat(), 2);
+        assert!(said.contains(expected), "{args:?}: {said}");
+    };
+    check(&["--pipeline", "earnest.yml"], "its job `pay` sets weights, and is not known to be a dry run");
 
     let other = "on: { dispatch: { inputs: { commitments: { type: string }, baseline-image: { type: string, default: a/b }, baseline-digest: { type: string, default: '' } } } }\njobs: { a: { runs-on: desk, steps: [{ run: 'true' }] } }\n";
     let place = place.with("other.yml", other);

@@ -192,6 +192,43 @@ fn the_list_is_for_people_and_the_talk_on_stderr() {
 }
 
 #[test]
+fn what_a_check_handed_to_a_round_goes_with_it() {
+    let place = Place::new();
+    place.sealed(&of("goes", "03-01"));
+    place.sealed(&of("stays", "03-03"));
+    place.unsealed(&of("cut", "03-02"));
+    let checks = place.0.path().join("data/checks");
+    let outside = place.0.path().join("outside");
+    fs::create_dir_all(&outside).expect("makes");
+    fs::write(outside.join("mine"), "").expect("writes");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
+    for name in ["goes", "stays", "cut", "orphan", "begins", "NOT VALID"] {
+        fs::create_dir_all(checks.join(name).join("images/here")).expect("makes");
+        symlink(&outside, checks.join(name).join("images/here/own")).expect("links");
+        if name != "begins" {
+            fs::File::open(checks.join(name)).expect("opens").set_modified(old).expect("is older");
+        }
+    }
+    symlink(&outside, checks.join("link")).expect("links");
+    let before = place.all();
+    assert_eq!(ids(&place.gc(&["--keep", "1", "--streams", "--dry-run"], 0), "checks"), [""; 0]);
+    let dry = place.gc(&["--keep", "1", "--dry-run"], 0);
+    assert_eq!(place.all(), before, "nothing was touched");
+    assert_eq!(ids(&dry, "checks"), ["goes", "orphan"]);
+    let done = place.gc(&["--keep", "1"], 0);
+    assert_eq!((ids(&done, "checks"), ids(&done, "goes")), (vec!["goes", "orphan"], vec!["goes"]));
+    let mut left: Vec<_> =
+        fs::read_dir(&checks).expect("lists").flatten().map(|entry| entry.file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["NOT VALID", "begins", "cut", "link", "stays"]);
+    assert!(outside.join("mine").exists(), "no link is followed");
+    // They go by themselves too, also where nothing is left of the rounds.
+    fs::remove_dir_all(place.rounds()).expect("removes");
+    assert_eq!(ids(&place.gc(&["--older-than", "30d"], 0), "checks"), ["cut", "stays"]);
+    assert!(!checks.join("stays").exists());
+}
+
+#[test]
 fn what_stays_whatever_its_age() {
     let place = Place::new();
     let _held = place.sealed(&of("held", "03-01")).lock().expect("free");

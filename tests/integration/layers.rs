@@ -75,6 +75,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sd_notify", &["cli/schedule/metrics.rs"]),
     ("indicatif", &["cli/watch.rs", "cli/carry.rs"]),
     ("comfy_table", &["report/"]),
+    ("shlex", &["cli/check/command.rs"]),
     ("tokio::spawn", &["round.rs", "job.rs", "serve/"]),
     ("tokio::task::spawn", &["round.rs", "job.rs", "serve/"]),
     ("super::super", &[]),

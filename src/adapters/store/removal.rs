@@ -8,7 +8,7 @@ use std::fs::{self, File, FileType};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, openat, unlinkat};
 
 use super::{RoundDirectory, StoreError, directories, io_error, seal, whole};
@@ -18,6 +18,9 @@ use crate::artifact::{
 use crate::model::RoundId;
 use crate::report::text::error_chain;
 use crate::report::{Going, Leftover, RemovalFailure, RemovalPlan, Staying};
+
+/// What a check hands to its round has no round yet for so long at most.
+const CHECK_BEGINS: SignedDuration = SignedDuration::from_hours(1);
 
 /// What is to go and what stays; touches nothing.
 ///
@@ -46,7 +49,38 @@ pub fn plan_removal(
         };
         plan.stays.push(Staying { round_id, reason });
     }
+    if retention.extent == Extent::Rounds {
+        let is_going = |id: &RoundId| plan.goes.iter().any(|going| going.round_id == *id);
+        let is_here = |id: &RoundId| directories.iter().any(|directory| directory.round_id() == id);
+        plan.checks = checks(data_dir)?
+            .into_iter()
+            .filter(|(rest, made_at)| {
+                let is_old = || made_at.is_some_and(|made| now.duration_since(made) > CHECK_BEGINS);
+                is_going(&rest.round_id) || (!is_here(&rest.round_id) && is_old())
+            })
+            .map(|(rest, _)| rest)
+            .collect();
+    }
     Ok(plan)
+}
+
+/// What checks handed to their rounds, by the ids of these, and when it was last written.
+fn checks(data_dir: &Path) -> Result<Vec<(Leftover, Option<Timestamp>)>, StoreError> {
+    let path = data_dir.join(layout::CHECKS_DIR);
+    let entries = match fs::read_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.map_err(io_error("list", &path))?,
+    };
+    let folder = |entry: fs::DirEntry| {
+        let round_id = entry.file_name().to_str()?.parse().ok()?;
+        // A link is not followed.
+        let metadata = fs::symlink_metadata(entry.path()).ok().filter(fs::Metadata::is_dir)?;
+        let made_at = metadata.modified().ok().and_then(|at| Timestamp::try_from(at).ok());
+        Some((Leftover { round_id, path: entry.path().display().to_string() }, made_at))
+    };
+    let mut found: Vec<_> = entries.filter_map(Result::ok).filter_map(folder).collect();
+    found.sort_by(|(left, _), (right, _)| left.round_id.cmp(&right.round_id));
+    Ok(found)
 }
 
 /// All that decides about a round, as far as it can be read.
@@ -111,15 +145,16 @@ pub(in crate::adapters) fn leftovers(data_dir: &Path) -> Result<Vec<Leftover>, S
 }
 
 /// Carries a plan out: what earlier removals left, then the raw streams of all its rounds, then, where whole rounds go,
-/// each round. One that cannot be removed is passed over; the answer says which, and why.
+/// each round and what a check handed to it. One that cannot be removed is passed over; the answer says which, and why.
 ///
 /// # Errors
 /// When another process removes rounds here, or the directory of the rounds cannot be opened.
 pub fn remove(data_dir: &Path, plan: &RemovalPlan) -> Result<Vec<RemovalFailure>, StoreError> {
-    if plan.goes.is_empty() && plan.leftovers.is_empty() {
+    if plan.goes.is_empty() && plan.leftovers.is_empty() && plan.checks.is_empty() {
         return Ok(Vec::new());
     }
     let rounds = data_dir.join(layout::ROUNDS_DIR);
+    fs::create_dir_all(&rounds).map_err(io_error("create", &rounds))?;
     let _alone = hold_alone(&rounds)?;
     let mut failed: BTreeMap<RoundId, StoreError> = BTreeMap::new();
     let mut note = |round_id: &RoundId, result: Result<(), StoreError>| match result {
@@ -136,6 +171,11 @@ pub fn remove(data_dir: &Path, plan: &RemovalPlan) -> Result<Vec<RemovalFailure>
     }
     for going in plan.goes.iter().filter(|going| going.what == Extent::Rounds) {
         note(&going.round_id, open(going).and_then(|directory| remove_round(&rounds, &directory)));
+    }
+    // A round that is still here may want what it was handed.
+    let is_gone = |id: &RoundId| !rounds.join(layout::round_dir(id)).exists();
+    for check in plan.checks.iter().filter(|check| is_gone(&check.round_id)) {
+        note(&check.round_id, remove_tree(&data_dir.join(layout::CHECKS_DIR).join(check.round_id.as_str())));
     }
     let failure = |(round_id, error)| RemovalFailure { round_id, why: error_chain(&error) };
     Ok(failed.into_iter().map(failure).collect())

@@ -25,8 +25,10 @@ impl Manifest {
     /// The image that runs a command line; a program that is named by a path is meant from here.
     pub(super) fn of(command: &str) -> Result<Self, Error> {
         let usage = |why: &str| Error::Usage(format!("`--command`: {why}"));
-        let mut words = words(command).map_err(usage)?;
-        let program = words.first_mut().ok_or_else(|| usage("it is empty: say which program to start"))?;
+        let mut words = shlex::split(command)
+            .ok_or_else(|| usage("a quote has no other half, or a `\\` nothing behind it"))?;
+        let program = words.first_mut().filter(|program| !program.is_empty());
+        let program = program.ok_or_else(|| usage("it is empty: say which program to start"))?;
         if program.contains('/') && !program.starts_with('{') {
             let absolute = std::path::absolute(&*program)
                 .map_err(|source| Error::Machine { attempted: "find the working directory", source })?;
@@ -82,65 +84,9 @@ fn with_images((spec, source): (&RunnerSpec, &Source), folder: &Path) -> Result<
     if parsed == wanted { Ok((parsed, source)) } else { Err(invalid()) }
 }
 
-/// The words of a command line as a shell parts them: by white space, with quotes and backslashes. Nothing is expanded.
-fn words(text: &str) -> Result<Vec<String>, &'static str> {
-    let (mut words, mut word): (Vec<String>, Option<String>) = (Vec::new(), None);
-    let mut rest = text.chars();
-    while let Some(character) = rest.next() {
-        match character {
-            character if character.is_whitespace() => words.extend(word.take()),
-            '\'' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match rest.next().ok_or("a `'` has no other half")? {
-                        '\'' => break,
-                        character => word.push(character),
-                    }
-                }
-            }
-            '"' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match rest.next().ok_or("a `\"` has no other half")? {
-                        '"' => break,
-                        '\\' => match rest.next().ok_or("it ends in a `\\`")? {
-                            character @ ('"' | '\\' | '$' | '`') => word.push(character),
-                            character => word.extend(['\\', character]),
-                        },
-                        character => word.push(character),
-                    }
-                }
-            }
-            '\\' => word.get_or_insert_default().push(rest.next().ok_or("it ends in a `\\`")?),
-            character => word.get_or_insert_default().push(character),
-        }
-    }
-    words.extend(word);
-    Ok(words)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_line_is_parted_as_by_a_shell() {
-        let check = |text: &str, expected: Result<&[&str], &str>| {
-            let found = words(text);
-            let expected = expected.map(|words| words.iter().map(ToString::to_string).collect::<Vec<_>>());
-            assert_eq!(found, expected, "{text}");
-        };
-        check("", Ok(&[]));
-        check("  cacheon reference\n\tserve ", Ok(&["cacheon", "reference", "serve"]));
-        check("a 'b c' \"d e\"f g''", Ok(&["a", "b c", "d ef", "g"]));
-        check("a '' \"\"", Ok(&["a", "", ""]));
-        check(r#"a\ b "c\"d\\e\f" 'g\h'"#, Ok(&["a b", r#"c"d\e\f"#, r"g\h"]));
-        check("{port} $HOME *", Ok(&["{port}", "$HOME", "*"]));
-        check("a 'b", Err("a `'` has no other half"));
-        check("a \"b", Err("a `\"` has no other half"));
-        check("a \\", Err("it ends in a `\\`"));
-        check("\"a\\", Err("it ends in a `\\`"));
-    }
 
     #[test]
     fn a_runner_gets_another_folder_of_images_and_stays_what_it_is() {
@@ -166,11 +112,19 @@ mod tests {
             assert!(error.contains(expected), "{command}: {error}");
         };
         check("  ", "it is empty");
-        check("a 'b", "has no other half");
+        check("''", "it is empty");
+        check("# a comment", "it is empty");
+        for torn in ["a 'b", "a \"b", "a \\"] {
+            check(torn, "a quote has no other half, or a `\\` nothing behind it");
+        }
         let there = Manifest::of("./serve --port {port}").expect("a command");
         let text = String::from_utf8(there.bytes).expect("text");
         let manifest: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let program = manifest["command"][0].as_str().expect("a word");
         assert!(program.starts_with('/') && program.ends_with("/serve"), "{program}");
+        let words = Manifest::of(r#"serve 'a b' "c\"d" e\ f '' {port} $HOME *"#).expect("a command");
+        let manifest: serde_json::Value = serde_json::from_slice(&words.bytes).expect("JSON");
+        let expected = ["serve", "a b", "c\"d", "e f", "", "{port}", "$HOME", "*"];
+        assert_eq!(manifest["command"], serde_json::json!(expected), "parted, and nothing expanded");
     }
 }

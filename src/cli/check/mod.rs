@@ -9,7 +9,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use self::command::{IMAGE, Manifest};
 use super::conduct::watched;
@@ -20,7 +20,9 @@ use crate::artifact::{RoundState, layout};
 use crate::error::{Error, ExitCode};
 use crate::model::{DecisionRow, RoundId, Standing, VerdictRow};
 use crate::pipeline::Pipeline;
+use crate::pipeline::contexts::{ContextName, KnownContexts};
 use crate::pipeline::definition::Job;
+use crate::pipeline::expr::Value;
 use crate::pipeline::runner::{EngineKind, RunnerSpec, wants_controller};
 use crate::pipeline::source::Source;
 use crate::report::{CheckInput, CheckReport, ServerLog, check_json, check_text, server_log};
@@ -57,7 +59,8 @@ The baseline has to serve the model of the runner's `model-dir` honestly, with v
 too. A runner in `runners` says `engine: docker`; the daemon is that of DOCKER_HOST, and reaching its containers needs root.
 
 Another pipeline takes the one commitment by its input `commitments`, `--runner` by its input `runner`, and
-baseline and scorer by `baseline-image`, `baseline-digest`, `scorer-image` and `scorer-digest`.
+baseline and scorer by `baseline-image`, `baseline-digest`, `scorer-image` and `scorer-digest`. One that would set weights is
+refused.
 
 Exit codes of this verb:
   0    the validator would score it: correct, and proven faster than the baseline
@@ -155,6 +158,14 @@ pub(super) async fn run(arguments: Arguments, session: &Session) -> Result<ExitC
     given.extend(chosen.iter().map(|name| format!("{RUNNER}={name}")));
     given.push(format!("{COMMITMENTS}={}", folder.join("commitments.json").display()));
     let inputs = bind(&pipeline, &given)?;
+    let known = KnownContexts::default().with(ContextName::Inputs, Value::from(Json::Object(inputs.clone())));
+    if let Some(job) = pipeline.sets_weights(&known) {
+        return Err(Error::Usage(format!(
+            "`{}` is no pipeline for a check: its job `{}` sets weights, and is not known to be a dry run; say `dry-run: true` there",
+            arguments.pipeline.display(),
+            job.id
+        )));
+    }
 
     make(&folder, &committed)?;
     let mut used = Vec::new();
