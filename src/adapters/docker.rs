@@ -18,6 +18,7 @@
 //! (`adapters/namespace.rs`): nobody else can, and nothing can be reached from inside.
 
 mod asked;
+mod control_group;
 mod daemon;
 mod holder;
 mod images;
@@ -64,6 +65,7 @@ use crate::ports::{
     Server,
 };
 use crate::report::text::{error_chain, excerpt};
+use control_group::ControlGroup;
 
 pub use holder::{Holder, Life};
 pub use left::Found;
@@ -435,7 +437,9 @@ impl ContainerEngine for DockerEngine {
             let mut log_task = JoinSet::new();
             log_task.spawn(keep_log(output, log));
             let boot_id = container.id.chars().take(12).collect();
-            let server = DockerServer { container, daemon, boot_id, connector, tail, log_task };
+            let process = container.process().await?;
+            let group = process.and_then(|(pid, _)| ControlGroup::of(pid, &container.id));
+            let server = DockerServer { container, group, daemon, boot_id, connector, tail, log_task };
             Ok(Box::new(server) as Box<dyn Server>)
         }
         .boxed()
@@ -699,6 +703,8 @@ impl Drop for Container {
 
 struct DockerServer {
     container: Container,
+    /// Where its processor time is counted; none where this program does not see that.
+    group: Option<ControlGroup>,
     daemon: DaemonWatch,
     boot_id: String,
     connector: Arc<dyn Connector>,
@@ -725,7 +731,11 @@ impl Server for DockerServer {
     }
 
     fn cpu_time(&self) -> BoxFuture<'_, Option<Duration>> {
-        self.container.cpu_time().boxed()
+        // What has ended has no group any more, and the daemon says so.
+        match self.group.as_ref().and_then(ControlGroup::cpu_time) {
+            Some(time) => std::future::ready(Some(time)).boxed(),
+            None => self.container.cpu_time().boxed(),
+        }
     }
 
     fn strangers(&self) -> IsStranger {

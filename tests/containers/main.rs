@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod image;
 mod left;
+mod overhead;
 mod pulls;
 #[path = "../e2e/round.rs"]
 #[expect(dead_code, reason = "the other rounds use more of it")]
@@ -36,8 +37,13 @@ fn main() -> ExitCode {
     // They share a machine's memory and time.
     arguments.test_threads = Some(1);
     let is_there = bench::Addresses::from_env().is_some();
-    let tests =
-        servers::TESTS.iter().chain(pulls::TESTS).chain(rounds::TESTS).chain(check::TESTS).chain(left::TESTS);
+    let tests = servers::TESTS
+        .iter()
+        .chain(pulls::TESTS)
+        .chain(rounds::TESTS)
+        .chain(check::TESTS)
+        .chain(left::TESTS)
+        .chain(overhead::TESTS);
     let trials = tests.map(|(name, test)| {
         let trial = Trial::test(*name, || {
             test(bench::bench());
