@@ -91,6 +91,11 @@ pub struct RunnerContext {
 }
 
 impl RunnerContext {
+    /// Whether its servers use GPUs, as far as its file says: then these have to be free and well.
+    pub fn uses_gpus(&self) -> bool {
+        self.has_gpus || self.stated != MachineSpec::default()
+    }
+
     /// The controller: the machine that runs the round, which boots no servers.
     pub fn controller() -> Self {
         Self {

@@ -22,9 +22,7 @@ use crate::judge::machine::{
     all_uncorrected, broken, difference, not_as_stated, not_clean, unknown_checks, xids_since,
 };
 use crate::measure::Telemetry;
-use crate::model::{
-    Arm, GpuSampleRow, GpuState, GpusFound, MachineFacts, MachineLook, MachineSpec, ReadRow, Throttle,
-};
+use crate::model::{Arm, GpuSampleRow, GpuState, GpusFound, MachineFacts, MachineLook, ReadRow, Throttle};
 use crate::ports::{IsStranger, Machine};
 
 /// How long a machine's GPUs may take to be clean: those of a server that was killed give their memory back within seconds.
@@ -54,7 +52,6 @@ pub struct Before {
 /// its GPUs are not free in time, and the runner's servers use GPUs.
 pub(super) async fn before_launch(context: &mut JobContext<'_>) -> Result<(), StageError> {
     let begun = Instant::now();
-    let asks_for_gpus = context.runner.has_gpus || context.runner.stated != MachineSpec::default();
     let look = loop {
         let look = look(&context.runner.machine).await?;
         if let Some(why) = not_as_stated(&context.runner.stated, &look.facts) {
@@ -63,7 +60,7 @@ pub(super) async fn before_launch(context: &mut JobContext<'_>) -> Result<(), St
                 context.runner.name
             )));
         }
-        let unclean = not_clean(&look.state).filter(|_| asks_for_gpus);
+        let unclean = not_clean(&look.state).filter(|_| context.runner.uses_gpus());
         let Some(why) = unclean else { break look };
         if begun.elapsed() >= CLEAN_WITHIN {
             return Err(StageError::NotClean { why, waited: begun.elapsed() });
@@ -119,7 +116,7 @@ fn bytes_of(facts: &MachineFacts) -> Vec<u8> {
 
 /// What broke on the machine's GPUs since the job's server was launched; none where nothing did, or nobody can know.
 pub(super) async fn broken_since_launch(context: &JobContext<'_>) -> Option<String> {
-    let before = context.notes.before.as_ref()?;
+    let before = context.notes.before.as_ref().filter(|_| context.runner.uses_gpus())?;
     let after = look(&context.runner.machine).await.ok()?;
     broken(&before.look.state, &after.state)
 }
@@ -131,13 +128,14 @@ pub(super) struct GpuWatch {
 }
 
 impl GpuWatch {
-    /// Begins to sample the GPUs; none where nothing is known of any.
+    /// Begins to sample the GPUs; none where nothing is known of any, or the runner's servers use none.
     ///
     /// # Errors
     /// Where the job has no server.
     pub(super) fn begin(context: &JobContext<'_>) -> Result<Option<Self>, StageError> {
         let server = &context.server()?.server;
-        if context.notes.before.as_ref().is_none_or(|before| before.look.state.gpus.is_empty()) {
+        let has_known = |before: &Before| !before.look.state.gpus.is_empty();
+        if !(context.runner.uses_gpus() && context.notes.before.as_ref().is_some_and(has_known)) {
             return Ok(None);
         }
         let (machine, stop) = (Arc::clone(&context.runner.machine), CancellationToken::new());
@@ -232,6 +230,9 @@ pub(super) fn keep(after: Option<After>, read: &mut ReadRow, context: &JobContex
     };
     read.machine_difference = difference;
     describe(before, &look, read);
+    if context.runner.uses_gpus() {
+        read.gpu_failure = broken(&before.look.state, &look.state);
+    }
     let row = |at: Duration, (number, (gpu, foreign)): (usize, &(GpuState, Option<u32>))| GpuSampleRow {
         round_id: read.round_id.clone(),
         read_key: read.read_key.clone(),
@@ -299,7 +300,6 @@ fn describe(before: &Before, after: &MachineLook, read: &mut ReadRow) {
     read.gpu_xids_before = state.xids.as_ref().and_then(|xids| u32::try_from(xids.len()).ok());
     let new: Vec<String> = xids_since(state, &after.state).iter().map(ToString::to_string).collect();
     read.gpu_xids = Some(new.join(",")).filter(|text| !text.is_empty());
-    read.gpu_failure = broken(state, &after.state);
 }
 
 /// A count as the tables have it.
